@@ -1,0 +1,34 @@
+"""Means that stay exact over masks, micro-batches and devices: totals and counts, divided once."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class Mean(NamedTuple):
+  """A sum and the number of things summed; two of them add up without bias."""
+
+  total: Array
+  count: Array
+
+
+Metrics = dict[str, Mean]
+
+
+def mean(values: Array, mask: Array | None = None) -> Mean:
+  """Mean of per-example `values` [batch, ...]; examples whose `mask` [batch] is 0 do not count."""
+  if mask is None:
+    return Mean(jnp.sum(values), jnp.asarray(values.size, values.dtype))
+  weight = jnp.broadcast_to(jnp.expand_dims(mask, range(1, values.ndim)), values.shape)
+  return Mean(jnp.sum(jnp.where(weight > 0, values, 0)), jnp.sum(weight, dtype=values.dtype))
+
+
+def add(left: Metrics, right: Metrics) -> Metrics:
+  """Sums two sets of metrics of the same names."""
+  return {name: Mean(*map(jnp.add, left[name], right[name])) for name in left}
+
+
+def compute(metrics: Metrics, prefix: str = '') -> dict[str, float]:
+  """Divides every total by its count; on the host."""
+  return {prefix + name: float(mean.total) / float(mean.count) for name, mean in metrics.items()}

@@ -1,0 +1,1 @@
+"""How a step is taken: three pure functions that the loop calls."""

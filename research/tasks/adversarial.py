@@ -1,0 +1,90 @@
+"""Two networks against each other: one Task with two optimizers."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from research import random
+from research.metrics import Mean, Metrics, mean
+from research.tasks.base import Batch, PyTree, State, Task, mean_gradient
+
+GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'
+
+
+def adversarial(
+  generator: nn.Module,
+  discriminator: nn.Module,
+  latent_dim: int,
+  generator_optimizer: optax.GradientTransformation,
+  discriminator_optimizer: optax.GradientTransformation,
+  critic_steps: int = 1,
+) -> Task:
+  """Task of a generator that learns to draw examples which a discriminator cannot tell from real ones.
+
+  Both minimise the non-saturating logistic loss (Goodfellow et al. 2014, section 3).
+
+  Args:
+    generator: noise [batch, latent_dim] -> examples of the shape of `batch['inputs']`.
+    discriminator: examples -> logits [batch, 1], positive for real ones.
+    latent_dim: size of the noise; each example draws its own, by its index.
+    generator_optimizer: updates the generator, once a step.
+    discriminator_optimizer: updates the discriminator, `critic_steps` times a step before the generator.
+    critic_steps: updates of the discriminator in a step, each against new noise.
+  """
+  optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
+
+  def generate(params: PyTree, batch: Batch, key: Array) -> Array:
+    keys = random.per_example(key, batch['index'])
+    noise = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
+    return generator.apply({'params': params[GENERATOR]}, noise)
+
+  def discriminate(params: PyTree, inputs: Array) -> Array:
+    return discriminator.apply({'params': params[DISCRIMINATOR]}, inputs)[:, 0]
+
+  def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics]:
+    logits = discriminate(params, generate(params, batch, key))
+    return mean(jax.nn.softplus(-logits), batch.get('mask')), {}
+
+  def discriminator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics]:
+    real = discriminate(params, batch['inputs'])
+    fake = discriminate(params, generate(params, batch, key))
+    right = ((real > 0).astype(real.dtype) + (fake < 0).astype(real.dtype)) / 2
+    loss = jax.nn.softplus(-real) + jax.nn.softplus(fake)
+    return mean(loss, batch.get('mask')), {'accuracy': mean(right, batch.get('mask'))}
+
+  def init(key: Array, batch: Batch) -> State:
+    noise = jnp.zeros((1, latent_dim))
+    params = {
+      GENERATOR: generator.init(random.stream(key, GENERATOR), noise)['params'],
+      DISCRIMINATOR: discriminator.init(random.stream(key, DISCRIMINATOR), batch['inputs'])['params'],
+    }
+    opt_state = {name: optimizers[name].init(params[name]) for name in params}
+    return State(jnp.zeros((), jnp.int32), params, {}, opt_state, {}, {})
+
+  def update(player: str, loss: Callable, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    gradients, (value, metrics) = mean_gradient(
+      lambda own: loss({**state.params, player: own}, batch, key), state.params[player]
+    )
+    updates, opt_state = optimizers[player].update(gradients, state.opt_state[player], state.params[player])
+    params = {**state.params, player: optax.apply_updates(state.params[player], updates)}
+    state = state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
+    return state, {f'{player}_loss': value, **metrics}
+
+  def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    for turn in range(critic_steps):
+      noise = random.stream(key, DISCRIMINATOR, turn)
+      state, critic = update(DISCRIMINATOR, discriminator_loss, state, batch, noise)
+    noise = random.stream(key, GENERATOR)
+    state, metrics = update(GENERATOR, generator_loss, state, batch, noise)
+    return state.replace(step=state.step + 1), {**critic, **metrics}
+
+  def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
+    value, metrics = discriminator_loss(state.params, batch, random.stream(key, DISCRIMINATOR))
+    generated, _ = generator_loss(state.params, batch, random.stream(key, GENERATOR))
+    return {f'{DISCRIMINATOR}_loss': value, f'{GENERATOR}_loss': generated, **metrics}
+
+  return Task(init, train_step, eval_step)

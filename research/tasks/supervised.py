@@ -1,0 +1,80 @@
+"""One step of gradient descent on one objective: most of deep learning."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from research import random
+from research.metrics import Mean, Metrics
+from research.tasks.base import Batch, PyTree, State, Task, evaluation_variables, mean_gradient
+
+# (model, variables, batch, key, train) -> (loss, Aux(metrics, mutable))
+Objective = Callable[..., tuple[Mean, tuple[Metrics, PyTree]]]
+
+
+def supervised(
+  model: nn.Module,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  preprocess: Callable[[Batch], Batch] = lambda batch: batch,
+  augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
+  ema: float = 0.0,
+) -> Task:
+  """Task of fitting `model` to `objective`.
+
+  Args:
+    model: called on `batch['inputs']`.
+    objective: what is minimised, as a total and a count, so that masks never bias the gradient.
+    optimizer: turns gradients into updates.
+    preprocess: makes the model's inputs of raw ones, in training and in evaluation.
+    augment: changes raw inputs, in training alone, each example by a key of its own.
+    ema: decay of the average of the parameters that is evaluated; 0 evaluates the parameters themselves.
+  """
+
+  def init(key: Array, batch: Batch) -> State:
+    variables = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'])
+    params = variables.pop('params')
+    average = jax.tree.map(jnp.copy, params) if ema else {}
+    return State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), average, {})
+
+  def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    batch = preprocess(augment(batch, random.stream(key, 'augment')))
+
+    def loss(params: PyTree):
+      variables = {'params': params, **state.mutable, **state.frozen}
+      return objective(model, variables, batch, random.stream(key, 'dropout'), train=True)
+
+    gradients, (value, aux) = mean_gradient(loss, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = _averaged(state.ema, params, state.step, ema) if ema else {}
+    state = State(state.step + 1, params, aux.mutable, opt_state, average, state.frozen)
+    return state, {'loss': value, **aux.metrics}
+
+  def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
+    variables = evaluation_variables(state)
+    value, aux = objective(model, variables, preprocess(batch), key, train=False)
+    return {'loss': value, **aux.metrics}
+
+  return Task(init, train_step, eval_step)
+
+
+def predictor(
+  model: nn.Module, preprocess: Callable[[Batch], Batch] = lambda batch: batch
+) -> Callable[[State, Batch], Array]:
+  """Function (state, batch) -> outputs of the model [batch, ...], with the parameters that are evaluated."""
+
+  def predict(state: State, batch: Batch) -> Array:
+    return model.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
+
+  return predict
+
+
+def _averaged(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:
+  """Exponential moving average; a short memory at first, so that the start is soon forgotten."""
+  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
