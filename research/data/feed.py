@@ -1,0 +1,82 @@
+"""Brings the batches of a source to the devices without making a step wait."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Protocol
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from research.data.examples import Arrays
+from research.data.source import Source
+
+RESIDENT_BYTES = 2**30  # sets up to this size are kept on the devices
+CHUNK = 128  # steps whose indices are put on the devices at once
+AHEAD = 2  # batches put on the devices before they are asked for
+
+
+class Feed(Protocol):
+  """`batch(inputs(step), step)` is the batch of a step: the first half on the host, the second inside jit."""
+
+  def inputs(self, step: int): ...
+
+  def batch(self, inputs, step: Array) -> Mapping[str, Array]: ...
+
+
+@contextlib.contextmanager
+def make_feed(source: Source, mesh: Mesh) -> Iterator[Feed]:
+  """The feed for a source whose batches are split along the mesh's `data` axis."""
+  examples = source.examples
+  if isinstance(examples, Arrays) and sum(a.nbytes for a in examples.arrays.values()) <= RESIDENT_BYTES:
+    yield Resident(source, mesh)
+  else:
+    with ThreadPoolExecutor(1) as thread:
+      yield Streamed(source, mesh, thread)
+
+
+class Resident:
+  """A small set lies on the devices as a whole; the step itself gathers its rows."""
+
+  def __init__(self, source: Source, mesh: Mesh):
+    self._source = source
+    self._arrays = jax.device_put(dict(source.examples.arrays), NamedSharding(mesh, PartitionSpec()))
+    self._sharding = NamedSharding(mesh, PartitionSpec(None, 'data'))
+    self._chunk, self._indices = -1, None
+
+  def inputs(self, step: int) -> tuple[Mapping[str, Array], Array]:
+    chunk = step // CHUNK
+    if chunk != self._chunk:
+      indices = np.stack([self._source.indices(chunk * CHUNK + i) for i in range(CHUNK)])
+      self._chunk, self._indices = chunk, jax.device_put(indices, self._sharding)
+    return self._arrays, self._indices
+
+  def batch(self, inputs: tuple[Mapping[str, Array], Array], step: Array) -> Mapping[str, Array]:
+    arrays, indices = inputs
+    index = indices[step % CHUNK]
+    return {**{name: array[index] for name, array in arrays.items()}, 'index': index}
+
+
+class Streamed:
+  """A large set stays where it is; a thread brings the next batches while the devices are at work."""
+
+  def __init__(self, source: Source, mesh: Mesh, thread: Executor):
+    self._source = source
+    self._sharding = NamedSharding(mesh, PartitionSpec('data'))
+    self._thread = thread
+    self._pending: dict[int, Future] = {}
+
+  def inputs(self, step: int) -> Mapping[str, Array]:
+    for ahead in range(step, step + 1 + AHEAD):
+      if ahead not in self._pending:
+        self._pending[ahead] = self._thread.submit(self._load, ahead)
+    return self._pending.pop(step).result()
+
+  def batch(self, inputs: Mapping[str, Array], step: Array) -> Mapping[str, Array]:
+    return inputs
+
+  def _load(self, step: int) -> Mapping[str, Array]:
+    index = self._source.indices(step)
+    return jax.device_put({**self._source.examples.rows(index), 'index': index}, self._sharding)

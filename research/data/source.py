@@ -1,0 +1,31 @@
+"""Which examples a step sees: a pure function of (seed, step), the same for any number of processes."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from research.data.examples import Examples
+
+
+@dataclass(frozen=True)
+class Source:
+  """An endless stream of batches: a new permutation of the examples every epoch, no example left out."""
+
+  examples: Examples
+  batch_size: int
+  seed: int = 0
+
+  def indices(self, step: int) -> np.ndarray:
+    """Examples of the batch at `step`: int32 [batch]. A batch may reach over the end of an epoch."""
+    start, size = step * self.batch_size, len(self.examples)
+    parts = []
+    for epoch in range(start // size, (start + self.batch_size - 1) // size + 1):
+      low = max(start - epoch * size, 0)
+      parts.append(_permutation(size, self.seed, epoch)[low : start + self.batch_size - epoch * size])
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
