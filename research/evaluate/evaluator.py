@@ -1,0 +1,74 @@
+"""Measures a State on every example of a part of the data, each exactly once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
+
+from research import metrics as means
+from research import random
+from research.data.examples import Examples
+from research.metrics import Metrics
+from research.tasks.base import Batch, PyTree, State, Task
+
+# (outputs, rows) of all the examples -> pairs of a name and a number, a text or a figure
+Report = Callable[[np.ndarray, Mapping[str, np.ndarray]], Iterator[tuple[str, Any]]]
+Sweep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
+
+
+def make_sweep(task: Task, predict: Callable[[State, Batch], PyTree]) -> Sweep:
+  """Compiled function (state, batch, key) -> metrics, outputs; shared by the evaluators of an experiment."""
+
+  @jax.jit
+  def sweep(state: State, batch: Batch, key: Array) -> tuple[Metrics, PyTree]:
+    return task.eval_step(state, batch, key), predict(state, batch)
+
+  return sweep
+
+
+@dataclass(frozen=True)
+class Evaluator:
+  """Yields the means of a task's metrics over `examples`, then whatever `reports` make of all the outputs."""
+
+  sweep: Sweep
+  examples: Examples
+  batch_size: int
+  reports: Sequence[Report] = ()
+
+  def __call__(self, state: State, key: Array) -> Iterator[tuple[str, Any]]:
+    metrics, outputs = self.collect(state, key)
+    yield from means.compute(metrics).items()
+    rows = self.examples.rows(np.arange(len(self.examples))) if self.reports else {}
+    for report in self.reports:
+      yield from report(outputs, rows)
+
+  def collect(self, state: State, key: Array) -> tuple[Metrics, np.ndarray]:
+    """Metrics over all examples, and the outputs [examples, ...] in their order."""
+    sharding, devices = _beside(state)
+    size = -(-self.batch_size // devices) * devices
+    parts = []
+    for number, start in enumerate(range(0, len(self.examples), size)):
+      batch = jax.device_put(padded_batch(self.examples, start, size), sharding)
+      parts.append(self.sweep(state, batch, random.stream(key, 'batch', number)))
+    metrics, outputs = jax.device_get(list(zip(*parts, strict=True)))
+    total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
+    return total, np.concatenate(outputs)[: len(self.examples)]
+
+
+def padded_batch(examples: Examples, start: int, size: int) -> dict[str, np.ndarray]:
+  """Examples `start` to `start + size`; past the end the last one again, with a `mask` of 0."""
+  index = np.arange(start, start + size, dtype=np.int32)
+  rows = examples.rows(np.minimum(index, len(examples) - 1))
+  return {**rows, 'index': index, 'mask': (index < len(examples)).astype(np.float32)}
+
+
+def _beside(state: State) -> tuple[NamedSharding | None, int]:
+  """Where batches go: split along `data` where the state lies on a mesh."""
+  sharding = jax.tree.leaves(state)[0].sharding
+  if isinstance(sharding, NamedSharding):
+    return NamedSharding(sharding.mesh, PartitionSpec('data')), sharding.mesh.shape['data']
+  return None, 1
