@@ -1,0 +1,28 @@
+"""Tests run on eight fake CPU devices, with strict JAX and one cache of compiled programs."""
+
+import os
+
+# Before jax is imported: both are read once.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'tests'
+
+jax.config.update('jax_compilation_cache_dir', str(CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+
+
+@pytest.fixture
+def x64():
+  """Double precision within a test."""
+  with jax.enable_x64(True):
+    yield

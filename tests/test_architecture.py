@@ -1,0 +1,70 @@
+"""The rooms of the house: who may import whom, and what the library never pulls in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = {'metrics', 'random', 'errors'}
+MAY_IMPORT = {
+  'ops': set(),
+  'models': {'ops'},
+  'objectives': set(),
+  'tasks': set(),
+  'data': set(),
+  'evaluate': {'data', 'tasks'},
+  'report': set(),
+  'train': {'data', 'tasks'},
+}
+
+
+def imported(path: Path) -> set[str]:
+  """What a file imports from the packages of the project, dotted."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      names.update(f'{node.module}.{alias.name}' for alias in node.names)
+  return {name for name in names if name.startswith(('research.', 'experiments.', 'launch.'))}
+
+
+@pytest.mark.parametrize('room', MAY_IMPORT)
+def test_library_imports_run_downward(room):
+  allowed = MAY_IMPORT[room] | COMMON | {room}
+  for path in (ROOT / 'research' / room).rglob('*.py'):
+    for name in imported(path):
+      top, below = name.split('.')[:2]
+      assert top == 'research' and below in allowed, f'{path.name} imports {name}'
+
+
+def test_every_room_has_a_rule():
+  rooms = {path.parent.name for path in (ROOT / 'research').glob('*/__init__.py')}
+  assert rooms == set(MAY_IMPORT)
+
+
+def test_experiments_know_no_launcher():
+  for path in (ROOT / 'experiments').rglob('*.py'):
+    assert not [name for name in imported(path) if name.startswith('launch')], path
+
+
+def test_tasks_and_training_know_no_model_or_objective():
+  for room in ('tasks', 'train'):
+    for path in (ROOT / 'research' / room).rglob('*.py'):
+      assert not [name for name in imported(path) if name.split('.')[1] in ('models', 'objectives')], path
+
+
+def test_library_reads_no_flags():
+  for path in (ROOT / 'research').rglob('*.py'):
+    assert 'absl import flags' not in path.read_text(), path
+
+
+def test_library_pulls_in_neither_tensorflow_nor_torch():
+  paths = [path for path in (ROOT / 'research').rglob('*.py') if path.name != '__init__.py']
+  modules = ['.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in paths]
+  code = f'import sys, {", ".join(modules)}; print([n for n in ("tensorflow", "torch", "keras") if n in sys.modules])'
+  run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert run.stdout.strip() == '[]'
