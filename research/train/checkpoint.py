@@ -1,0 +1,261 @@
+"""Checkpoints: written by Orbax in the background, believed only if their manifest agrees to the bit.
+
+A checkpoint is made in `unfinished/`, manifest included, and becomes `<step>/` by one rename; it is dropped by
+the rename back. So `<step>/` is whole at every instant, and whatever a killed process leaves lies in
+`unfinished/`, which the next save empties. A damaged one is moved to `set_aside/` and never deleted.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax import numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from research.errors import CheckpointError
+from research.train import manifest
+
+PyTree = Any
+UNFINISHED = 'unfinished'
+SET_ASIDE = 'set_aside'
+
+
+class Checkpoints:
+  """The checkpoints of a folder; the latest `keep_latest` and the `keep_best` of highest score are kept."""
+
+  def __init__(self, folder: Path, keep_latest: int = 2, keep_best: int = 1):
+    self.folder = Path(folder).absolute()
+    self.keep_latest = keep_latest
+    self.keep_best = keep_best
+    self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix='checkpoint')
+    self._pending: Future | None = None
+
+  def save(self, step: int, tree: PyTree, score: float | None = None) -> None:
+    """Copies a tree of arrays to the host and writes it in the background, in place of an older one of `step`.
+
+    The arrays may be donated on return. Waits for the save before; raises OSError where that one failed.
+    """
+    self.wait()
+    self._pending = self._writer.submit(self._write, step, _to_host(tree), score)
+
+  def wait(self) -> None:
+    """Returns once what was saved can be restored. Raises OSError where it could not be written."""
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def close(self) -> None:
+    """Waits, and ends the thread that writes. Raises OSError where the last save failed."""
+    self._writer.shutdown()
+    self.wait()
+
+  def steps(self) -> list[int]:
+    """Steps with a manifest, ascending; their files have not been looked at."""
+    return [step for step in self._found() if (self._path(step) / manifest.NAME).is_file()]
+
+  def restore(
+    self, abstract: PyTree, step: int = -1, best: bool = False, set_aside: bool = True
+  ) -> tuple[int, PyTree] | None:
+    """Step and tree of the newest checkpoint, of the best or of `step`; None where none is (left to be) used.
+
+    abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding return as `jax.Array`, others as numpy.
+    set_aside: move damaged checkpoints out of the way, each with a warning, and use the one before. Where
+      False the folder is only read, and the first damaged one is an error.
+    Raises CheckpointError: damaged (as above), of another model, `step` or a score that is not there.
+    """
+    self.wait()
+    found = self._found()
+    if step >= 0 and step not in found:
+      raise CheckpointError(f'{self.folder} has no checkpoint of step {step}; {_listed(found)}')
+    wanted = [step] if step >= 0 else self._best(found, set_aside) if best else found[::-1]
+    for candidate in wanted:
+      if facts := self._verified(candidate, set_aside):
+        _match(self._path(candidate), facts['leaves'], abstract)
+        return candidate, _load(self._path(candidate), abstract)
+    if found:
+      logging.warning('%s: no checkpoint is left that can be used', self.folder)
+    return None
+
+  def _write(self, step: int, tree: PyTree, score: float | None) -> None:
+    unfinished = self.folder / UNFINISHED / str(step)
+    try:
+      if jax.process_index() == 0:
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+      _save(unfinished, tree)
+      if jax.process_index() == 0:
+        manifest.write(unfinished, step=step, score=_number(score), leaves=_described(tree))
+        self._drop(step)
+        unfinished.rename(self._path(step))
+        manifest.sync(self.folder)
+        self._prune()
+    except OSError:
+      raise
+    except Exception as error:
+      raise _os_error(error, self._path(step)) from error
+
+  def _prune(self) -> None:
+    """Drops what is neither among the latest nor the best; a damaged checkpoint takes no place of theirs."""
+    found = self._found()
+    if len(found) <= self.keep_latest:
+      return
+    scores = {step: facts['score'] for step in found if (facts := self._verified(step, set_aside=True))}
+    keep = sorted(scores, reverse=True)[: self.keep_latest] + _ranked(scores)[: self.keep_best]
+    for step in scores.keys() - set(keep):
+      self._drop(step)
+
+  def _drop(self, step: int) -> None:
+    """Deletes a checkpoint, out of sight, so that no instant shows half of it."""
+    if self._path(step).exists():
+      dropped = self._path(step).rename(self.folder / UNFINISHED / f'{step}-dropped')
+      shutil.rmtree(dropped)
+
+  def _best(self, found: list[int], set_aside: bool) -> list[int]:
+    scores = {step: facts['score'] for step in found if (facts := self._verified(step, set_aside))}
+    ranked = _ranked(scores)
+    if scores and not ranked:
+      raise CheckpointError(f'{self.folder} has no checkpoint with a score; {_listed(list(scores))}')
+    return ranked
+
+  def _verified(self, step: int, set_aside: bool) -> dict[str, Any] | None:
+    """What the manifest tells; None where damaged and set aside. Raises CheckpointError if not to be moved."""
+    try:
+      return manifest.verify(self._path(step))
+    except (manifest.DamagedError, FileNotFoundError) as error:
+      if not self._path(step).exists():  # dropped meanwhile, by the run that this process only looks at
+        return None
+      if not set_aside:
+        others = [other for other in self.steps() if other != step]
+        raise CheckpointError(f'checkpoint of step {step} is damaged: {error}; {_listed(others)}') from error
+      self._set_aside(step, error)
+      return None
+
+  def _set_aside(self, step: int, error: Exception) -> None:
+    folder = self.folder / SET_ASIDE
+    folder.mkdir(exist_ok=True)
+    target = next(path for n in itertools.count() if not (path := folder / f'{step}-{n}').exists())
+    self._path(step).rename(target)
+    logging.warning('Checkpoint of step %d is damaged: %s. Set aside as %s.', step, error, target)
+
+  def _found(self) -> list[int]:
+    names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+  def _path(self, step: int) -> Path:
+    return self.folder / str(step)
+
+
+def _to_host(tree: PyTree) -> PyTree:
+  """A copy that neither donation nor a change in place can reach; on CPU a numpy view shares memory."""
+  for leaf in jax.tree.leaves(tree):
+    if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+      leaf.copy_to_host_async()
+  return jax.tree.map(_copy, tree)
+
+
+def _copy(leaf: Any) -> np.ndarray | jax.Array:
+  if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+    return jnp.copy(leaf)  # each process writes its own part
+  return np.array(leaf)
+
+
+def _save(path: Path, tree: PyTree) -> None:
+  leaves = {name: leaf for name, leaf in _by_name(tree).items() if leaf.size}  # Orbax refuses empty arrays
+  context = ocp.Context()
+  context.array.saving.use_compression = False  # gains little on weights and costs time
+  with context, _orbax_unheard():
+    ocp.save(path, leaves)
+
+
+@contextlib.contextmanager
+def _orbax_unheard() -> Iterator[None]:
+  """Orbax also prints the error that it raises from each of its threads and abandoned event loops."""
+
+  def not_orbax(record):
+    return 'orbax' not in Path(record.pathname).parts
+
+  def not_asyncio(fault):
+    if 'Event loop is closed' not in str(fault.exc_value):
+      hook(fault)
+
+  logger, hook = logging.get_absl_logger(), sys.unraisablehook
+  logger.addFilter(not_orbax)
+  sys.unraisablehook = not_asyncio
+  try:
+    yield
+  finally:
+    sys.unraisablehook = hook
+    logger.removeFilter(not_orbax)
+
+
+def _os_error(error: Exception, path: Path) -> OSError:
+  """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  if code is None:
+    return OSError(f'{path} could not be saved: {error}')
+  return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
+
+
+def _load(path: Path, abstract: PyTree) -> PyTree:
+  leaves = _by_name(abstract)
+  loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
+  return jax.tree.unflatten(jax.tree.structure(abstract), values)
+
+
+def _target(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | np.ndarray:
+  """An example by which Orbax tells which kind of array to make."""
+  on_device = getattr(leaf, 'sharding', None) is not None
+  return leaf if on_device else np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> np.ndarray | jax.Array:
+  zeros, sharding = np.zeros(leaf.shape, leaf.dtype), getattr(leaf, 'sharding', None)
+  return zeros if sharding is None else jax.device_put(zeros, sharding)
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+  """Leaves by their path, such as `state/params/Dense_0/kernel`."""
+  leaves = jax.tree.leaves_with_path(tree)
+  named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+  if len(named) != len(leaves):
+    raise ValueError('two leaves of the tree have the same path')
+  return named
+
+
+def _described(tree: PyTree) -> dict[str, str]:
+  """Dtype and shape by name of leaf: `float32[3, 4]`."""
+  return {name: f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}' for name, leaf in _by_name(tree).items()}
+
+
+def _match(path: Path, saved: Mapping[str, str], abstract: PyTree) -> None:
+  """Raises CheckpointError that names the first leaf that differs: Orbax would cast it without a word."""
+  wanted = _described(abstract)
+  for name in sorted(saved.keys() | wanted.keys()):
+    there, here = saved.get(name, 'missing'), wanted.get(name, 'missing')
+    if there != here:
+      raise CheckpointError(f'{path} is of another model: {name} is {there} there and {here} in this run')
+
+
+def _number(score: float | None) -> float | None:
+  return None if score is None or np.isnan(score) else float(score)
+
+
+def _ranked(scores: Mapping[int, float | None]) -> list[int]:
+  """Steps that have a score, best first; of equals the latest."""
+  scored = [(score, step) for step, score in scores.items() if score is not None]
+  return [step for _, step in sorted(scored, reverse=True)]
+
+
+def _listed(steps: list[int]) -> str:
+  return 'there are steps ' + ', '.join(map(str, steps)) if steps else 'there is no other'

@@ -1,0 +1,76 @@
+"""A list of every file of a folder with its size and sha256, written last: what it agrees with is whole."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = 'manifest'
+
+
+class DamagedError(Exception):
+  """A folder that is not what its manifest says; the message names the file and the fault."""
+
+
+def write(folder: Path, **facts: Any) -> None:
+  """Writes the manifest of what is in `folder`, with `facts` (JSON) beside; it is on the disk on return.
+
+  Two lines: the sha256 of the second, which is JSON. Raises OSError.
+  """
+  files = {name: [path.stat().st_size, _sha256(path)] for name, path in sorted(_files(folder).items())}
+  body = json.dumps({**facts, 'files': files}).encode()
+  with (folder / NAME).open('wb') as file:
+    file.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
+    file.flush()
+    os.fsync(file.fileno())
+  sync(folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+  """The manifest alone, checked against its own sum but not against the files. Raises DamagedError."""
+  path = folder / NAME
+  if not path.is_file():
+    raise DamagedError(f'{path} is missing')
+  digest, _, body = path.read_bytes().partition(b'\n')
+  if hashlib.sha256(body).hexdigest().encode() != digest:
+    raise DamagedError(f'{path} does not agree with its own sha256')
+  return json.loads(body)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+  """The manifest, once every file has been found with its size and sum. Raises DamagedError or OSError."""
+  manifest = read(folder)
+  found, expected = _files(folder), manifest['files']
+  for name in sorted(found.keys() ^ expected.keys()):
+    raise DamagedError(f'{folder / name} ' + ('is missing' if name in expected else 'does not belong there'))
+  for name, path in found.items():
+    _check(path, *expected[name])
+  return manifest
+
+
+def sync(folder: Path) -> None:
+  """Puts the names in `folder` on the disk: a rename may otherwise be lost when the power goes."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _files(folder: Path) -> Mapping[str, Path]:
+  files = (path for path in folder.rglob('*') if not path.is_dir())
+  return {path.relative_to(folder).as_posix(): path for path in files if path != folder / NAME}
+
+
+def _sha256(path: Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _check(path: Path, size: int, digest: str) -> None:
+  if path.stat().st_size != size:
+    raise DamagedError(f'{path} has {path.stat().st_size} bytes, not {size}')
+  if _sha256(path) != digest:
+    raise DamagedError(f'{path} has another sha256 than when it was saved')
