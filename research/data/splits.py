@@ -1,0 +1,49 @@
+"""Disjoint parts of a data set: stratified, and fixed by a seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from research.errors import ConfigError
+
+
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+  """A permutation of the examples, any stretch of which holds every class in proportion.
+
+  An example of rank r among the n of its class, in random order, goes to place (r + 1/2) / n of the whole:
+  a stretch differs from its fair share of a class by an example or two. One class is a plain permutation.
+  """
+  order = np.random.default_rng(seed).permutation(len(labels))
+  place = np.empty(len(labels))
+  for label in np.unique(labels):
+    (positions,) = np.nonzero(labels[order] == label)
+    place[positions] = (np.arange(len(positions)) + 0.5) / len(positions)
+  return order[np.argsort(place, kind='stable')]
+
+
+def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+  """Stratified parts of the given sizes, each a sorted array of example numbers."""
+  if sum(sizes) != len(labels):
+    raise ValueError(f'parts of {tuple(sizes)} examples do not make up {len(labels)}')
+  return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
+
+
+def cross_validation(
+  labels: np.ndarray, fold: int, folds: int, seed: int, validation: float = 0.1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Train, validation and test examples of a stratified k-fold: part `fold` of `folds` is the test.
+
+  Of the other parts, a stratified `validation` is held out to choose models on.
+
+  Raises:
+    ConfigError: no such fold.
+  """
+  if not 2 <= folds <= len(labels):
+    raise ConfigError(f'folds: {folds} is not between 2 and the number of examples, {len(labels)}')
+  if not 0 <= fold < folds:
+    raise ConfigError(f'fold: {fold} is not between 0 and {folds - 1}')
+  parts = np.array_split(stratified_order(labels, seed), folds)
+  rest = np.sort(np.concatenate(parts[:fold] + parts[fold + 1 :]))
+  held_out = round(validation * len(rest))
+  train, chosen = split(labels[rest], (len(rest) - held_out, held_out), seed)
+  return rest[train], rest[chosen], np.sort(parts[fold])

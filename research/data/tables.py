@@ -1,0 +1,42 @@
+"""Tables of scikit-learn under cross-validation: float32 inputs [examples, features], standardised."""
+
+import numpy as np
+
+from research.data import splits
+from research.data.examples import Arrays, Dataset
+
+
+def breast_cancer(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
+  """Tumours by 30 features of their cell nuclei: 569 examples, two classes, stratified folds.
+
+  Source: Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic breast cancer.
+  """
+  from sklearn.datasets import load_breast_cancer
+
+  bunch = load_breast_cancer()
+  parts = splits.cross_validation(bunch.target, fold, folds, split_seed)
+  classes = tuple(map(str, bunch.target_names))
+  return _standardised(bunch.data, bunch.target.astype(np.int32), parts, classes)
+
+
+def diabetes(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
+  """Progress of diabetes after a year (25 to 346, not rescaled) by 10 features: 442 examples, plain folds.
+
+  Source: Efron, Hastie, Johnstone and Tibshirani (2004), 'Least angle regression'.
+  """
+  from sklearn.datasets import load_diabetes
+
+  bunch = load_diabetes(scaled=False)
+  parts = splits.cross_validation(np.zeros(len(bunch.target)), fold, folds, split_seed)
+  return _standardised(bunch.data, bunch.target.astype(np.float32), parts)
+
+
+def _standardised(
+  inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], classes: tuple[str, ...] = ()
+) -> Dataset:
+  """Data set whose features have mean 0 and standard deviation 1 over the training part, the first one."""
+  train = inputs[parts[0]]
+  deviation = train.std(axis=0)
+  scaled = (inputs - train.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+  scaled = scaled.astype(np.float32)
+  return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), classes)

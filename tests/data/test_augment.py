@@ -1,0 +1,122 @@
+"""Augmentations against windows, mirrors and rotations made by numpy and scipy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from research.data import augment
+
+SIZE = 9
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(1, 256, (400, SIZE, SIZE, 2), np.uint8)
+BATCH = {'inputs': IMAGES, 'targets': np.arange(400), 'index': np.arange(400) * 7}
+KEY = jax.random.key(3)
+RESAMPLED = jax.jit(augment._resampled)
+
+
+def apply(augmentation, batch=BATCH) -> np.ndarray:
+  return np.asarray(jax.jit(augmentation)({name: jnp.asarray(array) for name, array in batch.items()}, KEY)['inputs'])
+
+
+def windows(image: np.ndarray, reach: int, mode: str) -> dict[bytes, tuple[int, int]]:
+  """Every window that a move by up to `reach` may show, by its bytes."""
+  padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode=mode)
+  places = np.ndindex(2 * reach + 1, 2 * reach + 1)
+  return {padded[i : i + SIZE, j : j + SIZE].tobytes(): (i, j) for i, j in places}
+
+
+@pytest.mark.parametrize('augmentation, mode', [(augment.shift(2), 'constant'), (augment.crop(2), 'reflect')])
+def test_moves_are_windows_of_the_padded_image_all_equally_likely(augmentation, mode):
+  moved = [windows(image, 2, mode)[new.tobytes()] for image, new in zip(IMAGES, apply(augmentation), strict=True)]
+  counts = np.unique(moved, axis=0, return_counts=True)[1]
+  assert len(counts) == 25, 'all moves happen, the farthest too'
+  assert np.sum((counts - 16) ** 2 / 16) < 51.2, 'chi-squared, 24 degrees of freedom, 0.1 %'
+
+
+def test_flip_mirrors_one_in_two():
+  flipped = 0
+  for image, new in zip(IMAGES, apply(augment.flip()), strict=True):
+    mirrored = np.array_equal(new, np.fliplr(image))
+    assert mirrored or np.array_equal(new, image)
+    flipped += mirrored
+  assert 160 < flipped < 240
+
+
+@pytest.mark.parametrize('size', [3, 4])
+def test_cutout_zeros_one_square_and_nothing_else(size):
+  heights, new = [], apply(augment.cutout(size))
+  assert np.array_equal(np.where(new == 0, IMAGES, new), IMAGES)
+  for hole in new[..., 0] == 0:
+    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+    assert hole.sum() == len(rows) * len(columns) and hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    for axis in (rows, columns):
+      assert len(axis) == size or axis[0] == 0 or axis[-1] == SIZE - 1, 'cut off at the border alone'
+    heights.append(len(rows))
+  assert min(heights) == size - size // 2 and max(heights) == size, 'the middle may be a border pixel'
+
+
+def test_affine_of_nothing_is_the_image():
+  np.testing.assert_array_equal(apply(augment.affine()), IMAGES)
+
+
+@pytest.mark.parametrize('angle, factor, move', [(0.4, 1.0, (0, 0)), (-0.2, 1.3, (0.5, -1.25)), (2.5, 0.7, (-3, 2))])
+def test_resampling_is_that_of_scipy(angle, factor, move):
+  images = IMAGES[:6].astype(np.float32)
+  ours = RESAMPLED(images, jnp.full(6, angle), jnp.full(6, factor), jnp.tile(jnp.asarray(move, float), (6, 1)))
+  cosine, sine, middle = np.cos(angle) / factor, np.sin(angle) / factor, np.full(2, (SIZE - 1) / 2)
+  matrix = np.array([[cosine, sine], [-sine, cosine]])
+  offset = middle - matrix @ (middle + move)
+  for image, new in zip(images, ours, strict=True):
+    for channel in range(2):
+      reference = ndimage.affine_transform(image[..., channel], matrix, offset, order=1, mode='grid-constant')
+      np.testing.assert_allclose(new[..., channel], reference, atol=2e-3)
+
+
+def test_a_quarter_turn_is_counterclockwise():
+  turned = RESAMPLED(IMAGES[:3], jnp.full(3, jnp.pi / 2), jnp.ones(3), jnp.zeros((3, 2)))
+  np.testing.assert_array_equal(turned, np.rot90(IMAGES[:3], axes=(1, 2)))
+
+
+def test_affine_stays_in_its_limits_and_reaches_them():
+  """The farthest pixel of a bar tells how far it was turned, the middle how far it was moved."""
+  image = np.zeros((33, 33, 1), np.float32)
+  image[16, 4:29] = 1
+  batch = {'inputs': np.tile(image, (300, 1, 1, 1)), 'index': np.arange(300)}
+  rows, columns = np.mgrid[:33, :33] - 16.0
+  new = apply(augment.affine(degrees=20), batch)[..., 0]
+  slopes = (new * rows * columns).sum((1, 2)) / (new * columns**2).sum((1, 2))
+  degrees = np.degrees(np.arctan(slopes))
+  assert 18 < np.abs(degrees).max() < 20.6 and degrees.min() < -15 and degrees.max() > 15
+  moved = apply(augment.affine(pixels=3), batch)[..., 0]
+  middles = (moved * rows).sum((1, 2)) / moved.sum((1, 2))
+  assert 2.8 < np.abs(middles).max() <= 3.001 and middles.min() < -2 and middles.max() > 2
+  zoomed = apply(augment.affine(zoom=0.2), batch)[..., 0][:, 16].sum(1) / 25
+  assert 0.78 < zoomed.min() < 0.85 and 1.15 < zoomed.max() < 1.22
+
+
+ALL = augment.chain(augment.shift(2), augment.crop(1), augment.flip(), augment.cutout(3), augment.affine(9, 0.1, 1))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_an_example_is_changed_the_same_in_any_batch(dtype):
+  batch = {**BATCH, 'inputs': IMAGES.astype(dtype)}
+  whole = apply(ALL, batch)
+  chosen = np.array([31, 7, 200, 8, 8])
+  part = apply(ALL, {name: array[chosen] for name, array in batch.items()})
+  assert part.dtype == dtype
+  np.testing.assert_allclose(part.astype(float), whole[chosen].astype(float), atol=1 if dtype == np.uint8 else 1e-3)
+  assert not np.array_equal(whole, batch['inputs'])
+
+
+def test_a_chain_gives_every_link_a_key_of_its_own():
+  """Two flips by the same draw would always undo each other."""
+  twice = apply(augment.chain(augment.flip(), augment.flip()))
+  assert 120 < sum(not np.array_equal(*pair) for pair in zip(twice, IMAGES, strict=True)) < 280
+
+
+def test_another_key_changes_and_other_fields_stay():
+  one, other = (jax.jit(augment.shift(2))(BATCH, jax.random.key(seed)) for seed in (0, 1))
+  assert not np.array_equal(one['inputs'], other['inputs'])
+  np.testing.assert_array_equal(one['targets'], BATCH['targets'])

@@ -1,0 +1,54 @@
+"""Batches by step: a pure function of (seed, step) that leaves no example out."""
+
+import numpy as np
+import pytest
+
+from research.data.examples import Arrays
+from research.data.source import Source
+
+EXAMPLES = Arrays({'inputs': np.arange(10) * 3})
+
+
+def stream(source: Source, steps: int) -> np.ndarray:
+  return np.concatenate([source.indices(step) for step in range(steps)])
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 5, 10, 24])
+def test_every_epoch_holds_every_example_once(batch_size):
+  indices = stream(Source(EXAMPLES, batch_size), -(-60 // batch_size))[:60]
+  epochs = indices.reshape(6, 10)
+  np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(10), (6, 1)))
+  assert len(set(map(bytes, epochs))) == 6, 'a new order every epoch'
+
+
+@pytest.mark.parametrize('batch_size', [3, 24])
+def test_any_step_alone_is_the_same_as_in_turn(batch_size):
+  source = Source(EXAMPLES, batch_size, seed=4)
+  in_turn = [source.indices(step) for step in range(30)]
+  for step in (29, 0, 17, 3, 16):
+    alone = Source(EXAMPLES, batch_size, seed=4).indices(step)
+    assert alone.dtype == np.int32 and alone.shape == (batch_size,)
+    np.testing.assert_array_equal(alone, in_turn[step])
+
+
+def test_the_stream_does_not_depend_on_the_batch_size():
+  np.testing.assert_array_equal(stream(Source(EXAMPLES, 6), 5), stream(Source(EXAMPLES, 15), 2))
+
+
+def test_seeds_differ():
+  assert not np.array_equal(stream(Source(EXAMPLES, 10, seed=0), 3), stream(Source(EXAMPLES, 10, seed=1), 3))
+
+
+def test_a_caller_who_writes_into_a_batch_changes_no_other():
+  source = Source(EXAMPLES, 10)
+  before = source.indices(0).copy()
+  source.indices(0)[:] = 0
+  np.testing.assert_array_equal(source.indices(0), before)
+
+
+def test_rows_and_fingerprint_of_arrays():
+  np.testing.assert_array_equal(EXAMPLES.rows(np.array([4, 1]))['inputs'], [12, 3])
+  same = Arrays({'inputs': np.arange(10) * 3})
+  other = Arrays({'inputs': np.where(np.arange(10) == 9, 0, np.arange(10) * 3)})
+  assert len(EXAMPLES) == 10 and EXAMPLES.fingerprint() == same.fingerprint() != other.fingerprint()
+  assert EXAMPLES.fingerprint() != Arrays({'targets': np.arange(10) * 3}).fingerprint()

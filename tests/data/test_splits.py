@@ -1,0 +1,70 @@
+"""Parts of a data set: disjoint, complete, stratified and never moving."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from research.data import splits
+from research.errors import ConfigError
+
+LABELS = np.random.default_rng(1).choice(4, 1003, p=[0.6, 0.25, 0.1, 0.05])
+SIZES = (700, 203, 100)
+
+
+def assert_stratified(labels, parts):
+  for part in parts:
+    found = np.bincount(labels[part], minlength=labels.max() + 1)
+    fair = np.bincount(labels) * len(part) / len(labels)
+    assert np.abs(found - fair).max() <= 2
+
+
+def test_parts_are_disjoint_complete_and_stratified():
+  parts = splits.split(LABELS, SIZES, seed=0)
+  assert [len(part) for part in parts] == list(SIZES)
+  np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
+  assert_stratified(LABELS, parts)
+
+
+def test_a_split_is_random_within_a_class():
+  """Of the examples of a class, those chosen are spread evenly over the whole range."""
+  labels = np.repeat([0, 1], 5000)
+  (_, chosen) = splits.split(labels, (9000, 1000), seed=3)
+  spread = np.histogram(chosen, bins=10, range=(0, 10_000))[0]
+  assert spread.min() > 70 and spread.max() < 130
+
+
+def test_a_split_is_fixed_by_its_seed():
+  parts = splits.split(LABELS, SIZES, seed=0)
+  again = splits.split(LABELS, SIZES, seed=0)
+  other = splits.split(LABELS, SIZES, seed=1)
+  assert all(np.array_equal(*pair) for pair in zip(parts, again, strict=True))
+  assert not np.array_equal(parts[2], other[2])
+  digest = hashlib.sha256(np.concatenate(parts).astype('<i8').tobytes()).hexdigest()
+  assert digest[:16] == '0a86bb802dfd6295', 'a split that moves makes every published number void'
+
+
+def test_sizes_must_add_up():
+  with pytest.raises(ValueError, match='1003'):
+    splits.split(LABELS, (700, 200), seed=0)
+
+
+@pytest.mark.parametrize('folds', [2, 5])
+def test_every_example_is_tested_in_one_fold(folds):
+  tested = []
+  for fold in range(folds):
+    parts = splits.cross_validation(LABELS, fold, folds, seed=0)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
+    assert_stratified(LABELS, parts)
+    train, validation, test = parts
+    assert len(validation) == round(0.1 * (len(train) + len(validation)))
+    tested.append(test)
+  np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(LABELS)))
+
+
+@pytest.mark.parametrize(
+  'fold, folds, field', [(5, 5, 'fold:'), (-1, 5, 'fold:'), (0, 1, 'folds:'), (0, 2000, 'folds:')]
+)
+def test_a_fold_that_does_not_exist(fold, folds, field):
+  with pytest.raises(ConfigError, match=field):
+    splits.cross_validation(LABELS, fold, folds, seed=0)
