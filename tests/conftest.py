@@ -26,3 +26,15 @@ def x64():
   """Double precision within a test."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(scope='session')
+def mnist_is_here():
+  """Skips a test where MNIST is neither on this machine nor can be had."""
+  from research.data import images
+  from research.errors import DataError
+
+  try:
+    images.mnist()
+  except DataError as error:
+    pytest.skip(str(error))

@@ -10,7 +10,6 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from research import metrics as means
-from research import random
 from research.data.examples import Examples
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
@@ -51,9 +50,9 @@ class Evaluator:
     sharding, devices = _beside(state)
     size = -(-self.batch_size // devices) * devices
     parts = []
-    for number, start in enumerate(range(0, len(self.examples), size)):
+    for start in range(0, len(self.examples), size):
       batch = jax.device_put(padded_batch(self.examples, start, size), sharding)
-      parts.append(self.sweep(state, batch, random.stream(key, 'batch', number)))
+      parts.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
     metrics, outputs = jax.device_get(list(zip(*parts, strict=True)))
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, np.concatenate(outputs)[: len(self.examples)]

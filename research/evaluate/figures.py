@@ -18,12 +18,13 @@ def learning_curves(records: Sequence[Mapping[str, float]]) -> Figure:
   names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
   figure, axes = _figure(len(names), 1, (4.2, 3.2))
   for axis, name in zip(axes, names, strict=True):
-    for part, color in (('train', FAINT), ('validation', ACCENT)):
+    for part, color, marker in (('train', FAINT, ''), ('validation', ACCENT, 'o')):
       points = [(record['step'], record[f'{part}/{name}']) for record in records if f'{part}/{name}' in record]
       if points:
-        axis.plot(*zip(*points, strict=True), color=color, label=part, linewidth=1.6)
+        axis.plot(*np.transpose(points), color=color, label=part, linewidth=1.6, marker=marker, markersize=4)
     axis.set(xlabel='step', ylabel=name.replace('_', ' '))
-    if 'loss' in name and min((line.get_ydata().min() for line in axis.lines), default=0) > 0:
+    values = [value for line in axis.lines for value in line.get_ydata()]
+    if values and 0 < 20 * min(values) < max(values):
       axis.set_yscale('log')
     axis.legend(frameon=False)
     _plain(axis)
@@ -38,10 +39,11 @@ def confusion(classes: Sequence[str]) -> Report:
     size = 2.2 + 0.45 * len(classes)
     figure, (axis,) = _figure(1, 1, (size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)
+    axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
     for (row, column), count in np.ndenumerate(counts):
       if count:
-        axis.text(column, row, count, ha='center', va='center', fontsize=8, color=INK)
+        color = 'white' if shares[row, column] > 0.3 else INK
+        axis.text(column, row, count, ha='center', va='center', fontsize=8, color=color)
     axis.set_xticks(range(len(classes)), classes, rotation=45, ha='right', fontsize=8)
     axis.set_yticks(range(len(classes)), classes, fontsize=8)
     axis.set(xlabel='predicted', ylabel='true')
@@ -50,20 +52,21 @@ def confusion(classes: Sequence[str]) -> Report:
   return report
 
 
-def mistakes(classes: Sequence[str], rows: int = 3, columns: int = 6) -> Report:
+def mistakes(classes: Sequence[str], most: int = 18) -> Report:
   """Report that draws the images whose wrong class the model was surest of, the surest first."""
 
-  def report(logits: np.ndarray, examples: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Figure]]:
-    probabilities, targets = softmax(logits.astype(np.float64), axis=-1), examples['targets']
-    confidence = np.where(logits.argmax(-1) == targets, 0, probabilities.max(-1))
-    figure, axes = _figure(columns, rows, (1.5, 1.8))
-    for axis, number in zip(axes, np.argsort(-confidence, kind='stable'), strict=False):
-      if confidence[number]:
-        axis.imshow(examples['inputs'][number].squeeze(), cmap='gray_r')
-        guess, truth = classes[logits[number].argmax()], classes[targets[number]]
-        axis.set_title(f'{guess} {confidence[number]:.0%}\nis {truth}', fontsize=8)
+  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Figure]]:
+    confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
+    wrong = np.flatnonzero(guesses != targets)
+    wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
+    figure, axes = _figure(6, max(1, -(-len(wrong) // 6)), (1.5, 1.9))
     for axis in axes:
       axis.set_axis_off()
+    for axis, number in zip(axes, wrong, strict=False):
+      axis.imshow(rows['inputs'][number].squeeze(), cmap='gray_r')
+      axis.set_title(
+        f'{classes[guesses[number]]} ({confidence[number]:.0%})\nis {classes[targets[number]]}', fontsize=8
+      )
     yield 'mistakes', figure
 
   return report

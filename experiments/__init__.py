@@ -1,0 +1,1 @@
+"""One folder an experiment: a config, its README and its results."""

@@ -1,0 +1,53 @@
+"""A convolutional network on 8x8 digits. Reaches 98.5 % on the test part in under a minute: see README.md."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import augment, images
+from research.data.preprocess import standardize
+from research.evaluate import exact, figures
+from research.models.cnn import ConvNet
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """Two stages of convolutions, as few as images of 8x8 pixels allow."""
+
+  channels: tuple[int, ...] = (32, 64)  # of each stage
+  dense: tuple[int, ...] = (128,)  # units of each hidden dense layer
+  dropout: float = 0.3  # part of the units before each dense layer
+  label_smoothing: float = 0.05  # part of the target's mass spread over all classes
+  shift: int = 1  # pixels by which an image is moved at random, in any direction
+
+  def build(self) -> Experiment:
+    data = images.digits()
+    return supervised_experiment(
+      self,
+      data,
+      ConvNet(self.channels, len(data.classes), self.dense, norm='batch', dense_dropout=self.dropout),
+      softmax_cross_entropy(self.label_smoothing),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=4.9, deviation=6.0),
+      augment=augment.shift(self.shift),
+      metrics=(exact.multiclass,),
+      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  if scale == 'tiny':
+    return Config(steps=30, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
+  return Config(
+    steps=3_000,
+    batch_size=64,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
+    ema=0.995,
+    evaluate_every=500,
+    evaluate_batch_size=360,
+    checkpoint_every=1_500,
+  )

@@ -1,0 +1,60 @@
+"""A convolutional network on MNIST. Reaches 99.6 % in five minutes on two CPU cores: see README.md."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import augment, images
+from research.data.preprocess import standardize
+from research.evaluate import exact, figures
+from research.models.cnn import ConvNet
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.config import steps_of
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """Stages of 3x3 convolutions with batch norm, and images turned, scaled and moved a little."""
+
+  channels: tuple[int, ...] = (32, 64)  # of each stage
+  depth: int = 1  # convolutions in a stage
+  dense: tuple[int, ...] = (128,)  # units of each hidden dense layer
+  dropout: float = 0.4  # part of the units before each dense layer
+  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+  degrees: float = 10.0  # by which an image is turned at random, either way
+  zoom: float = 0.1  # by which it is made smaller or larger, as a part of its size
+  pixels: float = 2.0  # by which it is moved, in any direction
+
+  def model(self) -> ConvNet:
+    """The network alone, for looking inside it."""
+    return ConvNet(self.channels, 10, self.dense, self.depth, norm='batch', dense_dropout=self.dropout)
+
+  def build(self) -> Experiment:
+    data = images.mnist()
+    return supervised_experiment(
+      self,
+      data,
+      self.model(),
+      softmax_cross_entropy(self.label_smoothing),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=33.3, deviation=78.6),
+      augment=augment.affine(self.degrees, self.zoom, self.pixels),
+      metrics=(exact.multiclass,),
+      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  if scale == 'tiny':
+    return Config(steps=20, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
+  return Config(
+    steps=steps_of(epochs=20, examples=55_000, batch_size=128),
+    batch_size=128,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
+    ema=0.999,
+    evaluate_every=1_000,
+    checkpoint_every=2_000,
+  )

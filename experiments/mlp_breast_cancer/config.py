@@ -1,0 +1,49 @@
+"""A multi-layer perceptron that tells malignant from benign tumours, cross-validated: see README.md."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import tables
+from research.evaluate import exact, figures
+from research.models.mlp import MLP
+from research.objectives.classification import binary_cross_entropy
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """A small network: there are 410 examples to fit."""
+
+  fold: int = 0  # the part of the cross-validation that is tested on
+  folds: int = 5  # parts of the cross-validation
+  widths: tuple[int, ...] = (64, 64)  # units of each hidden layer
+  activation: str = 'gelu'  # of the hidden layers
+  dropout: float = 0.2  # part of the hidden units
+  label_smoothing: float = 0.05  # how far targets are moved towards one half
+
+  def build(self) -> Experiment:
+    data = tables.breast_cancer(self.fold, self.folds)
+    return supervised_experiment(
+      self,
+      data,
+      MLP(self.widths, 1, self.activation, self.dropout),
+      binary_cross_entropy(self.label_smoothing),
+      score=lambda metrics: metrics['validation/accuracy'],
+      metrics=(exact.binary,),
+      figures=(figures.confusion(data.classes),),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  if scale == 'tiny':
+    return Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
+  return Config(
+    steps=1_000,
+    batch_size=64,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=50, weight_decay=1e-2),
+    evaluate_every=250,
+    evaluate_batch_size=128,
+  )

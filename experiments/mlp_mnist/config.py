@@ -1,0 +1,53 @@
+"""A multi-layer perceptron on MNIST without augmentation. Reaches 98.6 % in a minute: see README.md."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import images
+from research.data.preprocess import standardize
+from research.evaluate import exact, figures
+from research.models.mlp import MLP
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.config import steps_of
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """Hidden layers of linear, norm, activation and dropout."""
+
+  widths: tuple[int, ...] = (512, 512)  # units of each hidden layer
+  activation: str = 'relu'  # of the hidden layers
+  norm: str = 'batch'  # batch, layer, or '' for none
+  dropout: float = 0.4  # part of the hidden units
+  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+
+  def build(self) -> Experiment:
+    data = images.mnist()
+    return supervised_experiment(
+      self,
+      data,
+      MLP(self.widths, len(data.classes), self.activation, self.dropout, self.norm),
+      softmax_cross_entropy(self.label_smoothing),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=33.3, deviation=78.6),
+      metrics=(exact.multiclass,),
+      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  if scale == 'tiny':
+    return Config(steps=20, batch_size=32, widths=(16,), log_every=10, evaluate_every=10)
+  return Config(
+    steps=steps_of(epochs=40, examples=55_000, batch_size=256),
+    batch_size=256,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
+    ema=0.999,
+    evaluate_every=1_000,
+    evaluate_batch_size=1_000,
+    checkpoint_every=2_000,
+  )

@@ -1,0 +1,56 @@
+"""A small residual network on Fashion-MNIST. Reaches 94 % in ten minutes on two CPU cores: see README.md."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import augment, images
+from research.data.preprocess import standardize
+from research.evaluate import exact, figures
+from research.models.resnet import resnet
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.config import steps_of
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """He et al.'s network for small images, with the augmentation that became usual after it."""
+
+  depth: int = 8  # layers: 8, 14 or 20
+  width: int = 16  # channels of the first stage; each of the three doubles them
+  norm: str = 'batch'  # batch or group
+  preactivation: bool = False  # v2 instead of v1
+  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+  crop: int = 2  # pixels of margin that an image is cropped from
+  cutout: int = 8  # side of the square that is blanked
+
+  def build(self) -> Experiment:
+    data = images.fashion_mnist()
+    options = {'width': self.width, 'norm': self.norm, 'preactivation': self.preactivation}
+    return supervised_experiment(
+      self,
+      data,
+      resnet(self.depth, len(data.classes), **options),
+      softmax_cross_entropy(self.label_smoothing),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=72.9, deviation=90.0),
+      augment=augment.chain(augment.crop(self.crop), augment.flip(), augment.cutout(self.cutout)),
+      metrics=(exact.multiclass,),
+      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  if scale == 'tiny':
+    return Config(steps=20, batch_size=32, width=4, log_every=10, evaluate_every=10)
+  return Config(
+    steps=steps_of(epochs=30, examples=55_000, batch_size=128),
+    batch_size=128,
+    optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
+    ema=0.999,
+    evaluate_every=1_000,
+    checkpoint_every=2_000,
+  )

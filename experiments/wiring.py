@@ -1,0 +1,48 @@
+"""How the parts of a supervised experiment meet: the same for every model and data set."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from flax import linen as nn
+from jax import Array
+
+from research.data.examples import Dataset
+from research.data.source import Source
+from research.evaluate.evaluator import Evaluator, Report, make_sweep
+from research.objectives.base import Objective
+from research.tasks.base import Batch
+from research.tasks.supervised import predictor, supervised
+from research.train.config import Config
+from research.train.experiment import Experiment
+from research.train.optimizer import make_optimizer
+
+
+def supervised_experiment(
+  config: Config,
+  data: Dataset,
+  model: nn.Module,
+  objective: Objective,
+  score: Callable[[Mapping[str, float]], float],
+  preprocess: Callable[[Batch], Batch] = lambda batch: batch,
+  augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
+  metrics: Sequence[Report] = (),
+  figures: Sequence[Report] = (),
+) -> Experiment:
+  """Fits `model` on the training part, watches the validation part, and measures both others at the end.
+
+  `score` of the validation metrics chooses the best checkpoint. `metrics` are reported whenever a part is
+  evaluated, `figures` are drawn of the test part alone.
+  """
+  optimizer = make_optimizer(config.optimizer, config.steps)
+  task = supervised(model, objective, optimizer, preprocess, augment, config.ema)
+  predict = predictor(model, preprocess)
+  sweep = make_sweep(task, predict)
+  validation = Evaluator(sweep, data.validation, config.evaluate_batch_size, metrics)
+  test = Evaluator(sweep, data.test, config.evaluate_batch_size, (*metrics, *figures))
+  return Experiment(
+    task=task,
+    train=Source(data.train, config.batch_size, config.seed),
+    evaluators={'validation': validation},
+    final_evaluators={'validation': validation, 'test': test},
+    score=score,
+    predict=predict,
+  )

@@ -1,0 +1,41 @@
+"""Trains an experiment, or goes on where its workdir ends.
+
+python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/digits --config.optimizer.lr=3e-3
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import app
+from launch.flags import define_config
+from launch.progress import Progress, final_table
+from research.evaluate import figures
+from research.train import recorder
+from research.train.loop import train
+from research.train.workdir import Workdir
+
+CONFIG = define_config()
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'folder of the run: metrics, checkpoints, figures, result', required=True
+)
+
+
+def main() -> None:
+  config, workdir = CONFIG.value, Path(WORKDIR.value)
+  config.validate()
+  with Workdir(workdir, config):  # a folder that cannot be used is told before any data are fetched
+    pass
+  experiment = config.build()
+  with Progress(config.steps) as progress:
+    for record in train(experiment, config, workdir):
+      progress.show(record)
+  curves = figures.learning_curves(recorder.read(workdir))
+  (workdir / 'figures').mkdir(exist_ok=True)
+  curves.savefig(workdir / 'figures' / 'learning_curves.png')
+  print(final_table(record.metrics))
+  print(*sorted((workdir / 'figures').glob('*.png')), sep='\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
