@@ -1,0 +1,1 @@
+"""Entry points: thin absl programs over research and experiments."""

@@ -1,0 +1,80 @@
+"""What every launcher shares: flags, settings of the machine, and exit codes instead of tracebacks."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import absl.app
+import jax
+from absl import flags, logging
+
+from launch import cpu
+from launch.flags import ROOT, parse
+from research.errors import RunError
+
+CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps, matrix products by YNNPACK')
+CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  str(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'xla'),
+  'folder of compiled programs; empty: compile anew in every process',
+)
+
+
+def run(main: Callable[[], int | None]) -> None:
+  """Runs `main` after the flags are parsed, and exits: with its number, or the one that its exception stands for.
+
+  RunError has an exit code of its own; 74 stands for an OSError, 130 for Ctrl-C. The traceback of these is shown
+  with --verbosity=1; whatever else is raised is a bug, and keeps its traceback.
+  """
+  try:
+    absl.app.run(lambda _: _main(main), flags_parser=parse)
+  except RunError as error:
+    sys.exit(_tell(str(error), error.exit_code))
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+    sys.exit(74)
+  except OSError as error:
+    sys.exit(_tell(str(error), 74))
+  except KeyboardInterrupt:
+    sys.exit(_tell('interrupted', 130))
+
+
+def _main(main: Callable[[], int | None]) -> int | None:
+  logging.get_absl_handler().python_handler.addFilter(_worth_showing)
+  if CPU_LEVERS.value:
+    for line in cpu.tune():
+      logging.info(line)
+  _cache_compilations(CACHE.value)
+  code = main()
+  sys.stdout.flush()
+  return code
+
+
+def _tell(message: str, code: int) -> int:
+  logging.debug('where it was raised', exc_info=True)
+  print(f'error: {message}', file=sys.stderr)
+  return code
+
+
+def _worth_showing(record) -> bool:
+  """Libraries tell much at this level; ours alone is shown below a warning."""
+  ours = record.pathname.startswith(tuple(f'{ROOT}/{room}/' for room in ('launch', 'research', 'experiments')))
+  return ours or record.levelno >= logging.converter.STANDARD_WARNING or logging.get_verbosity() > 0
+
+
+def _cache_compilations(folder: str) -> None:
+  """Keeps every compiled program, so that the second start of a run need not compile."""
+  if not folder:
+    return
+  try:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    logging.warning('no compilation cache: %s', error)
+    return
+  if not os.access(folder, os.W_OK):
+    logging.warning('no compilation cache: %s cannot be written', folder)
+    return
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

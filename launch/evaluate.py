@@ -1,0 +1,79 @@
+"""Evaluates a checkpoint of a run, finished or not; the run's workdir is all that is needed, and is only read.
+
+python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=best --predictions=outputs.npz
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from launch import app
+from launch.progress import final_table
+from research import random
+from research.errors import ConfigError
+from research.evaluate.evaluator import Evaluator, Report
+from research.train.checkpoint import Checkpoints
+from research.train.experiment import Experiment
+from research.train.restore import restore_state
+from research.train.workdir import load_config
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run', required=True)
+SPLIT = flags.DEFINE_string('split', 'validation', 'part of the data: validation, test or train')
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
+PREDICTIONS = flags.DEFINE_string('predictions', '', 'file.npz for outputs, targets and index; empty: none')
+
+
+def main() -> None:
+  workdir, target = Path(WORKDIR.value), Path(PREDICTIONS.value)
+  if PREDICTIONS.value and target.exists():
+    raise ConfigError(f'--predictions={target}: exists already; give another file')
+  config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
+  experiment = config.build()
+  evaluator = evaluator_of(experiment, SPLIT.value)
+  if PREDICTIONS.value:
+    evaluator = dataclasses.replace(evaluator, reports=(*evaluator.reports, saved_to(target)))
+  step, state = restore_state(experiment, config, workdir, step, best=CHECKPOINT.value == 'best')
+  print(f'{workdir}, step {step}: {len(evaluator.examples):,} examples of {SPLIT.value}')
+  key = random.stream(jax.random.key(config.seed), SPLIT.value, step)  # as in the run itself
+  values = dict(evaluator(state, key))
+  print(final_table({f'{SPLIT.value}/{name}': value for name, value in values.items() if isinstance(value, float)}))
+
+
+def parse_checkpoint(text: str, workdir: Path) -> int:
+  """The step, or -1 for 'best' and 'latest'. Raises ConfigError with those that there are."""
+  if text not in ('best', 'latest') and not text.isdecimal():
+    steps = ', '.join(map(str, Checkpoints(workdir / 'checkpoints').steps())) or 'none yet'
+    raise ConfigError(f'--checkpoint={text}: must be best, latest or a step of {workdir}: {steps}')
+  return int(text) if text.isdecimal() else -1
+
+
+def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
+  """The evaluator of a part; that of the training part is the first one with other examples."""
+  parts = {**experiment.evaluators, **experiment.final_evaluators}
+  first = next(iter(parts.values()))
+  parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
+  if split not in parts:
+    raise ConfigError(f'--split={split}: must be one of {", ".join(parts)}')
+  return parts[split]
+
+
+def saved_to(path: Path) -> Report:
+  """Report that writes outputs, targets and index [examples, ...] to a new file, whole or not at all."""
+
+  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator:
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
+    np.savez(temporary, outputs=outputs, targets=rows['targets'], index=np.arange(len(outputs)))
+    os.link(temporary, path)  # unlike a rename it never takes the place of a file
+    temporary.unlink()
+    yield 'predictions', str(path)
+
+  return report
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,23 @@
+"""The folders of experiments."""
+
+import difflib
+from pathlib import Path
+
+from launch.flags import ROOT
+from research.errors import ConfigError
+from research.report import results
+
+
+def folder_of(name: str) -> Path:
+  """The folder of an experiment, given its name or its path. Raises ConfigError with the nearest names."""
+  folder = ROOT / 'experiments' / name
+  if not name or not (folder / 'config.py').is_file():
+    known = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
+    near = ', '.join(difflib.get_close_matches(name, known, 3) or known)
+    raise ConfigError(f'--experiment={name}: no such experiment; nearest: {near}')
+  return folder
+
+
+def recorded() -> list[Path]:
+  """Those of the experiments that have runs on record."""
+  return [path.parent for path in sorted(ROOT.glob('experiments/*/results.jsonl')) if results.read(path)]

@@ -1,0 +1,75 @@
+"""Runs experiments again, and says how far they agree with what their folders have on record.
+
+python -m launch.reproduce --experiment=cnn_digits --seeds=0,1,2
+"""
+
+import contextlib
+from pathlib import Path
+
+from absl import flags
+
+from launch import app, tables
+from launch.folders import folder_of, recorded
+from launch.progress import Progress
+from research.errors import ConfigError, RunError
+from research.report import results
+from research.report.agreement import RECORDED, agreement, judge
+from research.report.tables import summary
+from research.report.verdict import verdict
+from research.train.config import Config
+from research.train.loop import train
+from research.train.rerun import finished, folds_of, workdir_for
+from research.train.run import HASHED_STEPS
+from research.train.workdir import import_file
+
+EXPERIMENT = flags.DEFINE_string('experiment', '', 'name of a folder in experiments/, or its path')
+ALL = flags.DEFINE_bool('all', False, 'every experiment that has a results.jsonl')
+SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'seeds to run; a cross-validation runs every fold of each')
+RECORD = flags.DEFINE_bool('record', False, 'put the runs on record, in place of older ones of the same seed and fold')
+QUICK = flags.DEFINE_bool('quick', False, f'only the first {HASHED_STEPS[-1]} steps, of the first fold')
+RUNS = flags.DEFINE_string('root', 'runs/reproduce', 'folder of the workdirs')
+flags.register_validator('seeds', lambda seeds: seeds and all(map(str.isdecimal, seeds)), 'must be such as 0,1,2')
+flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
+
+
+def main() -> None:
+  folders = recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
+  if faults := [fault for folder in folders if (fault := reproduce(folder))]:
+    raise RunError('; '.join(faults))
+
+
+def reproduce(folder: Path) -> str:
+  """Runs an experiment, prints what was found, and returns what is wrong, '' for nothing."""
+  module, path = import_file(folder / 'config.py'), folder / 'results.jsonl'
+  records, seeds = results.read(path), [int(seed) for seed in SEEDS.value]
+  if not records and not RECORD.value:
+    raise ConfigError(f'{path} has no runs to compare with; put some on record with --record')
+  if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
+    raise ConfigError(f'--seeds: {path} has no seed {min(missing)}, whose beginning --quick could compare')
+  configs = [config for seed in seeds for config in folds_of(module.get_config(), seed)[: 1 if QUICK.value else None]]
+  runs = [results.from_workdir(run(config, Path(RUNS.value) / folder.name)) for config in configs]
+  if RECORD.value:
+    results.add(path, runs)
+    records, found = results.read(path), [RECORDED] * len(runs)
+    tables.update([folder])
+  else:
+    found = [agreement(one, records) for one in runs] if QUICK.value else judge(runs, records, module.TARGET)
+  print(f'{folder.name}\n{summary(runs, found, module.TARGET)}')
+  fault = verdict(runs, found, records, module.TARGET)
+  return fault and f'{folder.name}: {fault}'
+
+
+def run(config: Config, root: Path) -> Path:
+  """The workdir of a run of `config`, which may be there already; of its beginning alone if quick."""
+  workdir = workdir_for(root, config)
+  if not finished(workdir):
+    with Progress(config.steps) as progress, contextlib.closing(train(config.build(), config, workdir)) as records:
+      for record in records:
+        progress.show(record)
+        if QUICK.value and record.step > HASHED_STEPS[-1]:
+          break
+  return workdir
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,49 @@
+"""Writes the tables of results into the READMEs: of every experiment with a results.jsonl, and of the project.
+
+python -m launch.tables
+"""
+
+import re
+from pathlib import Path
+
+from launch import app
+from launch.flags import ROOT
+from launch.folders import recorded
+from research.report import results
+from research.report.tables import Entry, experiment_table, fill, overview_table
+from research.train.workdir import import_file
+
+
+def main() -> None:
+  for path in update(recorded()):
+    print(path)
+
+
+def entry_of(folder: Path) -> Entry:
+  """An experiment with its records; what it is, is the beginning of its config's docstring."""
+  module = import_file(folder / 'config.py')
+  what = re.split('[.:]', module.__doc__)[0]
+  return Entry(folder.name, what, module.TARGET, results.read(folder / 'results.jsonl'))
+
+
+def readmes(folders: list[Path]) -> dict[Path, str]:
+  """The text that each README is to have, by path; those without markers stay as they are."""
+  entries = {folder / 'README.md': entry_of(folder) for folder in folders}
+  tables = {path: experiment_table(entry.records, entry.target) for path, entry in entries.items()}
+  if folders:
+    tables[ROOT / 'README.md'] = overview_table([entry_of(folder) for folder in recorded()])
+  return {path: fill(path.read_text(), table) for path, table in tables.items() if path.exists()}
+
+
+def update(folders: list[Path]) -> list[Path]:
+  """Rewrites the READMEs of experiments and of the project, each whole or not at all; their paths."""
+  texts = readmes(folders)
+  for path, text in texts.items():
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(text)
+    temporary.replace(path)
+  return list(texts)
+
+
+if __name__ == '__main__':
+  app.run(main)

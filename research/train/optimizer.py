@@ -1,0 +1,199 @@
+"""What an update of the parameters is: one dataclass of settings and two pure functions that read it."""
+
+import dataclasses
+import difflib
+import fnmatch
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.errors import ConfigError
+
+RULES = ('sgd', 'momentum', 'nesterov', 'adagrad', 'rmsprop', 'adam', 'adamw')
+SCHEDULES = ('constant', 'step', 'linear', 'cosine', 'inverse_sqrt', 'wsd')
+
+
+@dataclasses.dataclass
+class Optimizer:
+  """An update rule, its learning rate over time, and what holds the parameters back."""
+
+  name: str = 'adam'  # sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or any of optax, such as lion
+  lr: float = 1e-3  # highest learning rate
+  schedule: str = 'constant'  # constant, step, linear, cosine, inverse_sqrt or wsd (warm-up, stable, decay)
+  warmup: int = 0  # steps in which the learning rate rises linearly to lr, under any schedule
+  schedule_steps: int = 0  # length of the schedule in steps; 0 = the run's steps
+  final_lr: float = 0.0  # where linear, cosine and wsd end, as a fraction of lr
+  milestones: tuple[int, ...] = ()  # step: at each of these steps the learning rate falls
+  decay: float = 0.1  # step: the factor by which it falls
+  decay_steps: int = 0  # wsd: length of the last phase in steps; 0 = a fifth of the schedule
+  momentum: float = 0.9  # momentum, nesterov: share of the past in the velocity
+  rho: float = 0.9  # rmsprop: decay of the average of squared gradients
+  b1: float = 0.9  # adam, adamw: decay of the average of gradients
+  b2: float = 0.999  # adam, adamw: decay of the average of squared gradients
+  eps: float = 1e-8  # adagrad, rmsprop, adam, adamw: added to the root of the squared gradients
+  clip_value: float = 0.0  # every entry of the gradient is cut to +- this; 0 = off
+  clip_norm: float = 0.0  # the gradient as one vector is shortened to this length; 0 = off
+  l1: float = 0.0  # penalty l1 * sum |w| in the gradient; biases and norms are left alone
+  l2: float = 0.0  # penalty l2 / 2 * sum w^2 in the gradient (coupled); biases and norms are left alone
+  weight_decay: float = 0.0  # w -= learning rate * weight_decay * w (decoupled, makes adam adamw); likewise
+  freeze: tuple[str, ...] = ()  # parameters that never change, by path: 'encoder/*', '*/Conv_0/kernel'
+
+
+def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
+  """Learning rate as a function of the number of updates done; `steps` is the length of the run.
+
+  Warm-up multiplies the schedule by min(1, (step + 1) / warmup), so that no step is lost to a rate of 0.
+  'linear' and 'cosine' (Loshchilov & Hutter 2017) begin to fall after the warm-up; 'inverse_sqrt' is
+  sqrt(warmup / (step + 1)) after it (Vaswani et al. 2017, section 5.3); 'wsd' is that of Hu et al. 2024
+  with a linear decay. Raises ConfigError for an unknown name or a phase that is longer than the schedule.
+  """
+  length = config.schedule_steps or steps
+  decay_steps = config.decay_steps or max(length // 5, 1)
+  if config.schedule not in SCHEDULES:
+    raise ConfigError(_unknown('schedule', config.schedule, SCHEDULES))
+  if config.schedule in ('linear', 'cosine', 'wsd') and config.warmup >= length:
+    raise ConfigError(f'optimizer.warmup: {config.warmup} steps leave nothing of a schedule of {length}')
+  if config.schedule == 'wsd' and config.warmup + decay_steps > length:
+    raise ConfigError(f'optimizer.decay_steps: {decay_steps} and {config.warmup} of warm-up exceed the {length} steps')
+
+  def fraction(step):
+    done = jnp.clip((step - config.warmup) / max(length - config.warmup, 1), 0, 1)
+    match config.schedule:
+      case 'constant':
+        return 1.0
+      case 'step':
+        return config.decay ** jnp.sum(step >= jnp.asarray(config.milestones, float))
+      case 'linear':
+        return 1 - (1 - config.final_lr) * done
+      case 'cosine':
+        return config.final_lr + (1 - config.final_lr) * (1 + jnp.cos(math.pi * done)) / 2
+      case 'inverse_sqrt':
+        return jnp.sqrt(max(config.warmup, 1) / jnp.maximum(step + 1, max(config.warmup, 1)))
+      case 'wsd':
+        return 1 - (1 - config.final_lr) * jnp.clip((step - length + decay_steps) / decay_steps, 0, 1)
+
+  def schedule(step):
+    step = jnp.asarray(step, float)
+    return config.lr * jnp.minimum((step + 1) / max(config.warmup, 1), 1) * fraction(step)
+
+  return schedule
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+  """Clipping by value, by norm, then L1 and L2, the rule, and decoupled decay times the learning rate.
+
+  The norm is taken over the parameters that are not frozen; those have no optimizer state either. A rule of
+  optax runs with its own defaults, except that a maskable decay inside it is the config's `weight_decay`.
+  Decoupled decay: Loshchilov & Hutter 2019. Raises ConfigError for an unknown name, and at init for a pattern
+  in `freeze` that is the path of no parameter.
+  """
+  schedule = make_schedule(config, steps)
+  parts = []
+  if config.clip_value:
+    parts.append(optax.clip(config.clip_value))
+  if config.clip_norm:
+    parts.append(optax.clip_by_global_norm(config.clip_norm))
+  if config.l1:
+    parts.append(_add_l1(config.l1))
+  if config.l2:
+    parts.append(optax.add_decayed_weights(config.l2, decay_mask))
+  optimizer = optax.chain(*parts, *_rule(config, schedule))
+  if not config.freeze:
+    return optimizer
+  rules = {'train': optimizer, 'freeze': optax.set_to_zero()}
+  return optax.partition(rules, lambda params: _labels(params, config.freeze))
+
+
+def decay_mask(params):
+  """True for weights, False for biases and the scales of norms: by name, and whatever has rank below 2."""
+
+  def decays(path, leaf):
+    return jnp.ndim(leaf) >= 2 and _name(path).split('/')[-1] not in ('bias', 'scale')
+
+  return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _rule(config: Optimizer, schedule: optax.Schedule) -> list[optax.GradientTransformation]:
+  """The rule, and the decay unless the rule has one of its own."""
+  decay = [_decoupled_decay(config.weight_decay, schedule)] if config.weight_decay else []
+  match config.name:
+    case 'sgd':
+      return [optax.sgd(schedule), *decay]
+    case 'momentum' | 'nesterov':
+      return [optax.sgd(schedule, config.momentum, nesterov=config.name == 'nesterov'), *decay]
+    case 'adagrad':
+      return [optax.adagrad(schedule, initial_accumulator_value=0, eps=config.eps), *decay]
+    case 'rmsprop':
+      return [optax.rmsprop(schedule, config.rho, config.eps, eps_in_sqrt=False), *decay]
+    case 'adam' | 'adamw':
+      return [optax.adam(schedule, config.b1, config.b2, config.eps), *decay]
+  return _optax_rule(config, schedule, decay)
+
+
+def _optax_rule(config: Optimizer, schedule: optax.Schedule, decay: list) -> list:
+  rules = _optax_rules()
+  if config.name not in rules:
+    raise ConfigError(_unknown('name', config.name, (*RULES, *rules)))
+  if config.name in ('rprop', 'sm3'):  # they take a number
+    if config.schedule != 'constant' or config.warmup:
+      raise ConfigError(f'optimizer.schedule: {config.name} has a constant learning rate without warm-up')
+    return [rules[config.name](config.lr), *decay]
+  arguments = inspect.signature(rules[config.name]).parameters
+  mask = next((name for name in ('mask', 'weight_decay_mask') if name in arguments), '')
+  if mask and 'weight_decay' in arguments:
+    return [rules[config.name](schedule, weight_decay=config.weight_decay, **{mask: decay_mask})]
+  return [rules[config.name](schedule), *decay]
+
+
+def _optax_rules() -> dict:
+  """Optimizers of optax by name: what takes a learning rate first."""
+  functions = inspect.getmembers(optax, inspect.isfunction)
+  return {
+    name: function
+    for name, function in functions
+    if next(iter(inspect.signature(function).parameters), '') == 'learning_rate'
+    and not name.startswith(('_', 'scale_by_'))
+    and name not in ('lbfgs', 'optimistic_adam')  # one needs the loss as well, the other is deprecated
+  }
+
+
+def _add_l1(strength: float) -> optax.GradientTransformation:
+  def update(updates, params):
+    return jax.tree.map(lambda u, p: u + strength * jnp.sign(p), updates, params)
+
+  return optax.masked(optax.stateless(update), decay_mask)
+
+
+def _decoupled_decay(strength: float, schedule: optax.Schedule) -> optax.GradientTransformation:
+  def update(updates, count, params):
+    rate = strength * schedule(count)
+    return jax.tree.map(lambda u, p: u - (rate * p).astype(u.dtype), updates, params), count + 1
+
+  decay = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+  return optax.masked(decay, decay_mask)
+
+
+def _labels(params, patterns: tuple[str, ...]):
+  paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  for pattern in patterns:
+    if not fnmatch.filter(paths, pattern):
+      nearest = difflib.get_close_matches(pattern, paths, 3, 0.3) or paths[:3]
+      raise ConfigError(f'optimizer.freeze: {pattern!r} matches no parameter; nearest: {", ".join(nearest)}')
+
+  def label(path, _):
+    frozen = any(fnmatch.fnmatchcase(_name(path), pattern) for pattern in patterns)
+    return 'freeze' if frozen else 'train'
+
+  return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _name(path) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _unknown(field: str, value: str, known: tuple[str, ...]) -> str:
+  nearest = difflib.get_close_matches(value, known, 3, 0.4) or known
+  return f'optimizer.{field}: {value!r} is unknown; nearest: {", ".join(dict.fromkeys(nearest))}'

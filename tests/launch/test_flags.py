@@ -1,0 +1,225 @@
+"""Command lines, right and wrong, and the exit codes of a launcher."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+from ml_collections import config_flags
+
+from launch import app, flags
+from research.errors import ConfigError, WorkdirError
+
+ROOT = Path(app.__file__).parent.parent
+
+CONFIG = """
+import dataclasses
+
+
+@dataclasses.dataclass
+class Inner:
+  lr: float = 0.1  # highest learning rate
+  # of the rule,
+  # by its name
+  name: str = 'adam'
+
+
+@dataclasses.dataclass
+class Base:
+  steps: int = 10  # updates of the parameters
+
+
+@dataclasses.dataclass
+class Config(Base):
+  inner: Inner = dataclasses.field(default_factory=Inner)
+  widths: tuple[int, ...] = (8, 8)  # µ: units of each layer
+  bold: bool = False  # whether "#" is shown
+
+
+def get_config(scale=''):
+  return Config(steps=2) if scale == 'tiny' else Config()
+"""
+
+LAUNCHER = """
+'''A toy.'''
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from launch import app, flags
+CONFIG = flags.define_config()
+def main():
+  print(CONFIG.value.steps, CONFIG.value.inner.lr)
+if __name__ == '__main__':
+  app.run(main)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+  file = tmp_path / 'config.py'
+  file.write_text(CONFIG)
+  return str(file)
+
+
+@pytest.fixture
+def parse(path, monkeypatch):
+  """Parses flags of its own, so that the process has none left over."""
+
+  def parse(*words):
+    values = absl_flags.FlagValues()
+    argv = ['toy', *(word.replace('FILE', path) for word in words)]
+    config_flags.DEFINE_config_file('config', None, 'file', flag_values=values, sys_argv=argv)
+    monkeypatch.setattr(flags.flags, 'FLAGS', values)
+    flags.parse(argv)
+    return values.config
+
+  return parse
+
+
+def test_fields_are_overridden_with_their_types(parse):
+  config = parse('--config=FILE', '--config.inner.lr=3e-4', '--config.widths=4,5', '--config.bold')
+  assert (config.inner.lr, config.widths, config.bold, config.steps) == (3e-4, (4, 5), True, 10)
+  assert parse('--config=FILE:tiny').steps == 2
+  assert parse('--config', 'FILE', '--config.steps', '3').steps == 3
+  assert parse('--config=FILE', '--noconfig.bold').bold is False
+
+
+@pytest.mark.parametrize(
+  ('words', 'told'),
+  [
+    (['--config.inner.lrr=1'], ['config.inner.lrr', 'nearest: inner.lr', 'config.py']),
+    (['--config.lr=1'], ['config.lr', 'nearest: inner.lr']),
+    (['--config.stesp=1'], ['config.stesp', 'nearest: steps']),
+    (['--config.inner=adam'], ['config.inner', 'inner.lr, inner.name']),
+    (['--config.steps=1.5'], ['config.steps', '1.5', 'int', 'config.py']),
+    (['--config.inner.lr=fast'], ['config.inner.lr', 'fast', 'float', 'config.py']),
+    (['--config.bold=perhaps'], ['config.bold', 'perhaps', 'bool']),
+    (['--config.widths=("a",)'], ['config.widths', "'a'", 'int', 'config.py']),
+    (['--confg=x'], ['confg', 'Did you mean: config']),
+    (['surplus'], ["'surplus'", '--name=value']),
+  ],
+)
+def test_a_mistake_is_told_in_one_line(parse, words, told):
+  with pytest.raises(ConfigError) as error:
+    parse('--config=FILE', *words)
+  assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('argument', 'told'),
+  [
+    ('', ['--config=FILE', 'missing', 'experiments/cnn_digits/config.py']),
+    ('--config=experiments/cnn_digit/config.py', ['no such file', ': experiments/cnn_digits/config.py']),
+    ('--config=cnn_digits', ['no such file', ': experiments/cnn_digits/config.py']),
+    ('--config=FOLDER/notes.txt', ['not a Python file']),
+    ('--config=FOLDER/empty.py', ['get_config']),
+  ],
+)
+def test_a_wrong_file_names_the_nearest(parse, tmp_path, argument, told):
+  (tmp_path / 'notes.txt').write_text('')
+  (tmp_path / 'empty.py').write_text('')
+  with pytest.raises(ConfigError) as error:
+    parse(*[argument.replace('FOLDER', str(tmp_path))] if argument else [])
+  assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
+
+
+def test_fields_come_with_their_comments(path):
+  notes = {name: (value, kind, note) for name, value, kind, note in flags.fields(flags.load_config(path))}
+  assert list(notes) == ['steps', 'inner.lr', 'inner.name', 'widths', 'bold']
+  assert notes['inner.lr'] == (0.1, float, 'highest learning rate')
+  assert notes['inner.name'][2] == 'of the rule, by its name'
+  assert notes['widths'] == ((8, 8), tuple[int, ...], 'µ: units of each layer')
+  assert notes['bold'][2] == 'whether "#" is shown'
+  assert notes['steps'][2] == 'updates of the parameters'
+
+
+def test_help_lists_fields_with_values_and_types(parse, capsys):
+  with pytest.raises(SystemExit) as stop:
+    parse('--config=FILE:tiny', '--help')
+  shown = capsys.readouterr().out
+  assert not stop.value.code
+  assert '--config.steps=2' in shown and 'tuple[int, ...]  µ: units of each layer' in shown
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'told'),
+  [
+    (WorkdirError('runs/a is taken'), 6, 'error: runs/a is taken\n'),
+    (
+      OSError(errno.ENOSPC, 'No space left on device', 'runs/a'),
+      74,
+      "error: [Errno 28] No space left on device: 'runs/a'\n",
+    ),
+    (KeyboardInterrupt(), 130, 'error: interrupted\n'),
+  ],
+)
+def test_exceptions_become_exit_codes(error, code, told, monkeypatch, capsys):
+  def fail(main, flags_parser):
+    raise error
+
+  monkeypatch.setattr(app.absl.app, 'run', fail)
+  with pytest.raises(SystemExit) as stop:
+    app.run(lambda: None)
+  assert stop.value.code == code and capsys.readouterr().err == told
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+  def fail(main, flags_parser):
+    raise ZeroDivisionError
+
+  monkeypatch.setattr(app.absl.app, 'run', fail)
+  with pytest.raises(ZeroDivisionError):
+    app.run(lambda: None)
+
+
+@pytest.fixture
+def launch(tmp_path, path):
+  script = tmp_path / 'toy.py'
+  script.write_text(LAUNCHER)
+
+  def launch(*words, **options):
+    environment = {**os.environ, 'XDG_CACHE_HOME': str(tmp_path / 'cache'), **options}
+    command = [sys.executable, str(script), str(ROOT), f'--config={path}', *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+  return launch
+
+
+def test_a_launcher_from_its_command_line_to_its_exit_code(launch, tmp_path):
+  run = launch('--config.inner.lr=3e-4')
+  assert (run.returncode, run.stdout) == (0, '10 0.0003\n')
+  assert (tmp_path / 'cache' / 'strata' / 'xla').is_dir()
+  run = launch('--config.inner.lrr=3e-4')
+  assert run.returncode == 2 and run.stdout == ''
+  assert run.stderr.count('\n') == 1 and run.stderr.startswith('error: config.inner.lrr')
+
+
+def test_levers_and_cache_can_be_turned_off(launch, tmp_path):
+  run = launch('--cpu_levers=false', '--compilation_cache=')
+  assert run.returncode == 0 and 'allocator' not in run.stderr
+  assert not (tmp_path / 'cache').exists()
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path, monkeypatch, caplog):
+  (tmp_path / 'file').write_text('')
+  warned = []
+  monkeypatch.setattr(app.logging, 'warning', lambda *message: warned.append(message))
+  monkeypatch.setattr(app.jax.config, 'update', None)  # a call would raise
+  app._cache_compilations(str(tmp_path / 'file' / 'cache'))
+  assert len(warned) == 1 and 'file' in str(warned[0][1])
+
+
+def test_a_script_and_a_module_are_the_same(tmp_path):
+  command = [sys.executable, str(ROOT / 'launch' / 'describe.py'), '--config=nowhere.py']
+  by_path = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+  command = [sys.executable, '-m', 'launch.describe', '--config=nowhere.py']
+  as_module = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert by_path.returncode == as_module.returncode == 2
+  assert by_path.stderr == as_module.stderr and 'nowhere.py: no such file' in by_path.stderr
+
+
+def test_no_launcher_hides_a_module_of_the_standard_library():
+  names = {file.stem for file in (ROOT / 'launch').glob('*.py')} - {'__init__'}
+  assert names and not names & set(sys.stdlib_module_names)

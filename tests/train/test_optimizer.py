@@ -1,0 +1,192 @@
+"""Every rule, schedule and penalty against the formula, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.errors import ConfigError
+from research.train import optimizer as optimizers
+from research.train.optimizer import RULES, SCHEDULES, Optimizer, make_optimizer, make_schedule
+
+STEPS = 5
+RNG = np.random.default_rng(0)
+PARAMS = {'Dense_0': {'kernel': RNG.normal(size=(3, 2)), 'bias': RNG.normal(size=2)}, 'scale': RNG.normal(size=2)}
+GRADIENTS = [jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), PARAMS) for _ in range(STEPS)]
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def follow(config, params=PARAMS, gradients=GRADIENTS, steps=STEPS):
+  """Parameters after the updates for `gradients`, and the optimizer's state."""
+  optimizer = make_optimizer(config, steps)
+  state = optimizer.init(params)
+  for gradient in gradients:
+    updates, state = optimizer.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+  return params, state
+
+
+def textbook(name, w, gradients, lr=0.1, momentum=0.8, rho=0.7, b1=0.8, b2=0.95, eps=1e-3, decay=0.0):
+  """The rules as their authors write them down."""
+  m, v = np.zeros_like(w), np.zeros_like(w)
+  for t, g in enumerate(gradients, 1):
+    match name:
+      case 'sgd':
+        change = g
+      case 'momentum':
+        m = momentum * m + g
+        change = m
+      case 'nesterov':
+        m = momentum * m + g
+        change = g + momentum * m
+      case 'adagrad':
+        v = v + g**2
+        change = g / np.sqrt(v + eps)
+      case 'rmsprop':
+        v = rho * v + (1 - rho) * g**2
+        change = g / (np.sqrt(v) + eps)
+      case 'adam' | 'adamw':
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        change = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+    w = w - lr * change - lr * decay * w
+  return w
+
+
+@pytest.mark.parametrize('decay', [0.0, 0.3])
+@pytest.mark.parametrize('name', RULES)
+def test_rule_is_the_textbooks(name, decay):
+  config = Optimizer(name, 0.1, momentum=0.8, rho=0.7, b1=0.8, b2=0.95, eps=1e-3, weight_decay=decay)
+  params, _ = follow(config)
+  kernels = [gradient['Dense_0']['kernel'] for gradient in GRADIENTS]
+  biases = [gradient['Dense_0']['bias'] for gradient in GRADIENTS]
+  kernel = textbook(name, PARAMS['Dense_0']['kernel'], kernels, decay=decay)
+  bias = textbook(name, PARAMS['Dense_0']['bias'], biases)  # no decay
+  np.testing.assert_allclose(params['Dense_0']['kernel'], kernel, rtol=1e-12)
+  np.testing.assert_allclose(params['Dense_0']['bias'], bias, rtol=1e-12)
+
+
+def test_any_name_of_optax():
+  assert {'lion', 'adan', 'lamb', 'radam', 'rprop', 'sm3'} <= set(optimizers._optax_rules())
+  for name in ('lion', 'adan', 'lamb', 'yogi'):
+    rule = getattr(optax, name)(0.1, **({} if name == 'yogi' else {'weight_decay': 0.0}))
+    state, params = rule.init(PARAMS), PARAMS
+    for gradient in GRADIENTS:
+      updates, state = rule.update(gradient, state, params)
+      params = optax.apply_updates(params, updates)
+    jax.tree.map(np.testing.assert_array_equal, follow(Optimizer(name, 0.1))[0], params)
+
+
+@pytest.mark.filterwarnings('ignore:Specifying a key:UserWarning')
+def test_every_name_of_optax_can_be_used():
+  for name in optimizers._optax_rules():
+    params, _ = follow(Optimizer(name, 0.1, weight_decay=0.1), gradients=GRADIENTS[:1])
+    assert np.isfinite(params['Dense_0']['kernel']).all(), name
+    assert not np.array_equal(params['Dense_0']['kernel'], PARAMS['Dense_0']['kernel']), name
+
+
+def test_decay_of_lion_is_the_configs_and_leaves_biases_alone():
+  plain, decayed = follow(Optimizer('lion', 0.1))[0], follow(Optimizer('lion', 0.1, weight_decay=0.3))[0]
+  np.testing.assert_array_equal(plain['Dense_0']['bias'], decayed['Dense_0']['bias'])
+  w = PARAMS['Dense_0']['kernel']
+  one, other = (follow(Optimizer('lion', 0.1, weight_decay=d), gradients=GRADIENTS[:1])[0] for d in (0.3, 0))
+  np.testing.assert_allclose(one['Dense_0']['kernel'], other['Dense_0']['kernel'] - 0.1 * 0.3 * w, rtol=1e-12)
+
+
+def test_decoupled_decay_follows_the_schedule():
+  zeros = [jax.tree.map(np.zeros_like, PARAMS)] * STEPS
+  params, _ = follow(Optimizer('adamw', 0.5, 'linear', weight_decay=0.2), gradients=zeros)
+  factor = np.prod([1 - 0.5 * (1 - t / STEPS) * 0.2 for t in range(STEPS)])
+  np.testing.assert_allclose(params['Dense_0']['kernel'], factor * PARAMS['Dense_0']['kernel'], rtol=1e-12)
+
+
+def test_penalties_are_gradients_of_weights_alone():
+  params, _ = follow(Optimizer('sgd', 0.1, l1=0.3, l2=0.2), gradients=GRADIENTS[:1])
+  w, g = PARAMS['Dense_0']['kernel'], GRADIENTS[0]['Dense_0']['kernel']
+  penalty = jax.grad(lambda w: 0.3 * jnp.abs(w).sum() + 0.1 * (w**2).sum())(w)
+  np.testing.assert_allclose(params['Dense_0']['kernel'], w - 0.1 * (g + penalty), rtol=1e-12)
+  for name in ('scale', 'Dense_0'):
+    old, gradient, new = PARAMS[name], GRADIENTS[0][name], params[name]
+    old, gradient, new = (x if name == 'scale' else x['bias'] for x in (old, gradient, new))
+    np.testing.assert_allclose(new, old - 0.1 * gradient, rtol=1e-12)
+
+
+def test_biases_scales_and_vectors_are_left_alone():
+  params = {
+    'query': {'kernel': np.ones((2, 2, 2)), 'bias': np.ones((2, 2))},
+    'norm': {'scale': np.ones((2, 2))},
+    'slopes': np.ones(3),
+  }
+  mask = optimizers.decay_mask(params)
+  assert mask == {'query': {'kernel': True, 'bias': False}, 'norm': {'scale': False}, 'slopes': False}
+
+
+def test_clipping_by_value_then_norm_before_penalties():
+  config = Optimizer('sgd', 1.0, clip_value=0.5, clip_norm=0.7, l2=0.1)
+  params, _ = follow(config, gradients=GRADIENTS[:1])
+  cut = jax.tree.map(lambda g: np.clip(g, -0.5, 0.5), GRADIENTS[0])
+  norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(cut)))
+  assert norm > 0.7
+  w, g = PARAMS['Dense_0']['kernel'], cut['Dense_0']['kernel'] * 0.7 / norm
+  np.testing.assert_allclose(params['Dense_0']['kernel'], w - (g + 0.1 * w), rtol=1e-12)
+
+
+def test_frozen_parameters_keep_their_bits_and_have_no_state():
+  config = Optimizer('adamw', 0.1, weight_decay=0.1, l1=0.1, clip_norm=1e-3, freeze=('Dense_*/kernel',))
+  params, state = follow(config)
+  np.testing.assert_array_equal(params['Dense_0']['kernel'], PARAMS['Dense_0']['kernel'])
+  assert not np.array_equal(params['Dense_0']['bias'], PARAMS['Dense_0']['bias'])
+  assert (3, 2) not in {leaf.shape for leaf in jax.tree.leaves(state)}
+
+
+def test_norm_for_clipping_is_that_of_the_parameters_that_move():
+  config = Optimizer('sgd', 1.0, clip_norm=0.1, freeze=('Dense_0/*',))
+  params, _ = follow(config, gradients=GRADIENTS[:1])
+  np.testing.assert_allclose(np.linalg.norm(params['scale'] - PARAMS['scale']), 0.1, rtol=1e-12)
+
+
+FORMULAS = {
+  'constant': lambda t: 1.0,
+  'step': lambda t: 0.3 ** ((t >= 10) + (t >= 15)),
+  'linear': lambda t: 1 - 0.9 * min(max(t - 4, 0) / 16, 1),
+  'cosine': lambda t: 0.1 + 0.9 * (1 + np.cos(np.pi * min(max(t - 4, 0) / 16, 1))) / 2,
+  'inverse_sqrt': lambda t: np.sqrt(4 / max(t + 1, 4)),
+  'wsd': lambda t: 1 - 0.9 * min(max(t - 12, 0) / 8, 1),
+}
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_schedule_is_its_formula(name):
+  config = Optimizer(
+    lr=2.0, schedule=name, warmup=4, schedule_steps=20, final_lr=0.1, milestones=(10, 15), decay=0.3, decay_steps=8
+  )
+  schedule = jax.jit(make_schedule(config, 1_000))
+  for t in range(25):
+    np.testing.assert_allclose(schedule(jnp.int32(t)), 2 * min((t + 1) / 4, 1) * FORMULAS[name](t), rtol=1e-12)
+
+
+def test_schedule_is_as_long_as_the_run_unless_it_says():
+  assert make_schedule(Optimizer(schedule='linear', lr=1.0), 10)(5) == 0.5
+  assert make_schedule(Optimizer(schedule='linear', lr=1.0, schedule_steps=20), 10)(5) == 0.75
+
+
+@pytest.mark.parametrize(
+  ('config', 'words'),
+  [
+    (Optimizer('adm'), ('optimizer.name', 'adam')),
+    (Optimizer(schedule='cosin'), ('optimizer.schedule', 'cosine')),
+    (Optimizer(schedule='cosine', warmup=5), ('optimizer.warmup', '5')),
+    (Optimizer(schedule='wsd', warmup=2, decay_steps=4), ('optimizer.decay_steps', '4')),
+    (Optimizer('rprop', schedule='cosine'), ('rprop', 'constant')),
+    (Optimizer(freeze=('Dense_1/kernel',)), ('optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
+  ],
+)
+def test_mistakes_are_told_in_one_line(config, words):
+  with pytest.raises(ConfigError) as error:
+    make_optimizer(config, STEPS).init(PARAMS)
+  assert all(word in str(error.value) for word in words) and '\n' not in str(error.value)
