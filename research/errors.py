@@ -1,5 +1,9 @@
 """What can go wrong in a run that a user can mend: one line each, with the exit code of its kind."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 
 class RunError(Exception):
   """A fault told in one line: what, where and what to do."""
@@ -35,3 +39,13 @@ class WorkdirError(RunError):
   """A workdir that is taken, unwritable or another run's."""
 
   exit_code = 6
+
+
+@contextlib.contextmanager
+def naming(path: os.PathLike) -> Iterator[None]:
+  """Gives `path` to an OSError raised within, if the system did not say which file it was about."""
+  try:
+    yield
+  except OSError as error:
+    error.filename = error.filename or str(path)
+    raise

@@ -52,7 +52,8 @@ def supervised(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = _averaged(state.ema, params, state.step, ema) if ema else {}
-    state = State(state.step + 1, params, aux.mutable, opt_state, average, state.frozen)
+    mutable = {**state.mutable, **aux.mutable}
+    state = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
     return state, {'loss': value, **aux.metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:

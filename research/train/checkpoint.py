@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ class Checkpoints:
         unfinished.rename(self._path(step))
         manifest.sync(self.folder)
         self._prune()
-    except OSError:
+    except OSError as error:
+      error.filename = error.filename or str(self._path(step))
       raise
     except Exception as error:
       raise _os_error(error, self._path(step)) from error
@@ -193,8 +195,12 @@ def _orbax_unheard() -> Iterator[None]:
   sys.unraisablehook = not_asyncio
   try:
     yield
-  finally:
+  except Exception:  # what Orbax has left running complains later: the hook stays
+    getLogger('asyncio').setLevel('CRITICAL')
+    raise
+  else:
     sys.unraisablehook = hook
+  finally:
     logger.removeFilter(not_orbax)
 
 

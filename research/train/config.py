@@ -1,0 +1,83 @@
+"""What every experiment's config has; an experiment adds its own fields and `build`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from research.errors import ConfigError
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+# What a run may change when it goes on; anything else would make it another run.
+RESUMABLE = (
+  'steps',
+  'log_every',
+  'evaluate_every',
+  'evaluate_batch_size',
+  'checkpoint_every',
+  'keep_latest',
+  'keep_best',
+  'devices',
+)
+
+
+@dataclasses.dataclass
+class Config:
+  """Fields of the loop. All durations are in steps; 0 or '' is off."""
+
+  seed: int = 0  # of the parameters, the order of the examples and all noise
+  steps: int = 1_000  # updates of the parameters
+  batch_size: int = 128  # examples of a step, over all devices
+  optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+  ema: float = 0.0  # decay of the averaged parameters that are evaluated
+  log_every: int = 100  # mean of the training metrics
+  evaluate_every: int = 1_000  # on the validation part
+  evaluate_batch_size: int = 500  # examples at once; no number depends on it
+  checkpoint_every: int = 1_000  # the last step is saved too
+  keep_latest: int = 2  # checkpoints
+  keep_best: int = 1  # checkpoints of the best validation score
+  devices: int = 0  # local devices that share a batch; 0 = all of them
+
+  def build(self) -> Experiment:
+    """Wires the experiment; the one place where its parts meet."""
+    raise NotImplementedError
+
+  def validate(self) -> None:
+    """Raises ConfigError for the first value that no run could use."""
+    for name in ('steps', 'batch_size', 'log_every', 'evaluate_batch_size', 'keep_latest'):
+      if getattr(self, name) < 1:
+        raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
+    for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best', 'devices'):
+      if getattr(self, name) < 0:
+        raise ConfigError(f'config.{name}={getattr(self, name)}: must not be negative (0 is off)')
+    if not 0 <= self.ema < 1:
+      raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
+
+
+def steps_of(epochs: float, examples: int, batch_size: int) -> int:
+  """Steps that see every one of `examples` about `epochs` times."""
+  return max(1, round(epochs * examples / batch_size))
+
+
+def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
+  """A config of class `cls` from the nested dicts that `dataclasses.asdict` and JSON made of one."""
+  types = {field.name: field.type for field in dataclasses.fields(cls)}
+  unknown = sorted(set(fields) - set(types))
+  if unknown:
+    raise ConfigError(f'config.{unknown[0]}: {cls.__name__} has no such field')
+  values = {}
+  for name, value in fields.items():
+    nested = dataclasses.is_dataclass(types[name])
+    value = from_fields(types[name], value) if nested else value
+    values[name] = tuple(value) if isinstance(value, list) else value
+  return cls(**values)
+
+
+def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
+  """Values by dotted name."""
+  flat = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    nested = dataclasses.is_dataclass(value)
+    flat.update(flatten(value, f'{prefix}{field.name}.') if nested else {prefix + field.name: value})
+  return flat

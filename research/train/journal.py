@@ -1,0 +1,86 @@
+"""All that a run leaves in its workdir: checkpoints, the lines that belong to them, figures and the result."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research.tasks.base import PyTree, State
+from research.train.checkpoint import Checkpoints
+from research.train.config import Config
+from research.train.recorder import Recorder
+from research.train.workdir import Workdir, tree_sha256, write_json
+
+
+class Journal:
+  """Writes to the workdir of a run; a context manager. See `NoJournal` for a run that leaves nothing."""
+
+  def __init__(self, path: str | os.PathLike, config: Config):
+    self._stack = contextlib.ExitStack()
+    self._workdir = Workdir(path, config)
+    self.path = self._workdir.path
+
+  def __enter__(self) -> 'Journal':
+    with contextlib.ExitStack() as stack:
+      config = stack.enter_context(self._workdir).config
+      self._checkpoints = Checkpoints(self.path / 'checkpoints', config.keep_latest, config.keep_best)
+      stack.callback(self._checkpoints.close)
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *exception):
+    self._stack.close()
+
+  def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
+    """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines."""
+    self._workdir.note_start(fingerprints)
+    step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
+    lines = int(tree.pop('lines')) if tree else 0
+    self._recorder = self._stack.enter_context(Recorder(self.path, lines, step))
+    return step, tree
+
+  def save(self, step: int, tree: PyTree, score: float | None) -> None:
+    """Saves in the background, after every line up to here has reached the disk."""
+    self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
+
+  def wait(self) -> None:
+    """Until the save under way is complete."""
+    self._checkpoints.wait()
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    """A line of metrics.jsonl."""
+    self._recorder.write(step, values)
+
+  def show(self, step: int, name: str, value: Any) -> None:
+    """A text or a figure."""
+    self._recorder.show(step, name, value)
+
+  def write_hash(self, step: int, state: State) -> None:
+    """A line with the hash of the State, by which two runs are compared."""
+    self._recorder.write(step, {'state_sha256': tree_sha256(state)})
+
+  def finish(self, result: Mapping[str, Any], state: State) -> None:
+    """Writes result.json, last of all."""
+    self._recorder.sync()
+    write_json(self.path / 'result.json', {**result, 'state_sha256': tree_sha256(state)})
+
+
+class NoJournal(contextlib.nullcontext):
+  """For a run without a workdir, in a notebook: nothing is kept."""
+
+  path = ''
+
+  def __enter__(self) -> 'NoJournal':
+    return self
+
+  def restore(self, abstract, fingerprints) -> tuple[int, None]:
+    return 0, None
+
+  def save(self, step, tree, score) -> None: ...
+  def wait(self) -> None: ...
+  def write(self, step, values) -> None: ...
+  def show(self, step, name, value) -> None: ...
+  def write_hash(self, step, state) -> None: ...
+  def finish(self, result, state) -> None: ...

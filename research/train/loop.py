@@ -1,0 +1,45 @@
+"""The training loop: a generator that yields a record whenever something was logged or is about to happen.
+
+The order within a step is a contract: batch -> step -> log (fetched one step late, so that nothing waits) -> evaluate
+-> checkpoint. Whatever a step draws is a function of (seed, step), so a run that was killed and started again ends
+with the same bits as one that was left alone.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from research.data.feed import make_feed
+from research.train.config import Config
+from research.train.experiment import Experiment
+from research.train.journal import Journal, NoJournal
+from research.train.mesh import make_mesh
+from research.train.run import Record, Run
+from research.train.signals import Stop
+
+
+def train(experiment: Experiment, config: Config, workdir: str | os.PathLike = '') -> Iterator[Record]:
+  """Trains from the newest checkpoint in `workdir`, or from the start; without a workdir nothing is written.
+
+  Raises:
+    ConfigError, WorkdirError, DataError: before anything is compiled.
+    NotFiniteError: the metrics of a step were NaN or infinite; the last good checkpoint is kept.
+    Interrupted: SIGINT or SIGTERM arrived, and all was saved.
+  """
+  config.validate()
+  mesh = make_mesh(config.devices, config.batch_size)
+  with contextlib.ExitStack() as stack:
+    journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
+    stop = stack.enter_context(Stop())
+    feed = stack.enter_context(make_feed(experiment.train, mesh))
+    run = Run(experiment, config, mesh, feed, journal, stop)
+    yield run.tell('compiling')
+    run.begin()
+    yield from run.evaluate_if_due()  # where a signal had put it off
+    yield from run.save_if_due()
+    while run.step < config.steps:
+      run.advance()
+      yield from run.log_if_due()
+      yield from run.evaluate_if_due()
+      yield from run.save_if_due()
+    yield from run.finish()

@@ -1,0 +1,83 @@
+"""Writes what a run reports: metrics.jsonl, which is the truth, and the same for TensorBoard."""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from research.errors import naming
+from research.train.board import Board
+
+
+class Recorder:
+  """Appends records to a workdir; a context manager.
+
+  Args:
+    workdir: folder of the run.
+    lines: lines of metrics.jsonl that belong to the checkpoint a run goes on from; later ones are cut off.
+    step: step of that checkpoint.
+  """
+
+  def __init__(self, workdir: Path, lines: int, step: int):
+    self._workdir = workdir
+    path = workdir / 'metrics.jsonl'
+    self.lines = _cut(path, lines)
+    self._file = path.open('a')
+    self._board = Board(workdir / 'tensorboard', step + 1)
+
+  def __enter__(self) -> 'Recorder':
+    return self
+
+  def __exit__(self, *exception):
+    with naming(self._workdir), contextlib.closing(self._board):
+      self._file.close()
+
+  def write(self, step: int, values: Mapping[str, float | str]) -> None:
+    """One line of numbers (and hashes) of a step."""
+    with naming(self._workdir):
+      self._file.write(json.dumps({'step': step, **values}) + '\n')
+      self._file.flush()
+      self.lines += 1
+      for name, value in values.items():
+        if isinstance(value, float):
+          self._board.scalar(step, name, value)
+
+  def show(self, step: int, name: str, value: Any) -> None:
+    """A text or a Matplotlib figure, kept as figures/NAME."""
+    folder = self._workdir / 'figures'
+    folder.mkdir(exist_ok=True)
+    path = folder / name.replace('/', '_')
+    with naming(self._workdir):
+      if isinstance(value, str):
+        self._board.text(step, name, value)
+        path.with_name(f'{path.name}.txt').write_text(value)
+      else:
+        canvas = FigureCanvasAgg(value)
+        canvas.print_png(path.with_name(f'{path.name}.png'))
+        self._board.image(step, name, np.asarray(canvas.buffer_rgba())[..., :3])
+
+  def sync(self) -> int:
+    """Brings every line to the disk; their number."""
+    with naming(self._workdir):
+      self._file.flush()
+      os.fsync(self._file.fileno())
+      self._board.sync()
+    return self.lines
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+  """Records of a run, in the order of their steps."""
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def _cut(path: Path, lines: int) -> int:
+  """Leaves the first `lines` lines; their number, fewer where the file has fewer."""
+  kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
+  with path.open('r+b' if path.exists() else 'wb') as file:
+    file.truncate(sum(map(len, kept)))
+  return len(kept)

@@ -1,0 +1,263 @@
+"""A run under way: its State, and the things that happen to it in the order that the loop says."""
+
+import contextlib
+import signal
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from research import metrics as means
+from research import random
+from research.data.feed import Feed
+from research.errors import NotFiniteError, RunError
+from research.metrics import Metrics
+from research.tasks.base import Batch, PyTree, State, Task
+from research.train.config import Config
+from research.train.experiment import Evaluator, Experiment
+from research.train.journal import Journal, NoJournal
+from research.train.mesh import replicated
+from research.train.signals import Stop, Stopped
+
+EMPTY: Mapping[str, float] = types.MappingProxyType({})
+HASHED_STEPS = (0, 1, 10, 100)  # where the first difference between two runs is looked for
+
+
+class Record(NamedTuple):
+  """What the loop tells: the numbers of a step, or with empty `metrics` what it is about to do."""
+
+  step: int
+  metrics: Mapping[str, float]
+  status: str  # compiling, training, evaluating, saving or done
+  state: State | None  # the newest, maybe a step ahead; valid until the generator goes on and reuses its memory
+
+
+@flax.struct.dataclass
+class Running:
+  """Sums since the last log, and the first step whose metrics were not finite (0 = none)."""
+
+  metrics: Metrics
+  bad_step: Array
+
+
+class Interrupted(RunError):
+  """A signal stopped the run."""
+
+  def __init__(self, signum: int, step: int, workdir: str):
+    kept = f'all is in {workdir}, and the same command goes on from there' if workdir else 'it had no workdir'
+    super().__init__(f'stopped by {signal.Signals(signum).name} at step {step}: {kept}')
+    self.exit_code = 128 + signum
+
+
+def make_step(task: Task, feed: Feed) -> Callable[[State, Running, Any, Array], tuple[State, Running]]:
+  """The step that is compiled: the batch and the noise are made in it, as functions of the step's number."""
+
+  def step(state: State, running: Running, inputs: Any, key: Array) -> tuple[State, Running]:
+    batch = feed.batch(inputs, state.step)
+    state, metrics = task.train_step(state, batch, random.stream(key, 'train', state.step))
+    finite = jnp.stack([jnp.isfinite(metric.total) for metric in metrics.values()]).all()
+    bad_step = jnp.where((running.bad_step == 0) & ~finite, state.step, running.bad_step)
+    return state, Running(means.add(running.metrics, metrics), bad_step)
+
+  return step
+
+
+def first_state(task: Task, batch: Batch, key: Array) -> tuple[State, Running]:
+  """What a run begins with; `key` is the run's."""
+  state = task.init(random.stream(key, 'init'), batch)
+  metrics = jax.eval_shape(task.train_step, state, batch, key)[1]
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+  return state, Running(zeros, jnp.zeros((), jnp.int32))
+
+
+def to_save(state: State, running: Running, evaluated: bool = False, seconds: float = 0.0) -> dict[str, PyTree]:
+  """The tree of a checkpoint, but for what the journal adds; of abstract leaves what to restore it to."""
+  return {'state': state, 'running': running, 'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> Array:
+  return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree), True)
+
+
+class Run:
+  """What `train` does: a method for each word of its contract."""
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    config: Config,
+    mesh: Mesh,
+    feed: Feed,
+    journal: Journal | NoJournal,
+    stop: Stop,
+  ):
+    self._experiment, self._config = experiment, config
+    self._feed, self._journal, self._stop = feed, journal, stop
+    self._everywhere = replicated(mesh)
+    self._key = jax.device_put(jax.random.key(config.seed), self._everywhere)
+    self.step = 0
+    self._state: State | None = None
+    self._unlogged: tuple[int, Running] | None = None
+    self._evaluated = True  # whether the evaluation that is due at this step is done
+    self._validation: Mapping[str, float] = EMPTY  # of this very step
+    self._saved_step = 0  # the first State needs no checkpoint
+
+  def tell(self, status: str, metrics: Mapping[str, float] = EMPTY) -> Record:
+    """A record of this moment."""
+    return Record(self.step, metrics, status, self._state)
+
+  def begin(self) -> None:
+    """Restores the newest good checkpoint or makes the first State, and compiles the step."""
+    inputs = self._feed.inputs(0)
+    first = jax.jit(self._first_state, out_shardings=self._everywhere)
+    state, running = jax.tree.map(self._abstract, jax.eval_shape(first, self._key, inputs))
+    self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
+    self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
+    if tree:
+      self._state, self._running = tree['state'], tree['running']
+      self._evaluated, self._saved_step = bool(tree['evaluated']), self.step
+    else:
+      self._state, self._running = first(self._key, inputs)
+      self._journal.write_hash(0, self._state)
+    step = jax.jit(make_step(self._experiment.task, self._feed), donate_argnums=(0, 1), out_shardings=self._everywhere)
+    self._take_step = step.lower(state, running, inputs, self._key).compile()
+    self._began = time.monotonic() - (float(tree['seconds']) if tree else 0)
+    self._window = (time.monotonic(), self.step)
+
+  def advance(self) -> None:
+    """Takes one step; returns before the devices have."""
+    inputs = self._feed.inputs(self.step)
+    self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
+    self.step += 1
+    self._evaluated = not (self._experiment.evaluators and self._due(self._config.evaluate_every))
+    self._validation = EMPTY
+
+  def log_if_due(self) -> Iterator[Record]:
+    """Logs the step before, which is done by now, and notes whether this one is to be logged."""
+    yield from self._log()
+    if self._due(self._config.log_every) or self.step == self._config.steps:
+      self._unlogged, self._running = (self.step, self._running), self._zeros()
+    if self.step in HASHED_STEPS:
+      yield from self._log()
+      self._journal.write_hash(self.step, self._state)
+
+  def evaluate_if_due(self) -> Iterator[Record]:
+    """Evaluates on the validation part; a signal puts the evaluation off to the next start."""
+    if self._evaluated:
+      return
+    yield from self._log()
+    self._check_state()
+    yield self.tell('evaluating')
+    with self._paused():
+      values = self._evaluate(self._experiment.evaluators)
+    if self._stop.signum:
+      yield from self._leave()
+    self._validation, self._evaluated = values, True
+    self._saved_step = -1  # what a signal had saved at this step has no score
+    self._journal.write(self.step, self._validation)
+    yield self.tell('training', self._validation)
+
+  def save_if_due(self) -> Iterator[Record]:
+    """Saves a checkpoint, or everything and leaves if a signal has come."""
+    if self._stop.signum:
+      yield from self._leave()
+    if self._due(self._config.checkpoint_every) or self.step == self._config.steps:
+      yield from self._save()
+
+  def finish(self) -> Iterator[Record]:
+    """Measures the final State, on the test part too, and writes the result."""
+    self._journal.wait()
+    yield self.tell('evaluating')
+    metrics = self._evaluate(self._experiment.final_evaluators)
+    if self._stop.signum:
+      yield from self._leave()
+    if metrics:
+      self._journal.write(self.step, metrics)
+    seconds, examples = time.monotonic() - self._began, self.step * self._config.batch_size
+    result = {'metrics': metrics, 'steps': self.step, 'seconds': seconds, 'examples': examples}
+    self._journal.finish(result, self._state)
+    yield self.tell('done', metrics)
+
+  def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
+    return first_state(self._experiment.task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
+
+  def _abstract(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._everywhere)
+
+  def _fingerprints(self) -> dict[str, str]:
+    return {'train': self._experiment.train.examples.fingerprint()}
+
+  def _due(self, every: int) -> bool:
+    return every > 0 and self.step % every == 0
+
+  def _log(self) -> Iterator[Record]:
+    if self._unlogged is None:
+      return
+    (step, running), self._unlogged = self._unlogged, None
+    self._check(running)
+    metrics = means.compute(jax.device_get(running.metrics), 'train/')
+    now, (since, before) = time.monotonic(), self._window
+    speed = (step - before) * self._config.batch_size / max(now - since, 1e-9)
+    self._window = (now, step)
+    metrics |= {'seconds': now - self._began, 'examples_per_second': speed}
+    self._journal.write(step, metrics)
+    yield Record(step, metrics, 'training', self._state)
+
+  def _check(self, running: Running) -> None:
+    if bad_step := int(running.bad_step):
+      raise self._not_finite(f'the loss of step {bad_step} is')
+
+  def _check_state(self) -> None:
+    """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
+    self._check(self._running)
+    if not _all_finite(self._state.params):
+      raise self._not_finite(f'the parameters after step {self.step} are')
+
+  def _not_finite(self, what: str) -> NotFiniteError:
+    kept = f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'
+    return NotFiniteError(f'{what} NaN or infinite: lower the learning rate or clip the gradients; {kept}')
+
+  def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+    values = {}
+    with contextlib.suppress(Stopped), self._stop.interrupting():
+      for split, evaluator in evaluators.items():
+        for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
+          if isinstance(value, float):
+            values[f'{split}/{name}'] = value
+          else:
+            self._journal.show(self.step, f'{split}_{name}', value)
+    return values
+
+  def _save(self) -> Iterator[Record]:
+    yield from self._log()
+    if self._saved_step == self.step:
+      return
+    yield self.tell('saving')
+    with self._paused():
+      self._check_state()
+      score = self._experiment.score
+      tree = to_save(self._state, self._running, self._evaluated, time.monotonic() - self._began)
+      best = score(self._validation) if score and self._validation else None
+      self._journal.save(self.step, tree, best)
+    self._saved_step = self.step
+
+  def _leave(self) -> Iterator[Record]:
+    yield from self._save()
+    self._journal.wait()
+    raise Interrupted(self._stop.signum, self.step, self._journal.path)
+
+  @contextlib.contextmanager
+  def _paused(self) -> Iterator[None]:
+    """Time spent here does not count against the speed of training."""
+    paused = time.monotonic()
+    yield
+    since, step = self._window
+    self._window = (since + time.monotonic() - paused, step)

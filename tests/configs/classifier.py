@@ -1,0 +1,36 @@
+"""A small perceptron on digits, for tests."""
+
+import dataclasses
+
+from experiments.wiring import supervised_experiment
+from research.data import images
+from research.data.preprocess import standardize
+from research.evaluate import exact
+from research.models.mlp import MLP
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """One hidden layer."""
+
+  width: int = 32  # units of the hidden layer
+
+  def build(self) -> Experiment:
+    return supervised_experiment(
+      self,
+      images.digits(),
+      MLP((self.width,), 10),
+      softmax_cross_entropy(),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=4.9, deviation=6.0),
+      metrics=(exact.multiclass,),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40, batch_size=32, log_every=7, evaluate_every=10, evaluate_batch_size=64, checkpoint_every=5, devices=1
+  )

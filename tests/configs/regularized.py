@@ -1,0 +1,66 @@
+"""Batch norm, dropout, augmentation and averaged parameters, on examples that do not lie in memory; for tests."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.wiring import supervised_experiment
+from research.data import augment, images
+from research.data.examples import Arrays
+from research.data.preprocess import standardize
+from research.models.cnn import ConvNet
+from research.objectives.classification import softmax_cross_entropy
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+  """Examples that must be brought batch by batch."""
+
+  arrays: Arrays
+
+  def __len__(self) -> int:
+    return len(self.arrays)
+
+  def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    return self.arrays.rows(indices)
+
+  def fingerprint(self) -> str:
+    return self.arrays.fingerprint()
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """A small convolutional network with all that is random or moves along."""
+
+  dropout: float = 0.3  # part of the channels and units
+
+  def build(self) -> Experiment:
+    data = images.digits()
+    return supervised_experiment(
+      self,
+      data._replace(train=Remote(data.train)),
+      ConvNet((4, 8), 10, (16,), norm='batch', dropout=self.dropout, dense_dropout=self.dropout),
+      softmax_cross_entropy(0.1),
+      score=lambda metrics: metrics['validation/accuracy'],
+      preprocess=standardize(mean=4.9, deviation=6.0),
+      augment=augment.chain(augment.shift(1), augment.cutout(3)),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40,
+    batch_size=32,
+    optimizer=Optimizer(
+      'nesterov', lr=0.05, schedule='cosine', schedule_steps=40, warmup=5, weight_decay=1e-3, clip_norm=1.0
+    ),
+    ema=0.9,
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=64,
+    checkpoint_every=5,
+    devices=1,
+  )

@@ -1,0 +1,79 @@
+"""Two perceptrons against each other: points on a ring of eight Gaussians, the toy that shows mode collapse."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+import optax
+
+from research import random
+from research.data.examples import Arrays
+from research.data.source import Source
+from research.evaluate.evaluator import Evaluator, make_sweep
+from research.models.mlp import MLP
+from research.tasks.adversarial import GENERATOR, adversarial
+from research.tasks.base import evaluation_variables
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+
+MODES, SPREAD, LATENT = 8, 0.1, 2
+
+
+def centers() -> np.ndarray:
+  angle = 2 * np.pi * np.arange(MODES) / MODES
+  return 2 * np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def ring(count: int, seed: int) -> Arrays:
+  """Points [count, 2], the same number of each mode."""
+  noise = np.random.default_rng(seed).normal(size=(count, 2))
+  return Arrays({'inputs': (centers()[np.arange(count) % MODES] + SPREAD * noise).astype(np.float32)})
+
+
+def coverage(points: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+  """Modes with at least a quarter of their fair share within four standard deviations, and the part of points there."""
+  distance = np.linalg.norm(points[:, None] - centers(), axis=-1)
+  near = np.bincount(distance.argmin(1)[distance.min(1) < 4 * SPREAD], minlength=MODES)
+  yield 'modes', float((near >= len(points) / MODES / 4).sum())
+  yield 'near', float(near.sum() / len(points))
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """Both players have two hidden layers."""
+
+  width: int = 64  # units of a hidden layer
+  critic_steps: int = 1  # updates of the discriminator in a step
+
+  def build(self) -> Experiment:
+    generator = MLP((self.width, self.width), 2)
+    rates = (optax.adam(1e-3, b1=0.5), optax.adam(1e-3, b1=0.5))
+    discriminator = MLP((self.width, self.width), 1, activation='leaky_relu')
+    task = adversarial(generator, discriminator, LATENT, *rates, critic_steps=self.critic_steps)
+
+    def predict(state, batch):
+      keys = random.per_example(jax.random.key(0), batch['index'])
+      noise = jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(keys)
+      return generator.apply({'params': evaluation_variables(state)['params'][GENERATOR]}, noise)
+
+    validation = Evaluator(make_sweep(task, predict), ring(1024, 1), self.evaluate_batch_size, (coverage,))
+    return Experiment(
+      task=task,
+      train=Source(ring(4096, 0), self.batch_size, self.seed),
+      evaluators={'validation': validation},
+      final_evaluators={'validation': validation},
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40,
+    batch_size=64,
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=256,
+    checkpoint_every=5,
+    devices=1,
+    critic_steps=2,
+  )

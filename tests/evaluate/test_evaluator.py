@@ -1,0 +1,103 @@
+"""Every example counts exactly once, whatever the batch size, the padding and the number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from research import random
+from research.data.examples import Arrays
+from research.evaluate import exact
+from research.evaluate.evaluator import Evaluator, make_sweep, padded_batch
+from research.metrics import mean
+from research.objectives.classification import softmax_cross_entropy
+from research.tasks.base import Task
+from research.tasks.supervised import predictor, supervised
+from research.train.mesh import make_mesh, replicated
+
+KEY = jax.random.key(0)
+NUMBERS = np.random.default_rng(0)
+EXAMPLES = Arrays(
+  {
+    'inputs': NUMBERS.normal(size=(37, 5)).astype(np.float32),
+    'targets': NUMBERS.integers(0, 3, 37).astype(np.int32),
+  }
+)
+
+
+class Linear(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(3, name='dense')(inputs)
+
+
+TASK = supervised(Linear(), softmax_cross_entropy(), optax.sgd(0.1), ema=0.5)
+SWEEP = make_sweep(TASK, predictor(Linear()))
+
+
+@pytest.fixture(scope='module')
+def state():
+  """After a few steps, so that averaged parameters differ from the newest."""
+  state = TASK.init(KEY, EXAMPLES.arrays)
+  for _ in range(4):
+    state, _ = TASK.train_step(state, {**EXAMPLES.arrays, 'index': np.arange(37)}, KEY)
+  return state
+
+
+def logits_of(params) -> np.ndarray:
+  kernel, bias = (np.array(params['dense'][name], np.float64) for name in ('kernel', 'bias'))
+  return EXAMPLES.arrays['inputs'] @ kernel + bias
+
+
+@pytest.mark.parametrize('devices', [0, 1, 8])
+@pytest.mark.parametrize('batch_size', [1, 5, 36, 37, 38, 100])
+def test_means_and_outputs_are_those_of_all_examples(batch_size, devices, state):
+  placed = jax.device_put(state, replicated(make_mesh(devices, 8))) if devices else state
+  logits, targets = logits_of(state.ema), EXAMPLES.arrays['targets']
+  evaluator = Evaluator(SWEEP, EXAMPLES, batch_size, (exact.multiclass,))
+  metrics, outputs = evaluator.collect(placed, KEY)
+  np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
+  assert metrics['loss'].count == metrics['accuracy'].count == 37
+
+  values = dict(evaluator(placed, KEY))
+  log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  np.testing.assert_allclose(values['loss'], -log_probabilities[np.arange(37), targets].mean(), rtol=1e-5)
+  np.testing.assert_allclose(values['accuracy'], (logits.argmax(1) == targets).mean(), rtol=1e-12)
+  expected = dict(exact.multiclass(logits, EXAMPLES.arrays))
+  assert all(isinstance(value, float) for value in values.values())
+  np.testing.assert_allclose([values[name] for name in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_averaged_parameters_are_measured_and_not_the_newest(state):
+  _, outputs = Evaluator(SWEEP, EXAMPLES, 10).collect(state, KEY)
+  assert np.abs(outputs - logits_of(state.params)).max() > 1e-3
+
+
+def test_padding_repeats_the_last_example_behind_a_mask():
+  batch = padded_batch(EXAMPLES, 35, 4)
+  np.testing.assert_array_equal(batch['mask'], [1, 1, 0, 0])
+  np.testing.assert_array_equal(batch['index'], [35, 36, 37, 38])
+  np.testing.assert_array_equal(batch['inputs'], EXAMPLES.arrays['inputs'][[35, 36, 36, 36]])
+
+
+def test_noise_does_not_depend_on_the_batch_size():
+  def eval_step(state, batch, key):
+    draws = jax.vmap(jax.random.normal)(random.per_example(key, batch['index']))
+    return {'draw': mean(draws, batch['mask'])}
+
+  sweep = make_sweep(Task(None, None, eval_step), lambda state, batch: batch['index'])
+  values = [dict(Evaluator(sweep, EXAMPLES, size)(jnp.zeros(1), KEY))['draw'] for size in (4, 37, 50)]
+  np.testing.assert_allclose(values, values[0], rtol=1e-5)
+  other = dict(Evaluator(sweep, EXAMPLES, 4)(jnp.zeros(1), jax.random.key(1)))['draw']
+  assert abs(other - values[0]) > 1e-3
+
+
+def test_all_parts_share_one_compilation(state, caplog):
+  sweep = make_sweep(TASK, predictor(Linear()))
+  other = Arrays({name: array[:11] for name, array in EXAMPLES.arrays.items()})
+  with jax.log_compiles():
+    for examples in (EXAMPLES, other, EXAMPLES):
+      dict(Evaluator(sweep, examples, 10)(state, KEY))
+  assert len([r for r in caplog.records if r.getMessage().startswith('Compiling jit(sweep)')]) == 1

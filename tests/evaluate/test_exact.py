@@ -1,0 +1,75 @@
+"""Metrics on collected predictions against counts by hand and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from research.evaluate import exact
+
+NUMBERS = np.random.default_rng(1)
+TARGETS = NUMBERS.integers(0, 4, 200).astype(np.int32)
+LOGITS = (NUMBERS.normal(size=(200, 4)) + 1.5 * np.eye(4)[TARGETS]).astype(np.float32)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+  powers = np.exp(logits.astype(np.float64))
+  return powers / powers.sum(1, keepdims=True)
+
+
+def pairs_ranked(scores: np.ndarray, positive: np.ndarray) -> float:
+  """Area under the curve as Mann and Whitney count it: positives above negatives, ties half."""
+  above = scores[positive][:, None] - scores[~positive][None]
+  return ((above > 0) + (above == 0) / 2).mean()
+
+
+def f1(predicted: np.ndarray, actual: np.ndarray) -> float:
+  return 2 * (predicted & actual).sum() / (predicted.sum() + actual.sum())
+
+
+def test_multiclass():
+  values = dict(exact.multiclass(LOGITS, {'targets': TARGETS}))
+  guess, chances = LOGITS.argmax(1), probabilities(LOGITS)
+  assert values['macro_f1'] == pytest.approx(np.mean([f1(guess == c, c == TARGETS) for c in range(4)]))
+  assert values['roc_auc'] == pytest.approx(np.mean([pairs_ranked(chances[:, c], c == TARGETS) for c in range(4)]))
+  assert values['calibration_error'] == exact.calibration_error(chances, TARGETS)
+
+
+@pytest.mark.parametrize('shape', [(200,), (200, 1)])
+def test_binary(shape):
+  targets = (TARGETS > 1).astype(np.int32)
+  logits = (NUMBERS.normal(size=(200, 1)) + targets[:, None]).astype(np.float32)
+  values = dict(exact.binary(logits, {'targets': targets.reshape(shape)}))
+  positive = logits[:, 0] > 0
+  by_hand = (f1(positive, targets == 1) + f1(~positive, targets == 0)) / 2
+  assert values['macro_f1'] == pytest.approx(by_hand)
+  assert values['roc_auc'] == pytest.approx(pairs_ranked(logits[:, 0], targets == 1))
+  chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
+  both = np.concatenate([1 - chance, chance], axis=1)
+  assert values['calibration_error'] == pytest.approx(exact.calibration_error(both, targets))
+
+
+@pytest.mark.parametrize('shape', [(50,), (50, 1)])
+def test_regression(shape):
+  targets = NUMBERS.normal(size=shape).astype(np.float32)
+  predictions = (targets.reshape(50, 1) + NUMBERS.normal(size=(50, 1))).astype(np.float32)
+  values = dict(exact.regression(predictions, {'targets': targets}))
+  error = predictions.ravel().astype(float) - targets.ravel()
+  assert values['rmse'] == pytest.approx(np.sqrt((error**2).mean()))
+  assert values['mae'] == pytest.approx(np.abs(error).mean())
+  assert values['r2'] == pytest.approx(1 - (error**2).mean() / targets.astype(float).var())
+
+
+def test_calibration_error_by_hand():
+  """Two bins of 15: confidences .6, .6 (one right) and .95 (right)."""
+  chances = np.array([[0.6, 0.4], [0.6, 0.4], [0.95, 0.05]])
+  error = exact.calibration_error(chances, np.array([0, 1, 0]))
+  assert error == pytest.approx((2 * abs(0.5 - 0.6) + 1 * abs(1 - 0.95)) / 3)
+  assert exact.calibration_error(np.eye(2), np.array([0, 1])) == 0
+  assert exact.calibration_error(np.eye(2), np.array([1, 0])) == 1
+
+
+def test_confusion_matrix():
+  expected = metrics.confusion_matrix(TARGETS, LOGITS.argmax(1))
+  np.testing.assert_array_equal(exact.confusion_matrix(LOGITS, TARGETS), expected)
+  one = exact.confusion_matrix(np.array([[2.0], [-1.0], [3.0]]), np.array([1, 1, 0]))
+  np.testing.assert_array_equal(one, [[0, 1], [1, 1]])

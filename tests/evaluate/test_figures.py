@@ -1,0 +1,46 @@
+"""Figures show what they say: read back from their axes, not from pixels."""
+
+import numpy as np
+
+from research.evaluate import figures
+
+
+def test_learning_curves_hold_both_parts():
+  records = [
+    {'step': 0, 'state_sha256': 'abc'},
+    {'step': 10, 'train/loss': 2.0, 'train/accuracy': 0.1, 'seconds': 1.0},
+    {'step': 20, 'train/loss': 1.0, 'train/accuracy': 0.5},
+    {'step': 20, 'validation/loss': 1.5, 'validation/accuracy': 0.4, 'validation/macro_f1': 0.3},
+  ]
+  axes = figures.learning_curves(records).axes
+  assert [axis.get_ylabel() for axis in axes] == ['accuracy', 'loss']
+  train, validation = axes[1].lines
+  assert (list(train.get_xdata()), list(train.get_ydata())) == ([10, 20], [2.0, 1.0])
+  assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([20], [1.5])
+
+
+def test_confusion_shows_counts_by_true_class():
+  logits, targets = np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2])
+  ((name, figure),) = figures.confusion(('a', 'b', 'c'))(logits, {'targets': targets})
+  (axis,) = figure.axes
+  counts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axis.texts}
+  assert name == 'confusion_matrix' and counts == {(0, 0): '1', (1, 1): '1', (2, 1): '1', (2, 2): '1'}
+  np.testing.assert_allclose(axis.images[0].get_array()[2], [0, 0.5**0.4, 0.5**0.4])
+
+
+def test_mistakes_begin_with_the_surest():
+  logits = np.array([[9, 0, 0], [0, 2, 0], [0, 0, 5], [0, 3, 0]])  # right, wrong, wrong and surer, right
+  images = np.arange(4)[:, None, None, None] * np.ones((4, 2, 2, 1))
+  rows = {'targets': np.array([0, 0, 0, 1]), 'inputs': images}
+  ((_, figure),) = figures.mistakes(('a', 'b', 'c'))(logits, rows)
+  shown = [axis for axis in figure.axes if axis.images]
+  assert [axis.images[0].get_array()[0, 0] for axis in shown] == [2, 1]
+  assert [axis.get_title()[0] for axis in shown] == ['c', 'b'] and '99' in shown[0].get_title()
+
+
+def test_predictions_over_targets():
+  outputs, targets = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 3.5])
+  ((_, figure),) = figures.predictions('mg')(outputs, {'targets': targets})
+  (axis,) = figure.axes
+  np.testing.assert_array_equal(axis.collections[0].get_offsets(), np.stack([targets, outputs[:, 0]], 1))
+  assert axis.get_xlabel() == 'target mg'

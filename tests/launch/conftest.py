@@ -1,0 +1,31 @@
+"""A run of `launch.train` in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen]:
+  """Function (config, workdir, *flags) -> the process, on one device; all that still run are killed at the end."""
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  processes = []
+
+  def launch(config: str, workdir: Path, *flags: str, **popen) -> subprocess.Popen:
+    command = [sys.executable, '-m', 'launch.train', f'--config={ROOT}/tests/configs/{config}.py']
+    command += [f'--workdir={workdir}', f'--compilation_cache={jax.config.jax_compilation_cache_dir}-launched', *flags]
+    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
+    processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **popen}))
+    return processes[-1]
+
+  yield launch
+  for process in processes:
+    process.kill()
+    process.wait()

@@ -1,0 +1,249 @@
+"""Running an experiment again: a tiny cross-validation, put on record once and then compared with."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from launch import folders, reproduce, tables
+from research.errors import ConfigError, RunError
+from research.report import results
+from research.report.tables import BEGIN, END
+from research.train import rerun
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = '''"""A tiny thing: for tests."""
+
+import dataclasses
+
+from experiments.mlp_breast_cancer import config
+from research.report.agreement import Target
+
+TARGET = Target('test/accuracy', least=0.3, margin=0.05, examples=0)
+
+
+def get_config():
+  fields = {'folds': 2, 'steps': 130, 'evaluate_every': 0, 'checkpoint_every': 0}
+  return dataclasses.replace(config.get_config('tiny'), **fields)
+'''
+
+
+def launch(folder, root, **options):
+  """What the launcher does with these flags; the seed is 0 unless given."""
+  options = {'experiment': str(folder), 'root': str(root), 'seeds': ['0'], **options}
+  with flagsaver.flagsaver(**options):
+    reproduce.main()
+
+
+@pytest.fixture(scope='module')
+def on_record(tmp_path_factory):
+  """A folder with two folds of seed 0 on record, and the root of their workdirs."""
+  folder, root = tmp_path_factory.mktemp('experiments') / 'tiny', tmp_path_factory.mktemp('runs')
+  folder.mkdir()
+  (folder / 'config.py').write_text(CONFIG)
+  (folder / 'README.md').write_text(f'# Tiny\n{BEGIN}\n{END}\n')
+  launch(folder, root, record=True)
+  return folder, root
+
+
+@pytest.fixture
+def again(on_record, tmp_path, monkeypatch):
+  """A copy of that folder, whose runs are taken to have been run again with the same outcome."""
+  folder, root = on_record
+  shutil.copytree(folder, tmp_path / 'tiny')
+  monkeypatch.setattr(reproduce, 'run', lambda config, _: root / 'tiny' / f'seed{config.seed}_fold{config.fold}')
+  return tmp_path / 'tiny'
+
+
+def tamper(folder, change):
+  path = folder / 'results.jsonl'
+  records = results.read(path)
+  for record in records:
+    change(record)
+  path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+
+
+def test_records_every_fold_and_writes_the_table(on_record):
+  folder, root = on_record
+  records = results.read(folder / 'results.jsonl')
+  assert [results.run_of(record) for record in records] == [(0, 0), (0, 1)]
+  for record in records:
+    result = json.loads((root / 'tiny' / f'seed0_fold{record["fold"]}' / 'result.json').read_text())
+    assert (record['metrics'], record['state_sha256']['end']) == (result['metrics'], result['state_sha256'])
+    assert record['state_sha256'].keys() == {'0', '1', '10', '100', 'end'}
+  assert '2 runs (seeds 0; 2 folds' in (folder / 'README.md').read_text()
+
+
+def test_a_second_run_is_bitwise_the_same(on_record, tmp_path, capsys):
+  launch(on_record[0], tmp_path)
+  out = capsys.readouterr().out
+  assert out.count('bitwise') == 2, out
+  assert 'not as on record' not in out
+
+
+def test_quick_stops_after_the_beginning(on_record, tmp_path, capsys):
+  launch(on_record[0], tmp_path, quick=True)
+  (workdir,) = (tmp_path / 'tiny').iterdir()
+  assert not (workdir / 'result.json').exists()
+  assert results.from_workdir(workdir)['state_sha256'].keys() == {'0', '1', '10', '100'}
+  out = capsys.readouterr().out
+  assert 'bitwise' in out and 'not run to the end' in out
+
+
+def test_a_tampered_hash_is_located(again, capsys):
+  tamper(again, lambda record: record['state_sha256'].update({'10': 'x'}))
+  launch(again, again)
+  out = capsys.readouterr().out
+  assert out.count('numerical') == 2 and '| 10 ' in out and 'bitwise' not in out
+
+
+def test_another_number_is_refused_once_it_is_outside_the_margin(again, capsys):
+  def change(record, by):
+    record['metrics']['test/accuracy'] += by
+    record['state_sha256']['end'] = 'x'
+
+  tamper(again, lambda record: change(record, by=0.04))
+  launch(again, again)
+  assert capsys.readouterr().out.count('statistical') == 2
+  tamper(again, lambda record: change(record, by=0.02))
+  with pytest.raises(RunError, match='tiny: seed 0 agrees with the record at no level'):
+    launch(again, again)
+
+
+def test_a_mean_below_what_is_to_be_reached_is_a_fault(again):
+  (again / 'config.py').write_text(CONFIG.replace('least=0.3', 'least=0.999'))
+  with pytest.raises(RunError, match='tiny: test/accuracy is 0.* in the mean, below 0.999') as error:
+    launch(again, again)
+  assert error.value.exit_code == 1
+
+
+def test_another_environment_is_listed(again, capsys):
+  tamper(again, lambda record: record.update(commit='older'))
+  launch(again, again)
+  assert 'not as on record: commit: older -> ' in capsys.readouterr().out
+
+
+def test_all_runs_those_that_have_records(again, monkeypatch, capsys):
+  home = again.parent / 'experiments'
+  for name in ('first', 'second', 'unrecorded'):
+    shutil.copytree(again, home / name)
+  (home / 'unrecorded' / 'results.jsonl').unlink()
+  monkeypatch.setattr(folders, 'ROOT', again.parent)
+  launch('', again, all=True)
+  out = capsys.readouterr().out.splitlines()
+  assert [line for line in out if '|' not in line] == ['first', 'second']
+
+
+def test_all_of_nothing_is_a_mistake(again, monkeypatch):
+  monkeypatch.setattr(folders, 'ROOT', again.parent)
+  with pytest.raises(ConfigError, match='--all: no experiment has runs on record'):
+    launch('', again, all=True)
+
+
+def test_a_folder_elsewhere_leaves_the_projects_readme_alone(again, monkeypatch):
+  (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
+  for module in (folders, tables):
+    monkeypatch.setattr(module, 'ROOT', again.parent)
+  assert tables.update([again]) == [again / 'README.md']
+
+
+def test_readmes_of_an_experiment_and_of_the_project(again, monkeypatch):
+  home = again.parent / 'experiments' / 'first'
+  shutil.copytree(again, home)
+  (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
+  for module in (folders, tables):
+    monkeypatch.setattr(module, 'ROOT', again.parent)
+  assert tables.update(folders.recorded()) == [home / 'README.md', again.parent / 'README.md']
+  assert '[first](experiments/first/README.md) | A tiny thing |' in (again.parent / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'experiment': 'cnn_digit'}, 'no such experiment; nearest: cnn_digits'),
+    ({'experiment': ''}, 'no such experiment; nearest: cnn_digits, '),
+    ({'quick': True, 'seeds': ['0', '7']}, 'has no seed 7'),
+  ],
+)
+def test_mistakes_are_told_before_anything_runs(again, options, message):
+  with pytest.raises(ConfigError, match=message):
+    launch(again, again, **options)
+
+
+def test_without_records_there_is_nothing_to_compare_with(again):
+  (again / 'results.jsonl').unlink()
+  with pytest.raises(ConfigError, match='put some on record with --record'):
+    launch(again, again)
+
+
+@pytest.mark.parametrize('options', [{'seeds': ['one']}, {'seeds': []}, {'quick': True, 'record': True}])
+def test_flags_that_make_no_sense(options):
+  with pytest.raises(flags.IllegalFlagValueError), flagsaver.flagsaver(**options):
+    pass
+
+
+@pytest.mark.parametrize('command', [['launch/reproduce.py'], ['-m', 'launch.reproduce']])
+def test_a_mistake_is_one_line_and_exit_code_2(command):
+  environment = {**os.environ, 'PYTHONPATH': ''}
+  run = subprocess.run(
+    [sys.executable, *command, '--experiment=x'], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert run.returncode == 2
+  assert [line for line in run.stderr.splitlines() if line.startswith('error')] == run.stderr.splitlines()[-1:]
+  assert 'Traceback' not in run.stderr
+
+
+@pytest.fixture
+def known(again, monkeypatch):
+  """A finished run whose commit is known; function that finds the workdir for a config at an environment."""
+  root, config = again.parent / 'copy', reproduce.folds_of(reproduce.import_file(again / 'config.py').get_config(), 0)
+  shutil.copytree(reproduce.run(config[0], None), root / 'seed0_fold0')
+  path = root / 'seed0_fold0' / 'environment.json'
+  start = json.loads(path.read_text())[-1] | {'commit': 'abc'}
+  path.write_text(json.dumps([start]))
+
+  def find(config=config[0], **changes):
+    monkeypatch.setattr(rerun, 'environment', lambda: start | changes)
+    return rerun.workdir_for(root, config).name
+
+  return find, config, root / 'seed0_fold0'
+
+
+def test_a_finished_run_of_the_same_code_and_machine_is_not_run_again(known):
+  find, config, _ = known
+  assert find() == 'seed0_fold0'
+  assert find(time='later', command=['other']) == 'seed0_fold0'
+  assert find(config[1]) == 'seed0_fold1'
+
+
+def test_whatever_differs_is_run_in_a_fresh_workdir(known):
+  find, config, workdir = known
+  for changes in ({'commit': 'abd'}, {'versions': {}}, {'device': '8 x gpu'}, {'cores': 64}, {'python': '4'}):
+    assert find(**changes) == 'seed0_fold0-2', changes
+  assert find(dataclasses.replace(config[0], dropout=0.9)) == 'seed0_fold0-2'
+  shutil.copytree(workdir, workdir.with_name('seed0_fold0-2'))
+  assert find(commit='abd') == 'seed0_fold0-3'
+
+
+@pytest.mark.parametrize('commit', ['', 'abc-dirty'])
+def test_code_that_is_not_committed_is_run_again_but_an_interrupted_run_goes_on(known, commit):
+  find, _, workdir = known
+  path = workdir / 'environment.json'
+  path.write_text(path.read_text().replace('"abc"', f'"{commit}"'))
+  assert find(commit=commit) == 'seed0_fold0-2'
+  (workdir / 'result.json').unlink()
+  assert find(commit=commit) == 'seed0_fold0'
+
+
+def test_a_folder_that_is_no_run_is_left_alone(known):
+  find, _, workdir = known
+  for name in ('config.json', 'environment.json'):
+    (workdir / name).unlink()
+    assert find() == 'seed0_fold0-2'

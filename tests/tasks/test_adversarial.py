@@ -1,0 +1,118 @@
+"""Two players: losses and gradients by formula, each moves itself alone, and together they learn a ring."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from launch.flags import load_config
+from research import random
+from research.tasks.adversarial import adversarial
+from research.train.loop import train
+
+KEY = jax.random.key(5)
+RATES = {'generator': 0.3, 'discriminator': 0.2}
+RING = Path(__file__).parents[1] / 'configs' / 'ring.py'
+
+
+class Affine(nn.Module):
+  outputs: int
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(self.outputs, name='dense')(inputs)
+
+
+def make(critic_steps: int = 1):
+  rates = (optax.sgd(RATES['generator']), optax.sgd(RATES['discriminator']))
+  return adversarial(Affine(2), Affine(1), 3, *rates, critic_steps=critic_steps)
+
+
+def batch(count: int = 8) -> dict:
+  inputs = np.random.default_rng(0).normal(2, 1, (count, 2)).astype(np.float32)
+  return {'inputs': inputs, 'index': np.arange(count, dtype=np.int32)}
+
+
+def noise(key: jax.Array, index: np.ndarray) -> np.ndarray:
+  return np.stack([jax.random.normal(jax.random.fold_in(key, number), (3,)) for number in index])
+
+
+def affine(params, inputs) -> np.ndarray:
+  return inputs @ np.array(params['dense']['kernel'], np.float64) + np.array(params['dense']['bias'], np.float64)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+  return 1 / (1 + np.exp(-x))
+
+
+def test_a_step_is_that_of_the_non_saturating_game():
+  """Goodfellow et al. 2014: the discriminator's gradient is -(1 - D(x)) x + D(G(z)) G(z), then -(1 - D(G(z))) w."""
+  task, data = make(), batch()
+  state = task.init(KEY, data)
+  new, metrics = jax.jit(task.train_step)(state, data, KEY)
+  old, real = state.params, data['inputs'].astype(np.float64)
+
+  fake = affine(old['generator'], noise(random.stream(KEY, 'discriminator', 0), data['index']))
+  real_logit, fake_logit = affine(old['discriminator'], real), affine(old['discriminator'], fake)
+  gradient = (-(1 - sigmoid(real_logit)) * real + sigmoid(fake_logit) * fake).mean(0)
+  kernel = np.array(old['discriminator']['dense']['kernel'], np.float64)[:, 0] - RATES['discriminator'] * gradient
+  np.testing.assert_allclose(new.params['discriminator']['dense']['kernel'][:, 0], kernel, rtol=1e-5)
+  loss = np.log1p(np.exp(-real_logit)) + np.log1p(np.exp(fake_logit))
+  np.testing.assert_allclose(metrics['discriminator_loss'].total, loss.sum(), rtol=1e-5)
+  right = ((real_logit > 0).mean() + (fake_logit < 0).mean()) / 2
+  np.testing.assert_allclose(metrics['accuracy'].total / metrics['accuracy'].count, right, rtol=1e-6)
+
+  latent = noise(random.stream(KEY, 'generator'), data['index'])
+  logit = affine(new.params['discriminator'], affine(old['generator'], latent))  # against the updated one
+  gradient = latent.T @ (-(1 - sigmoid(logit)) * kernel) / len(latent)
+  expected = np.array(old['generator']['dense']['kernel']) - RATES['generator'] * gradient
+  np.testing.assert_allclose(new.params['generator']['dense']['kernel'], expected, rtol=1e-4)
+  np.testing.assert_allclose(metrics['generator_loss'].total, np.log1p(np.exp(-logit)).sum(), rtol=1e-5)
+  assert new.step == 1
+
+
+@pytest.mark.parametrize(('still', 'moving'), [('generator', 'discriminator'), ('discriminator', 'generator')])
+def test_neither_player_is_moved_by_the_other_s_optimizer(still, moving):
+  rates = {still: optax.sgd(0.0), moving: optax.sgd(0.5)}
+  task = adversarial(Affine(2), Affine(1), 3, rates['generator'], rates['discriminator'], critic_steps=2)
+  state = task.init(KEY, batch())
+  new, _ = task.train_step(state, batch(), KEY)
+  jax.tree.map(np.testing.assert_array_equal, new.params[still], state.params[still])
+  change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), new.params[moving], state.params[moving])
+  assert min(jax.tree.leaves(change)) > 1e-4
+
+
+def test_several_critic_steps_are_single_ones_with_noise_of_their_own():
+  data = batch()
+  state = make().init(KEY, data)
+  counted = adversarial(Affine(2), Affine(1), 3, optax.sgd(0.0), optax.adam(0.1), critic_steps=3)
+  new, _ = counted.train_step(counted.init(KEY, data), data, KEY)
+  assert new.opt_state['discriminator'][0].count == 3
+  one, three = (make(steps).train_step(state, data, KEY)[0].params['discriminator'] for steps in (1, 3))
+  assert float(jnp.abs(one['dense']['kernel'] - three['dense']['kernel']).max()) > 1e-3
+
+
+def test_padded_examples_count_for_nothing():
+  task, data = make(), batch()
+  state = task.init(KEY, data)
+  ends = []
+  for filler in (0, 100):
+    inputs = np.concatenate([data['inputs'][:6], np.full((2, 2), filler, np.float32)])
+    mask = np.array([1] * 6 + [0] * 2, np.float32)
+    ends.append(task.train_step(state, {**data, 'inputs': inputs, 'mask': mask}, KEY))
+  jax.tree.map(np.testing.assert_array_equal, *ends)
+  assert ends[0][1]['discriminator_loss'].count == 6
+
+
+def test_it_learns_a_ring_of_eight_gaussians():
+  config = dataclasses.replace(
+    load_config(str(RING)), steps=1_200, batch_size=256, critic_steps=1, log_every=600, evaluate_every=0
+  )
+  *_, last = train(config.build(), config)
+  assert last.metrics['validation/modes'] >= 7 and last.metrics['validation/near'] > 0.6
+  assert 0.5 < last.metrics['validation/accuracy'] < 0.85  # the discriminator is seldom sure

@@ -1,0 +1,151 @@
+"""A supervised step against formulas: the gradient under a mask, averages, statistics, who sees what noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from research.metrics import mean
+from research.objectives.base import Aux, apply
+from research.objectives.regression import mean_squared_error
+from research.tasks.base import evaluation_variables
+from research.tasks.supervised import predictor, supervised
+
+RATE = 0.1
+KEY = jax.random.key(0)
+
+
+class Linear(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(1, name='dense')(inputs)
+
+
+class Normed(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name='norm')(inputs)
+    return nn.Dense(1)(nn.Dropout(0.5)(x, deterministic=not train))
+
+
+def batch(count: int = 6, seed: int = 0, **more) -> dict:
+  numbers = np.random.default_rng(seed)
+  inputs = numbers.normal(size=(count, 3)).astype(np.float32)
+  targets = numbers.normal(size=count).astype(np.float32)
+  return {'inputs': inputs, 'targets': targets, 'index': np.arange(count, dtype=np.int32), **more}
+
+
+@pytest.mark.parametrize('mask', [[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0, 0, 0, 0, 0, 1]])
+def test_a_step_descends_the_mean_over_the_real_examples(mask):
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(RATE))
+  data = batch(mask=np.array(mask, np.float32))
+  state = task.init(KEY, data)
+  new, metrics = jax.jit(task.train_step)(state, data, KEY)
+
+  kernel = np.array(state.params['dense']['kernel'], np.float64)
+  real = np.flatnonzero(mask)
+  x, y = data['inputs'][real], data['targets'][real, None]
+  error = x @ kernel - y  # the bias begins at zero
+  np.testing.assert_allclose(new.params['dense']['kernel'], kernel - RATE * 2 * x.T @ error / len(real), rtol=1e-5)
+  np.testing.assert_allclose(new.params['dense']['bias'], -RATE * 2 * error.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(metrics['loss'].total, (error**2).sum(), rtol=1e-5)
+  assert metrics['loss'].count == len(real) and new.step == 1
+
+
+def test_padding_changes_nothing_whatever_it_holds():
+  task = supervised(Linear(), mean_squared_error(), optax.adam(RATE))
+  mask = np.array([1, 1, 1, 1, 0, 0], np.float32)
+  steps = []
+  for filler in (0, 1e3):
+    data = batch(mask=mask)
+    data['inputs'][4:] = filler
+    steps.append(task.train_step(task.init(KEY, data), data, KEY))
+  jax.tree.map(np.testing.assert_array_equal, *steps)
+
+
+def test_averaged_parameters_follow_their_formula_and_are_those_evaluated():
+  decay, data = 0.2, batch()
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(RATE), ema=decay)
+  state = task.init(KEY, data)
+  average = np.array(state.params['dense']['kernel'])
+  for step in range(5):
+    state, _ = jax.jit(task.train_step)(state, data, KEY)
+    rate = min(decay, (1 + step) / (10 + step))  # 0.1, 0.18, then 0.2
+    average = rate * average + (1 - rate) * np.array(state.params['dense']['kernel'])
+    np.testing.assert_allclose(state.ema['dense']['kernel'], average, rtol=1e-5)
+  assert np.abs(average - state.params['dense']['kernel']).max() > 1e-4
+  assert evaluation_variables(state)['params'] is state.ema
+  outputs = predictor(Linear())(state, data)
+  np.testing.assert_allclose(
+    outputs, data['inputs'] @ average + np.array(state.ema['dense']['bias']), rtol=1e-4, atol=1e-6
+  )
+  error = outputs[:, 0] - data['targets']
+  np.testing.assert_allclose(task.eval_step(state, data, KEY)['loss'].total, (error**2).sum(), rtol=1e-4)
+
+
+def test_without_an_average_the_parameters_are_evaluated():
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(RATE))
+  state = task.init(KEY, batch())
+  assert state.ema == {} and evaluation_variables(state)['params'] is state.params
+
+
+def test_batch_statistics_move_in_training_alone():
+  task = supervised(Normed(), mean_squared_error(), optax.sgd(RATE))
+  data = batch()
+  state = task.init(KEY, data)
+  new, _ = task.train_step(state, data, KEY)
+  statistics = new.mutable['batch_stats']['norm']
+  np.testing.assert_allclose(statistics['mean'], 0.1 * data['inputs'].mean(0), rtol=1e-4)
+  np.testing.assert_allclose(statistics['var'], 0.9 + 0.1 * data['inputs'].var(0), rtol=1e-4)
+  one, all_ = (predictor(Normed())(new, {'inputs': data['inputs'][:n]}) for n in (1, 6))
+  np.testing.assert_allclose(one, all_[:1], rtol=1e-5)
+
+
+def test_collections_that_a_step_does_not_touch_stay():
+  class WithTable(nn.Module):
+    @nn.compact
+    def __call__(self, inputs, train=False):
+      table = self.variable('constants', 'table', lambda: jnp.arange(3.0))
+      return nn.Dense(1)(inputs * table.value[None])
+
+  task = supervised(WithTable(), mean_squared_error(), optax.sgd(RATE))
+  state = task.init(KEY, batch())
+  for _ in range(2):
+    state, _ = task.train_step(state, batch(), KEY)
+  np.testing.assert_array_equal(state.mutable['constants']['table'], np.arange(3.0))
+
+
+def test_a_step_is_a_function_of_its_key():
+  task = supervised(Normed(), mean_squared_error(), optax.sgd(RATE))
+  state = task.init(KEY, batch())
+  ends = [task.train_step(state, batch(), jax.random.key(seed))[0].params['Dense_0']['kernel'] for seed in (1, 1, 2)]
+  np.testing.assert_array_equal(ends[0], ends[1])
+  assert np.abs(np.array(ends[0] - ends[2])).max() > 1e-4
+
+
+def test_raw_inputs_are_augmented_in_training_alone_and_preprocessed_always():
+  seen = []
+
+  def objective(model, variables, data, key, train):
+    seen.append((train, np.array(data['inputs'])[0, 0]))
+    outputs, mutable = apply(model, variables, data, key, train)
+    return mean(outputs[:, 0]), Aux({}, mutable)
+
+  def double(data):
+    return {**data, 'inputs': 2.0 * data['inputs']}
+
+  def increment(data, key):
+    return {**data, 'inputs': data['inputs'] + 1}
+
+  task = supervised(Linear(), objective, optax.sgd(RATE), double, increment)
+  data = batch()
+  state = task.init(KEY, data)
+  task.eval_step(state, data, KEY)
+  task.train_step(state, data, KEY)
+  first = data['inputs'][0, 0]
+  assert seen == [(False, 2 * first), (True, 2 * (first + 1))]
+  np.testing.assert_allclose(
+    predictor(Linear(), double)(state, data), 2 * data['inputs'] @ state.params['dense']['kernel'], rtol=1e-5
+  )

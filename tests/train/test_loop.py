@@ -1,0 +1,372 @@
+"""The loop against a bare one, its order, what it compiles, and that a run stopped anywhere ends with the same bits."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import json
+import re
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.array import ArrayImpl
+
+from launch.flags import load_config
+from research import random
+from research.data.examples import Arrays
+from research.errors import ConfigError
+from research.train import checkpoint, recorder
+from research.train.loop import train
+from research.train.optimizer import Optimizer
+from research.train.run import Interrupted
+from research.train.workdir import tree_sha256
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+NAMES = ('classifier', 'regularized', 'ring')
+TIMING = ('seconds', 'examples_per_second')
+
+
+def make(name: str, **changes):
+  return dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **changes)
+
+
+def drain(config, workdir='', experiment=None) -> list:
+  return list(train(experiment or config.build(), config, workdir))
+
+
+def outcome(workdir: Path) -> tuple:
+  """All that must not depend on how often a run was stopped."""
+  lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
+  result = json.loads((workdir / 'result.json').read_text())
+  return lines, {name: value for name, value in result.items() if name not in TIMING}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  """Outcome of each config's run when it is left alone."""
+  outcomes = {}
+
+  def get(name: str) -> tuple:
+    if name not in outcomes:
+      folder = tmp_path_factory.mktemp(name)
+      drain(make(name), folder)
+      outcomes[name] = outcome(folder)
+    return outcomes[name]
+
+  return get
+
+
+def bare_loop(config, steps: int) -> tuple[list, list]:
+  """States (the first one too) and metrics of every step, by hand."""
+  experiment, key = config.build(), jax.random.key(config.seed)
+  take = jax.jit(experiment.task.train_step)
+  states, metrics = [], []
+  for step in range(steps):
+    index = experiment.train.indices(step)
+    batch = {**experiment.train.examples.rows(index), 'index': index}
+    if not states:
+      states.append(jax.jit(experiment.task.init)(random.stream(key, 'init'), batch))
+    state, values = take(states[-1], batch, random.stream(key, 'train', step))
+    states.append(state)
+    metrics.append(jax.device_get(values))
+  return states, metrics
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_logged_numbers_are_those_of_a_bare_loop(name, undisturbed):
+  states, metrics = bare_loop(make(name), 14)
+  lines = [line for line in undisturbed(name)[0] if any(key.startswith('train/') for key in line)]
+  assert [line['step'] for line in lines] == [7, 14, 21, 28, 35, 40]
+  for line, window in zip(lines, (metrics[:7], metrics[7:]), strict=False):
+    for key in window[0]:
+      total = np.sum([step[key].total for step in window])
+      np.testing.assert_allclose(line[f'train/{key}'], total / sum(step[key].count for step in window), rtol=2e-5)
+  assert [line['step'] for line in undisturbed(name)[0] if 'state_sha256' in line] == [0, 1, 10]
+  last = drain(make(name, steps=14, evaluate_every=0, checkpoint_every=0))[-1].state
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), last, states[-1])
+
+
+def test_hash_lines_are_of_the_states_of_their_steps(tmp_path):
+  config = make('classifier', steps=1)
+  last = drain(config, tmp_path)[-1].state
+  hashes = [line['state_sha256'] for line in recorder.read(tmp_path) if 'state_sha256' in line]
+  assert hashes[1] == tree_sha256(last) == json.loads((tmp_path / 'result.json').read_text())['state_sha256']
+  moved = last.replace(params=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].multiply(1 + 1e-6), last.params))
+  assert tree_sha256(moved) != hashes[1] != hashes[0]
+
+
+def test_order_within_a_step_is_the_contract(tmp_path):
+  config = make('classifier', steps=5, log_every=2, evaluate_every=4, checkpoint_every=4)
+  records = [(r.step, r.status, sorted({name.split('/')[0] for name in r.metrics})) for r in drain(config, tmp_path)]
+  train_, both = ['examples_per_second', 'seconds', 'train'], ['test', 'validation']
+  assert records == [
+    (0, 'compiling', []),
+    (2, 'training', train_),
+    (4, 'training', train_),
+    (4, 'evaluating', []),
+    (4, 'training', ['validation']),
+    (4, 'saving', []),
+    (5, 'training', train_),
+    (5, 'saving', []),
+    (5, 'evaluating', []),
+    (5, 'done', both),
+  ]
+  kinds = [(line['step'], sorted({key.split('/')[0] for key in line} - {'step'})) for line in recorder.read(tmp_path)]
+  assert kinds == [
+    (0, ['state_sha256']),
+    (1, ['state_sha256']),
+    (2, train_),
+    (4, train_),
+    (4, ['validation']),
+    (5, train_),
+    (5, both),
+  ]
+
+
+def test_metrics_are_fetched_one_step_late():
+  """When the numbers of step 2 are told, step 3 has been handed to the devices."""
+  experiment, config = make('classifier').build(), make('classifier', steps=4, log_every=2, evaluate_every=0)
+  asked = []
+  source = experiment.train
+
+  class Noting(type(source)):
+    def indices(self, step):
+      asked.append(step)
+      return super().indices(step)
+
+  noting = Noting(Remote(source.examples), source.batch_size)
+  with contextlib.closing(train(dataclasses.replace(experiment, train=noting), config)) as records:
+    record = next(record for record in records if record.metrics)
+    assert record.step == 2 and int(record.state.step) == 3
+
+
+@dataclasses.dataclass
+class Remote:
+  """Examples that the feed cannot keep on the devices."""
+
+  arrays: Arrays
+
+  def __len__(self):
+    return len(self.arrays)
+
+  def rows(self, indices):
+    return self.arrays.rows(indices)
+
+  def fingerprint(self):
+    return self.arrays.fingerprint()
+
+
+def test_the_state_of_a_record_can_be_used():
+  config = make('classifier', steps=4, log_every=1, evaluate_every=0)
+  experiment = config.build()
+  batch = experiment.train.examples.rows(np.arange(3))
+  norms = []
+  for record in train(experiment, config):
+    if record.state is not None:
+      assert experiment.predict(record.state, batch).shape == (3, 10)
+      norms.append(float(jnp.linalg.norm(record.state.params['Dense_0']['kernel'])))
+  assert len(set(norms)) == 3  # of steps 2, 3 and 4: a step's numbers are told when the next has been taken
+
+
+def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, undisturbed):
+  monkeypatch.chdir(tmp_path)
+  records = drain(make('classifier'))
+  assert list(tmp_path.iterdir()) == []
+  assert records[-1].metrics == undisturbed('classifier')[1]['metrics']
+
+
+def compilations(caplog) -> collections.Counter:
+  messages = [record.getMessage() for record in caplog.records]
+  return collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, devices):
+  config = make('classifier', devices=devices)
+  with jax.log_compiles():
+    drain(dataclasses.replace(config, steps=20), tmp_path)
+    fresh = compilations(caplog)
+    caplog.clear()
+    drain(config, tmp_path)
+    resumed = compilations(caplog)
+  assert fresh['step'] == resumed['step'] == 1 and fresh['sweep'] == resumed['sweep'] == 1
+  assert fresh['_first_state'] == 1 and resumed['_first_state'] == 0
+  assert max(fresh.values()) == max(resumed.values()) == 1
+
+
+def test_a_step_reads_nothing_back(monkeypatch):
+  reads = []
+  value = ArrayImpl._value
+  monkeypatch.setattr(ArrayImpl, '_value', property(lambda self: reads.append(1) or value.fget(self)))
+  counts = []
+  for steps in (20, 90):
+    reads.clear()
+    drain(make('classifier', steps=steps, log_every=1000, evaluate_every=0, checkpoint_every=0))
+    counts.append(len(reads))
+  assert counts[0] == counts[1] > 0
+
+
+def stop_at(records, step: int, status: str = '') -> None:
+  """Takes records until the one of (or after) `step`, of `status` if given, and abandons the run there."""
+  with contextlib.closing(records):
+    next(record for record in records if record.step >= step and status in ('', record.status))
+
+
+def interrupt(config, workdir, step: int, status: str, signum=signal.SIGTERM, experiment=None) -> Interrupted:
+  """What a signal leads to that arrives at the first record of `step` (or later) and `status`."""
+  with pytest.raises(Interrupted) as caught:
+    records = train(experiment or config.build(), config, workdir)
+    next(record for record in records if record.step >= step and record.status == status)
+    signal.raise_signal(signum)
+    collections.deque(records, maxlen=0)
+  return caught.value
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_run_abandoned_between_checkpoints_ends_with_the_same_bits(name, tmp_path, undisturbed):
+  for step in (8, 19, 36):
+    stop_at(train(make(name).build(), make(name), tmp_path), step)
+  assert not (tmp_path / 'result.json').exists()
+  drain(make(name), tmp_path)
+  assert outcome(tmp_path) == undisturbed(name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_run_stopped_by_signals_ends_with_the_same_bits(name, tmp_path, undisturbed):
+  moments = ((0, 'compiling'), (7, 'training'), (10, 'evaluating'), (20, 'saving'), (40, 'saving'), (40, 'evaluating'))
+  for step, status in moments if name == 'classifier' else moments[2:4]:
+    error = interrupt(make(name), tmp_path, step, status)
+    assert error.exit_code == 143 and str(tmp_path) in str(error) and f'step {error_step(error)}' in str(error)
+    assert error_step(error) in (step, step + 1)
+  drain(make(name), tmp_path)
+  assert outcome(tmp_path) == undisturbed(name)
+
+
+def error_step(error: Interrupted) -> int:
+  return int(re.search(r'at step (\d+)', str(error))[1])
+
+
+def test_ctrl_c_without_a_workdir():
+  error = interrupt(make('classifier'), '', 10, 'training', signal.SIGINT)
+  assert error.exit_code == 130 and 'SIGINT' in str(error) and 'no workdir' in str(error)
+
+
+def test_a_signal_ends_an_evaluation_at_once(tmp_path, undisturbed):
+  config = make('classifier')
+  experiment, reached = config.build(), []
+
+  def slow(state, key):
+    yield 'loss', 1.0
+    signal.raise_signal(signal.SIGTERM)
+    reached.append(state)
+    yield 'accuracy', 1.0
+
+  with pytest.raises(Interrupted):
+    drain(config, tmp_path, dataclasses.replace(experiment, evaluators={'validation': slow}))
+  assert not reached and not any('validation/loss' in line for line in recorder.read(tmp_path))
+  drain(config, tmp_path)
+  assert outcome(tmp_path) == undisturbed('classifier')
+
+
+def test_a_signal_within_a_save_waits_for_it(tmp_path, undisturbed, monkeypatch):
+  config, save, signals = make('classifier'), checkpoint.Checkpoints.save, [signal.SIGTERM]
+
+  def signalled(*args):
+    while signals:
+      signal.raise_signal(signals.pop())
+    save(*args)
+
+  with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
+    patch.setattr(checkpoint.Checkpoints, 'save', signalled)
+    drain(config, tmp_path)
+  assert error_step(caught.value) == 6 and checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == [5, 6]
+  drain(config, tmp_path)
+  assert outcome(tmp_path) == undisturbed('classifier')
+
+
+def test_handlers_are_given_back_after_a_run():
+  before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+  drain(make('classifier', steps=1))
+  assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+  assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_stop_at_an_evaluation_costs_no_best_checkpoint(tmp_path):
+  """The evaluation done at the next start scores the checkpoint of its step."""
+  config = make('classifier', steps=20, evaluate_every=20, checkpoint_every=20)
+  interrupt(config, tmp_path, 20, 'evaluating')
+  drain(config, tmp_path)
+  manifest = (tmp_path / 'checkpoints' / '20' / 'manifest').read_text()
+  scored = json.loads(manifest.splitlines()[1])['score']
+  assert (
+    scored == next(line for line in recorder.read(tmp_path) if 'validation/accuracy' in line)['validation/accuracy']
+  )
+
+
+def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
+  config = make('classifier', steps=15, evaluate_every=10, checkpoint_every=5, keep_latest=3)
+  drain(config, tmp_path)
+  manifests = {int(path.parent.name): path.read_text() for path in (tmp_path / 'checkpoints').glob('*/manifest')}
+  scores = {step: json.loads(text.splitlines()[1])['score'] for step, text in manifests.items()}
+  assert scores[5] is None and scores[15] is None and scores[10] > 0
+
+
+def test_eight_devices_take_the_steps_of_one(tmp_path):
+  config = make('classifier', optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0)
+  states = [drain(dataclasses.replace(config, devices=devices))[-1] for devices in (1, 8)]
+  one, eight = (record.state.params for record in states)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, eight)
+  assert len(jax.tree.leaves(eight)[0].sharding.device_set) == 8
+  for name, value in states[0].metrics.items():
+    np.testing.assert_allclose(states[1].metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_a_data_parallel_run_goes_on_with_the_same_bits(tmp_path):
+  config = make('classifier', devices=8)
+  drain(config, tmp_path / 'alone')
+  stop_at(train(config.build(), config, tmp_path / 'stopped'), 13)
+  interrupt(config, tmp_path / 'stopped', 23, 'training')
+  drain(config, tmp_path / 'stopped')
+  assert outcome(tmp_path / 'stopped') == outcome(tmp_path / 'alone')
+
+
+def test_more_steps_go_on_from_the_end(tmp_path):
+  config = make('regularized')
+  drain(dataclasses.replace(config, steps=20), tmp_path / 'longer')
+  drain(config, tmp_path / 'longer')
+  drain(config, tmp_path / 'alone')
+  assert outcome(tmp_path / 'longer')[1] == outcome(tmp_path / 'alone')[1]
+
+
+def test_a_run_without_evaluators_writes_no_empty_lines(tmp_path):
+  config = make('ring', steps=10)
+  drain(config, tmp_path, dataclasses.replace(config.build(), evaluators={}, final_evaluators={}))
+  assert all(len(line) > 1 for line in recorder.read(tmp_path))
+
+
+@pytest.mark.parametrize('change', [{'devices': 9}, {'devices': 8, 'batch_size': 36}, {'log_every': 0}, {'seed': -1}])
+def test_what_cannot_be_run_is_refused_before_anything_is_written(change, tmp_path):
+  config = make('classifier', **change)
+  with pytest.raises(ConfigError, match=f'config.{list(change)[-1]}'):
+    drain(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_streams_of_noise_follow_the_seed():
+  ends = [drain(make('regularized', steps=3, evaluate_every=0, seed=seed))[-1].state for seed in (0, 0, 1)]
+  hashes = list(map(tree_sha256, ends))
+  assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_seconds_and_examples_add_up(tmp_path):
+  config = make('classifier')
+  stop_at(train(config.build(), config, tmp_path), 20, 'saving')
+  drain(config, tmp_path)
+  seconds = [line['seconds'] for line in recorder.read(tmp_path) if 'seconds' in line]
+  result = json.loads((tmp_path / 'result.json').read_text())
+  assert all(early < late for early, late in itertools.pairwise(seconds)) and result['seconds'] >= seconds[-1]
+  assert result['examples'] == 40 * 32 and result['steps'] == 40

@@ -1,0 +1,213 @@
+"""The folder of a run: whose it is, what may change, and what is in it."""
+
+import dataclasses
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from launch.flags import load_config as config_of
+from research.data.examples import Arrays
+from research.errors import DataError, WorkdirError
+from research.train import recorder
+from research.train.config import RESUMABLE, flatten
+from research.train.loop import train
+from research.train.optimizer import Optimizer
+from research.train.recorder import Recorder
+from research.train.workdir import Workdir, load_config, tree_sha256, write_json
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def make(name: str = 'classifier', **changes):
+  return dataclasses.replace(config_of(f'{CONFIGS / name}.py'), **changes)
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+  return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def claim(folder: Path, config) -> None:
+  with Workdir(folder, config):
+    pass
+
+
+def test_a_config_comes_back_from_its_workdir(tmp_path):
+  config = make('regularized', optimizer=Optimizer('step', milestones=(3, 5), freeze=('a/*',)), dropout=0.25)
+  claim(tmp_path, config)
+  loaded = load_config(tmp_path)
+  assert type(loaded).__name__ == 'Config' and flatten(loaded) == flatten(config)
+  assert isinstance(loaded.optimizer, Optimizer) and loaded.optimizer.milestones == (3, 5)
+
+
+def test_a_workdir_without_a_run_is_told(tmp_path):
+  with pytest.raises(WorkdirError, match='no run to use'):
+    load_config(tmp_path)
+  (tmp_path / 'config.json').write_text('{"file": "tests/configs/classifier.py", "config": {"widht": 3}}')
+  with pytest.raises(WorkdirError, match='config.widht'):
+    load_config(tmp_path)
+
+
+@pytest.mark.parametrize('name', RESUMABLE)
+def test_what_a_run_may_change_when_it_goes_on(name, tmp_path):
+  claim(tmp_path, make())
+  changed = make(**{name: getattr(make(), name) + 1})
+  claim(tmp_path, changed)
+  assert flatten(load_config(tmp_path)) == flatten(changed)
+
+
+def test_anything_else_is_refused_with_what_differs(tmp_path):
+  claim(tmp_path, make())
+  before = content(tmp_path)
+  other = make(seed=4, width=8, log_every=3, optimizer=Optimizer(lr=0.5))
+  with pytest.raises(WorkdirError) as caught:
+    claim(tmp_path, other)
+  text = str(caught.value)
+  assert 'seed: 0 there, 4 now' in text and 'width: 32 there, 8 now' in text and 'optimizer.lr' in text
+  assert 'log_every' not in text and 'batch_size' not in text and str(tmp_path) in text
+  assert content(tmp_path) == before
+
+
+def test_another_experiment_with_the_same_fields_is_refused(tmp_path):
+  source = (CONFIGS / 'classifier.py').read_text()
+  configs = []
+  for name in ('first', 'second'):
+    (tmp_path / f'{name}.py').write_text(source)
+    configs.append(config_of(str(tmp_path / f'{name}.py')))
+  claim(tmp_path / 'run', configs[0])
+  with pytest.raises(WorkdirError, match=r'first\.py there, .*second\.py now'):
+    claim(tmp_path / 'run', configs[1])
+
+
+def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
+  (tmp_path / 'config.json.tmp').write_text('{"file": "tes')
+  (tmp_path / 'lock').touch()
+  claim(tmp_path, make())
+  assert flatten(load_config(tmp_path)) == flatten(make())
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('mine')
+  with pytest.raises(WorkdirError, match='no config.json'):
+    claim(tmp_path, make())
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['lock', 'thesis.tex']
+
+
+def test_a_lock_is_held_by_a_process_and_not_by_a_file(tmp_path):
+  """Another process holds it; then that one is killed and the file of the lock stays."""
+  code = """
+import fcntl, sys, time
+file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(60)
+"""
+  holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'lock')], stdout=subprocess.PIPE)
+  holder.stdout.readline()
+  try:
+    with pytest.raises(WorkdirError, match='another run'):
+      claim(tmp_path, make())
+    assert not (tmp_path / 'config.json').exists()
+  finally:
+    holder.kill()
+    holder.communicate()
+  assert (tmp_path / 'lock').exists()
+  claim(tmp_path, make())
+
+
+def test_a_lock_is_given_back_when_a_run_fails(tmp_path):
+  config = make()
+  with pytest.raises(RuntimeError), Workdir(tmp_path, config):
+    raise RuntimeError
+  claim(tmp_path, config)
+
+
+def test_changed_examples_are_refused_before_anything_is_compiled(tmp_path):
+  config = make(steps=5)
+  experiment = config.build()
+  for _ in train(experiment, config, tmp_path):
+    pass
+  lines = (tmp_path / 'metrics.jsonl').read_bytes()
+  arrays = {name: array.copy() for name, array in experiment.train.examples.arrays.items()}
+  arrays['inputs'][700, 3, 3] += 1
+  changed = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, examples=Arrays(arrays)))
+  with pytest.raises(DataError, match='train examples') as caught:
+    list(train(changed, config, tmp_path))
+  assert caught.value.exit_code == 3 and (tmp_path / 'metrics.jsonl').read_bytes() == lines
+  starts = json.loads((tmp_path / 'environment.json').read_text())
+  assert [start['data'] for start in starts] == [{'train': experiment.train.examples.fingerprint()}]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  write_json(tmp_path / 'a.json', {'a': 1})
+  monkeypatch.setattr(os, 'fsync', lambda descriptor: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+  with pytest.raises(OSError, match=r'No space left on device: .*a\.json'):
+    write_json(tmp_path / 'a.json', {'a': 2})
+  assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}
+
+
+def test_the_hash_of_a_tree_sees_every_bit_name_type_and_shape():
+  tree = {'a': jnp.arange(4.0), 'b': (jnp.int32(3), jnp.ones((2, 2), jnp.bfloat16))}
+  others = [
+    {**tree, 'a': tree['a'].at[0].set(-0.0)},
+    {'c': tree['a'], 'b': tree['b']},
+    {**tree, 'a': tree['a'].reshape(2, 2)},
+    {**tree, 'a': tree['a'].astype(jnp.int32)},
+    {**tree, 'b': (tree['b'][0], jnp.ones((2, 2), jnp.bfloat16).at[1, 1].add(2**-7))},
+  ]
+  hashes = [tree_sha256(other) for other in (tree, *others)]
+  assert len(set(hashes)) == 6
+  assert tree_sha256({'b': (np.int32(3), np.array(tree['b'][1])), 'a': np.asfortranarray(tree['a'])}) == hashes[0]
+
+
+def events(folder: Path) -> list[Event]:
+  """Events of all files of a folder, in the order of the files (TFRecord: length, its sum, data, their sum)."""
+  found = []
+  for path in sorted(folder.iterdir()):
+    data = path.read_bytes()
+    while data:
+      (length,) = struct.unpack('Q', data[:8])
+      found.append(Event.FromString(data[12 : 12 + length]))
+      data = data[16 + length :]
+  return found
+
+
+def test_lines_after_the_checkpoint_are_cut_off(tmp_path):
+  with Recorder(tmp_path, 0, 0) as first:
+    first.write(1, {'loss': 1.0})
+    first.write(2, {'loss': 0.5, 'hash': 'abc'})
+    assert first.sync() == 2
+    first.write(3, {'loss': 0.25})
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 4, "lo')  # a line that a kill cut short
+  with Recorder(tmp_path, 2, 2) as second:
+    assert [line['step'] for line in recorder.read(tmp_path)] == [1, 2]
+    second.write(3, {'loss': 0.125})
+  assert recorder.read(tmp_path) == [
+    {'step': 1, 'loss': 1.0},
+    {'step': 2, 'loss': 0.5, 'hash': 'abc'},
+    {'step': 3, 'loss': 0.125},
+  ]
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path):
+  from matplotlib.figure import Figure
+
+  with Recorder(tmp_path, 0, 4) as board:
+    board.write(5, {'loss': 0.5, 'hash': 'abc'})
+    board.show(5, 'test_note', 'a text')
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([1, 2])
+    board.show(5, 'test_curve', figure)
+    board.sync()
+    header, start, scalar, text, image = events(tmp_path / 'tensorboard')  # before it is closed
+  assert header.file_version == 'brain.Event:2' and start.session_log.status == 1 and start.step == 5
+  assert (scalar.step, scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == (5, 'loss', 0.5)
+  assert text.summary.value[0].tensor.string_val == [b'a text']
+  assert image.summary.value[0].image.encoded_image_string.startswith(b'\x89PNG')
+  assert (tmp_path / 'figures' / 'test_note.txt').read_text() == 'a text'
+  assert (tmp_path / 'figures' / 'test_curve.png').read_bytes().startswith(b'\x89PNG')
