@@ -6,24 +6,17 @@ The two take turns within one process. Printed are examples per second, and the 
 """
 
 import dataclasses
-import io
-import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 
-import jax
 from absl import flags
 
 from launch import app
 from launch.flags import define_config
-from launch.progress import Progress
-from research import random
-from research.data.feed import Feed, make_feed
+from launch.turns import bare_loop, full_loop, timed
+from research.data.feed import make_feed
 from research.train.loop import train
 from research.train.mesh import make_mesh
-from research.train.run import Record
 
 CONFIG = define_config()
 ROUNDS = flags.DEFINE_integer('rounds', 12, 'turns of each', lower_bound=2)
@@ -45,49 +38,6 @@ def main() -> None:
     loop(steps)
     turns = [(timed(lambda: loop(steps)), timed(lambda: bare(steps))) for _ in range(ROUNDS.value)]
   print(report(turns, steps, config.batch_size))
-
-
-def bare_loop(task, feed: Feed, seed: int) -> Callable[[int], None]:
-  """Function that takes a number of steps and does nothing else."""
-
-  def step(state, inputs, key):
-    batch = feed.batch(inputs, state.step)
-    return task.train_step(state, batch, random.stream(key, 'train', state.step))[0]
-
-  step, key = jax.jit(step, donate_argnums=0), jax.random.key(seed)
-  state = jax.jit(lambda inputs: task.init(key, feed.batch(inputs, 0)))(feed.inputs(0))
-  numbers = itertools.count()
-
-  def run(steps: int) -> None:
-    nonlocal state
-    for number in itertools.islice(numbers, steps):
-      state = step(state, feed.inputs(number), key)
-    jax.block_until_ready(state)
-
-  return run
-
-
-def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
-  """Function that lets the training loop log its way through a number of steps, and shows it to nobody."""
-  progress, reached = Progress(total, io.StringIO()), 0
-
-  def run(steps: int) -> None:
-    nonlocal reached
-    reached += steps
-    for record in records:
-      progress.show(record)
-      if record.metrics and record.step >= reached:
-        break
-    jax.block_until_ready(record.state)
-
-  return run
-
-
-def timed(run: Callable[[], None]) -> float:
-  """Seconds that a call takes."""
-  start = time.perf_counter()
-  run()
-  return time.perf_counter() - start
 
 
 def report(turns: list[tuple[float, float]], steps: int, batch_size: int) -> str:

@@ -6,7 +6,7 @@ python -m launch.reproduce --experiment=cnn_digits --seeds=0,1,2
 import contextlib
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from launch import app, tables
 from launch.folders import folder_of, recorded
@@ -34,6 +34,8 @@ flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
 
 def main() -> None:
   folders = recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
+  if not folders:
+    raise ConfigError('--all: no experiment has runs on record; put some there with --experiment=NAME --record')
   if faults := [fault for folder in folders if (fault := reproduce(folder))]:
     raise RunError('; '.join(faults))
 
@@ -62,6 +64,7 @@ def reproduce(folder: Path) -> str:
 def run(config: Config, root: Path) -> Path:
   """The workdir of a run of `config`, which may be there already; of its beginning alone if quick."""
   workdir = workdir_for(root, config)
+  logging.info('%s: %s', workdir, 'has it already' if finished(workdir) else 'runs')
   if not finished(workdir):
     with Progress(config.steps) as progress, contextlib.closing(train(config.build(), config, workdir)) as records:
       for record in records:

@@ -30,8 +30,8 @@ def readmes(folders: list[Path]) -> dict[Path, str]:
   """The text that each README is to have, by path; those without markers stay as they are."""
   entries = {folder / 'README.md': entry_of(folder) for folder in folders}
   tables = {path: experiment_table(entry.records, entry.target) for path, entry in entries.items()}
-  if folders:
-    tables[ROOT / 'README.md'] = overview_table([entry_of(folder) for folder in recorded()])
+  if set(folders) & set(listed := recorded()):  # a folder that lies elsewhere is none of the project's
+    tables[ROOT / 'README.md'] = overview_table([entry_of(folder) for folder in listed])
   return {path: fill(path.read_text(), table) for path, table in tables.items() if path.exists()}
 
 

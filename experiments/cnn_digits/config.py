@@ -8,9 +8,12 @@ from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
+from research.report.agreement import Target
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+
+TARGET = Target('test/accuracy', least=0.985, margin=0.015, examples=360)
 
 
 @dataclasses.dataclass

@@ -7,9 +7,12 @@ from research.data import tables
 from research.evaluate import exact, figures
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy
+from research.report.agreement import Target
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+
+TARGET = Target('test/accuracy', least=0.965, margin=0.02, examples=569)
 
 
 @dataclasses.dataclass

@@ -8,10 +8,13 @@ from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.resnet import resnet
 from research.objectives.classification import softmax_cross_entropy
+from research.report.agreement import Target
 from research.train.config import Config as Base
 from research.train.config import steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+
+TARGET = Target('test/accuracy', least=0.930, margin=0.008, examples=10_000)
 
 
 @dataclasses.dataclass

@@ -1,0 +1,1 @@
+"""What experiments reached: records of runs, whether a new run agrees with them, and tables for the READMEs."""

@@ -1,0 +1,115 @@
+"""How far a run agrees with those on record: to the bit, to rounding, or within what chance would do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from research.report.results import Record, run_of
+
+TOLERANCE = 1e-5  # relative difference of metrics that rounding may make
+CONFIDENCE = 0.99
+
+
+class Target(NamedTuple):
+  """What an experiment is to reach, and how far from it a run may end that still agrees.
+
+  The sampling error of an accuracy over n examples is 2.58 * sqrt(p * (1 - p) / n).
+  """
+
+  metric: str  # of result.json
+  least: float  # mean over the recorded seeds
+  margin: float  # largest distance from the recorded mean, whatever their spread
+  examples: int = 0  # of the test part, whose sampling error is allowed; 0: none is (no accuracy)
+
+
+class Agreement(NamedTuple):
+  """What was found out about a run."""
+
+  level: str  # bitwise, numerical, statistical, or '' for none
+  first_difference: str  # step of the first State hash that differs; '' where none does or nothing was compared
+  differs: tuple[str, ...]  # what is not as it was in the recorded run: commit, versions, ...
+
+
+RECORDED = Agreement('on record now', '', ())
+
+
+def judge(runs: Sequence[Record], recorded: Sequence[Record], target: Target) -> list[Agreement]:
+  """What is found out about each run. For `statistical` the mean over a seed's folds is held against such means."""
+  low, high = band(list(seed_means(recorded, target.metric).values()), target)
+  inside = {seed for seed, value in seed_means(runs, target.metric).items() if low <= value <= high}
+  found = [agreement(run, recorded) for run in runs]
+  return [
+    one._replace(level='statistical') if not one.level and run['seed'] in inside else one
+    for run, one in zip(runs, found, strict=True)
+  ]
+
+
+def agreement(run: Record, recorded: Sequence[Record]) -> Agreement:
+  """Compares a run, which need not have finished, with the record of its seed and fold: bitwise or numerical."""
+  same = next((record for record in recorded if run_of(record) == run_of(run)), None)
+  if same is None:
+    return Agreement('', '', differences(run, recorded[0]))
+  step = first_difference(run['state_sha256'], same['state_sha256'])
+  kind = 'metrics' if 'metrics' in run else 'early'
+  level = 'numerical' if nearly_equal(run[kind], same.get(kind, {})) else ''
+  return Agreement(level if step else 'bitwise', step, differences(run, same))
+
+
+def first_difference(run: Mapping[str, str], recorded: Mapping[str, str]) -> str:
+  """The first step, of those of `run`, whose hash is not the recorded one; '' where there is none."""
+  steps = sorted(run, key=lambda step: math.inf if step == 'end' else int(step))
+  return next((step for step in steps if run[step] != recorded.get(step)), '')
+
+
+def nearly_equal(run: Mapping, recorded: Mapping) -> bool:
+  """Whether every number, however deep, differs by rounding alone, and there are the same of them."""
+  if not run or run.keys() != recorded.keys():
+    return False
+  pairs = [(run[name], recorded[name]) for name in run]
+  return all(nearly_equal(a, b) if isinstance(a, Mapping) else math.isclose(a, b, rel_tol=TOLERANCE) for a, b in pairs)
+
+
+def differences(run: Record, recorded: Record) -> tuple[str, ...]:
+  """Commit, versions, data, config and hardware that are not the recorded ones, as `name: there -> here`."""
+  names = {'commit': 'commit', 'data': 'data', 'config_sha256': 'config', 'device': 'hardware'}
+  found = [(label, recorded[name], run[name]) for name, label in names.items() if recorded[name] != run[name]]
+  packages = {**recorded['versions'], **run['versions']}
+  versions = [(name, recorded['versions'].get(name), run['versions'].get(name)) for name in packages]
+  found += [version for version in versions if version[1] != version[2]]
+  return tuple(f'{label}: {_short(there)} -> {_short(here)}' for label, there, here in found)
+
+
+def band(recorded: Sequence[float], target: Target) -> tuple[float, float]:
+  """Lower and upper end of the prediction band for one more run.
+
+  mean ± t s sqrt(1 + 1/n), with the quantile t of Student's distribution with n - 1 degrees of freedom (the interval
+  for one future observation of a normal sample); not narrower than the sampling error of the test part, and never
+  wider than the target's margin, which is all there is to go by for a single record.
+  """
+  from scipy.special import stdtrit  # the quantile of Student's t; slow to import
+
+  n, mean = len(recorded), fmean(recorded)
+  half = target.margin
+  if n > 1:
+    half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * stdev(recorded) * math.sqrt(1 + 1 / n)
+  half = min(max(half, sampling_error(mean, target.examples)), target.margin)
+  return mean - half, mean + half
+
+
+def sampling_error(accuracy: float, examples: int) -> float:
+  """Half the width of the 99 % interval of an accuracy that was measured on so many examples."""
+  return 2.58 * math.sqrt(max(accuracy * (1 - accuracy), 0) / examples) if examples else 0.0
+
+
+def seed_means(records: Sequence[Record], metric: str) -> dict[int, float]:
+  """The metric by seed; of a cross-validation its mean over the folds, which test on every example once."""
+  by_seed: dict[int, list[float]] = {}
+  for record in records:
+    by_seed.setdefault(record['seed'], []).append(record['metrics'][metric])
+  return {seed: fmean(values) for seed, values in sorted(by_seed.items())}
+
+
+def _short(value) -> str:
+  text = ', '.join(value.values()) if isinstance(value, Mapping) else str(value or 'unknown')
+  return text[:12] if len(text) == 64 else text

@@ -1,0 +1,102 @@
+"""The file results.jsonl of an experiment: one JSON object a run, with all that a later run is held against."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.errors import DataError
+
+Record = Mapping[str, Any]
+FIELDS = {'seed', 'metrics', 'seconds', 'device', 'versions', 'commit', 'data', 'config_sha256', 'state_sha256'}
+OF_ONE_RUN = ('seed', 'fold')  # fields of a config that tell the runs of an experiment apart
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+  """The records in a file, none where there is no file. Raises DataError that names the line at fault."""
+  lines = path.read_text().splitlines() if path.exists() else []
+  return [_parse(line, f'{path} line {number}') for number, line in enumerate(lines, 1)]
+
+
+def add(path: Path, records: Sequence[Record]) -> None:
+  """Adds records to a file, each in place of an older one of its seed and fold; whole or not at all."""
+  with _locked(path.parent):
+    merged = {run_of(record): record for record in [*read(path), *records]}
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(''.join(json.dumps(merged[run]) + '\n' for run in sorted(merged)))
+    temporary.replace(path)
+
+
+def run_of(record: Record) -> tuple[int, int]:
+  """Seed and fold; fold 0 where there is no cross-validation."""
+  return record['seed'], record.get('fold', 0)
+
+
+def from_workdir(workdir: Path) -> dict[str, Any]:
+  """The record of the run in a workdir; without `seconds` and `metrics` where it has not finished.
+
+  `state_sha256` is by step, the last one called 'end'. `early` holds the training metrics that were logged up to
+  the last of the other steps, for a comparison that does not wait for the end.
+  """
+  config = _load(workdir / 'config.json')['config']
+  start = _load(workdir / 'environment.json')[-1]
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  hashes = {str(line['step']): line['state_sha256'] for line in lines if 'state_sha256' in line}
+  last = max(map(int, hashes), default=0)
+  record = {
+    **{name: config[name] for name in OF_ONE_RUN if name in config},
+    'device': f'{start["device"]}, {start["cores"]} cores',
+    'versions': {'python': start['python'], **start['versions']},
+    'commit': start['commit'],
+    'data': start['data'],
+    'config_sha256': _sha256({name: config[name] for name in config if name not in OF_ONE_RUN}),
+    'early': {str(line['step']): _training(line) for line in lines if line['step'] <= last and _training(line)},
+    'state_sha256': hashes,
+  }
+  return record | _ending(workdir / 'result.json', hashes)
+
+
+def _ending(path: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+  if not path.exists():
+    return {}
+  result = _load(path)
+  kept = {name: result[name] for name in ('metrics', 'steps', 'seconds')}
+  return {**kept, 'state_sha256': {**hashes, 'end': result['state_sha256']}}
+
+
+def _training(line: Mapping[str, Any]) -> dict[str, float]:
+  return {name: value for name, value in line.items() if name.startswith('train/')}
+
+
+def _parse(line: str, place: str) -> dict[str, Any]:
+  try:
+    record = json.loads(line)
+  except json.JSONDecodeError as error:
+    raise DataError(f'{place}: is not JSON ({error}); take the file from git') from error
+  if not isinstance(record, dict) or (missing := FIELDS - set(record)):
+    lacks = f'lacks {", ".join(sorted(missing))}' if isinstance(record, dict) else 'is not an object'
+    raise DataError(f'{place}: {lacks}; take the file from git, or record the run again')
+  return record
+
+
+def _load(path: Path) -> Any:
+  return json.loads(path.read_text())
+
+
+def _sha256(content: Any) -> str:
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+  """Runs of several seeds may end, and be recorded, at the same time."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Tables of results for the READMEs, between two markers of Markdown, made of results.jsonl alone."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from research.report.agreement import Agreement, Target, seed_means
+from research.report.results import Record
+
+BEGIN, END = '<!-- results -->', '<!-- /results -->'
+
+
+class Entry(NamedTuple):
+  """An experiment with its records."""
+
+  name: str
+  what: str  # one phrase
+  target: Target
+  records: Sequence[Record]
+
+
+def experiment_table(records: Sequence[Record], target: Target) -> str:
+  """What the runs of an experiment reach on the test part, and how they were run; for its own README."""
+  names = [name for name in records[0]['metrics'] if name.startswith('test/')]
+  rows = [('test', 'mean ± sd', 'least', 'greatest', 'to reach')]
+  for name in sorted(names, key=lambda name: name != target.metric):
+    values = list(seed_means(records, name).values())
+    goal = _number(target.least) if name == target.metric else ''
+    rows.append((_label(name), spread(values), _number(min(values)), _number(max(values)), goal))
+  return f'{grid(rows)}\n\n{_how(records)}'
+
+
+def overview_table(entries: Sequence[Entry]) -> str:
+  """A line for each experiment; for the README of the project."""
+  rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'minutes a run')]
+  for name, what, target, records in entries:
+    reached = spread(list(seed_means(records, target.metric).values()))
+    minutes = fmean(record['seconds'] for record in records) / 60
+    link = f'[{name}](experiments/{name}/README.md)'
+    label, goal = _label(target.metric), _number(target.least)
+    rows.append((link, what, label, goal, reached, str(len(records)), f'{minutes:.1f}'))
+  return grid(rows)
+
+
+def summary(runs: Sequence[Record], found: Sequence[Agreement], target: Target) -> str:
+  """A line for each run, with its level, and what is not as it was when the record was made; for the terminal."""
+  rows = [('seed', 'fold', 'agrees', 'State differs from step', _label(target.metric))]
+  for run, (level, step, _) in zip(runs, found, strict=True):
+    reached = _number(run['metrics'][target.metric]) if 'metrics' in run else 'not run to the end'
+    rows.append((str(run['seed']), str(run.get('fold', '')), level or 'NO', step, reached))
+  changes = dict.fromkeys(change for one in found for change in one.differs)
+  return '\n'.join([grid(rows), *(f'not as on record: {change}' for change in changes)])
+
+
+def fill(text: str, table: str) -> str:
+  """The text with the table between its markers; unchanged where it has none."""
+  before, begin, rest = text.partition(BEGIN)
+  _, end, after = rest.partition(END)
+  return f'{before}{begin}\n{table}\n{end}{after}' if end else text
+
+
+def grid(rows: Sequence[Sequence[str]]) -> str:
+  """A table in Markdown, its first row the heading, aligned to be read as text as well."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = [' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+  lines.insert(1, ' | '.join('-' * width for width in widths))
+  return '\n'.join(f'| {line} |' for line in lines)
+
+
+def spread(values: Sequence[float]) -> str:
+  """Mean and standard deviation (n - 1), which a single value has not."""
+  return _number(fmean(values)) + (f' ± {_number(stdev(values))}' if len(values) > 1 else '')
+
+
+def _how(records: Sequence[Record]) -> str:
+  seeds = ', '.join(map(str, sorted({record['seed'] for record in records})))
+  folds = len({record['fold'] for record in records if 'fold' in record})
+  runs = f'{len(records)} runs' if len(records) > 1 else 'One run'
+  which = f'seeds {seeds}' + (f'; {folds} folds, whose mean is the number of a seed' if folds else '')
+  seconds = fmean(record['seconds'] for record in records)
+  return f'{runs} ({which}), {seconds:.0f} s each on {_listed(records, "device")}, commit {_listed(records, "commit")}.'
+
+
+def _listed(records: Sequence[Mapping], name: str) -> str:
+  return ' and '.join(sorted({record[name] or 'unknown' for record in records}))
+
+
+def _label(metric: str) -> str:
+  return metric.removeprefix('test/').replace('_', ' ')
+
+
+def _number(value: float) -> str:
+  """Four decimals up to a hundred, else four digits."""
+  return f'{value:.4f}' if abs(value) < 100 else f'{value:.4g}'

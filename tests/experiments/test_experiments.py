@@ -1,0 +1,60 @@
+"""Every experiment folder: its tiny scale trains, its fields are told, its recorded runs reach what it promises."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.flags import fields
+from research.errors import DataError
+from research.train.loop import train
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
+
+
+def module_of(name):
+  return importlib.import_module(f'experiments.{name}.config')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_tiny_scale_trains_and_measures(name):
+  config = dataclasses.replace(module_of(name).get_config('tiny'), devices=1)
+  try:
+    experiment = config.build()
+  except DataError as error:
+    pytest.skip(str(error))
+  records = list(train(experiment, config))
+  losses = [record.metrics['train/loss'] for record in records if 'train/loss' in record.metrics]
+  assert len(losses) == config.steps // config.log_every and np.isfinite(losses).all()
+  assert records[-1].status == 'done' and any(metric.startswith('test/') for metric in records[-1].metrics)
+  assert np.isfinite(experiment.score(records[-1].metrics))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_parts_are_disjoint(name):
+  try:
+    experiment = module_of(name).get_config('tiny').build()
+  except DataError as error:
+    pytest.skip(str(error))
+  parts = [experiment.train.examples, *(evaluator.examples for evaluator in experiment.final_evaluators.values())]
+  seen = [{row.tobytes() for row in part.arrays['inputs']} for part in parts]
+  shared = [len(one & other) for i, one in enumerate(seen) for other in seen[:i]]
+  # Some images of the two large sets are there twice, as their authors published them.
+  assert max(shared) <= 0.01 * min(map(len, parts))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_field_has_a_comment(name):
+  assert [field for field, _, _, note in fields(module_of(name).get_config()) if not note] == []
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_recorded_runs_reach_the_target(name):
+  target = module_of(name).TARGET
+  runs = [json.loads(line) for line in (ROOT / f'experiments/{name}/results.jsonl').read_text().splitlines()]
+  assert len({run['seed'] for run in runs}) >= 3
+  assert np.mean([run['metrics'][target.metric] for run in runs]) >= target.least

@@ -1,0 +1,137 @@
+"""Levels of agreement, against scipy's distributions and by hand."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.report.agreement import Target, agreement, band, judge, sampling_error, seed_means
+from research.report.verdict import verdict
+
+WIDE = Target('test/accuracy', least=0.9, margin=1.0)
+
+
+def record(seed=0, accuracy=0.95, fold=None):
+  return {
+    'seed': seed,
+    **({} if fold is None else {'fold': fold}),
+    'metrics': {'test/accuracy': accuracy, 'test/loss': 0.2},
+    'early': {'100': {'train/loss': 0.7}},
+    'state_sha256': {'0': f'a{seed}', '1': 'b', '10': 'c', '100': 'd', 'end': 'e'},
+    'commit': 'abc',
+    'config_sha256': 'f' * 64,
+    'device': '1 x cpu, 2 cores',
+    'versions': {'jax': '0.10.2', 'flax': '0.12'},
+    'data': {'train': '123'},
+  }
+
+
+def test_band_is_the_prediction_interval_of_a_normal_sample():
+  values = np.array([0.91, 0.93, 0.94, 0.90, 0.95])
+  scale = values.std(ddof=1) * math.sqrt(1 + 1 / 5)
+  expected = stats.t.interval(0.99, df=4, loc=values.mean(), scale=scale)
+  np.testing.assert_allclose(band(values.tolist(), WIDE), expected, rtol=1e-12)
+
+
+def test_band_holds_ninety_nine_of_a_hundred_new_runs():
+  generator = np.random.default_rng(0)
+  samples = generator.normal(0.5, 0.01, (4_000, 4))
+  inside = [low <= sample[3] <= high for sample in samples for low, high in [band(sample[:3].tolist(), WIDE)]]
+  assert abs(np.mean(inside) - 0.99) < 3 * math.sqrt(0.01 * 0.99 / 4_000)
+
+
+def test_band_is_no_narrower_than_the_test_parts_sampling_error():
+  low, high = band([0.9, 0.9, 0.9], WIDE._replace(examples=400))
+  assert high - low == pytest.approx(2 * 2.58 * math.sqrt(0.9 * 0.1 / 400))
+  assert sampling_error(0.9, 400) == pytest.approx(stats.norm.ppf(0.995) * stats.binom.std(400, 0.9) / 400, rel=2e-3)
+
+
+def test_band_is_no_wider_than_the_margin():
+  assert band([0.8, 0.9, 0.95], WIDE._replace(margin=0.01)) == pytest.approx((0.8733333, 0.8933333))
+  assert band([0.9], WIDE._replace(margin=0.01, examples=9)) == pytest.approx((0.89, 0.91))
+
+
+def test_equal_states_are_bitwise_whatever_else_differs():
+  run = record() | {'commit': 'new'}
+  assert agreement(run, [record(1), record(0)]) == ('bitwise', '', ('commit: abc -> new',))
+
+
+@pytest.mark.parametrize('step', ['0', '1', '10', '100', 'end'])
+def test_a_tampered_hash_is_found_at_its_step(step):
+  tampered = copy.deepcopy(record())
+  tampered['state_sha256'][step] = 'x'
+  assert agreement(record(), [tampered])[:2] == ('numerical', step)
+
+
+def test_the_first_of_several_differences_is_told():
+  tampered = record() | {'state_sha256': {'0': 'a0', '1': 'b', '10': 'x', '100': 'x', 'end': 'x'}}
+  assert agreement(record(), [tampered]).first_difference == '10'
+
+
+def test_numerical_is_up_to_rounding_in_every_metric():
+  def level(**metrics):
+    return agreement(record() | {'state_sha256': {'end': 'x'}, 'metrics': metrics}, [record()]).level
+
+  close = {'test/accuracy': 0.95, 'test/loss': 0.2 * (1 + 9e-6)}
+  assert level(**close) == 'numerical'
+  assert level(**close | {'test/loss': 0.2 * (1 + 2e-5)}) == ''
+  assert level(**close | {'test/more': 1.0}) == ''
+  assert level(**{'test/accuracy': 0.95}) == ''
+  assert level(**close | {'test/loss': math.nan}) == ''
+
+
+def test_an_unfinished_run_is_compared_by_its_beginning():
+  run = {name: value for name, value in record().items() if name != 'metrics'}
+  run['state_sha256'] = {'0': 'a0', '1': 'b'}
+  assert agreement(run, [record()]).level == 'bitwise'
+  run['state_sha256'] = {'0': 'a0', '1': 'x'}
+  assert agreement(run, [record()])[:2] == ('numerical', '1')
+  run['early'] = {'100': {'train/loss': 0.71}}
+  assert agreement(run, [record()])[:2] == ('', '1')
+
+
+def test_what_differs_is_listed_by_name():
+  run = record() | {
+    'config_sha256': 'e' * 64,
+    'device': '4 x gpu',
+    'versions': {'jax': '0.11.0', 'flax': '0.12', 'new': '1'},
+    'data': {'train': '124'},
+  }
+  assert agreement(run, [record()]).differs == (
+    'data: 123 -> 124',
+    f'config: {"f" * 12} -> {"e" * 12}',
+    'hardware: 1 x cpu, 2 cores -> 4 x gpu',
+    'jax: 0.10.2 -> 0.11.0',
+    'new: unknown -> 1',
+  )
+
+
+def test_a_seed_without_record_agrees_statistically_or_not():
+  recorded = [record(seed, value) for seed, value in enumerate((0.94, 0.95, 0.96))]
+  low, high = band([0.94, 0.95, 0.96], WIDE)
+  assert judge([record(7, low + 1e-9)], recorded, WIDE)[0].level == 'statistical'
+  assert judge([record(7, low - 1e-9)], recorded, WIDE)[0].level == ''
+  assert judge([record(7, high + 1e-9)], recorded, WIDE)[0].level == ''
+
+
+def test_cross_validation_is_judged_by_the_mean_over_the_folds():
+  recorded = [record(seed, 0.9 + seed / 1000 + fold / 10, fold) for seed in (0, 1) for fold in (0, 1)]
+  assert seed_means(recorded, 'test/accuracy') == pytest.approx({0: 0.95, 1: 0.951})
+  runs = [record(5, accuracy, fold) for fold, accuracy in enumerate((0.99, 0.91))]
+  assert [one.level for one in judge(runs, recorded, WIDE)] == ['statistical', 'statistical']
+
+
+def test_verdict_takes_the_mean_over_the_recorded_seeds_with_the_new_runs_in_place_of_theirs():
+  recorded = [record(0, 0.89), record(1, 0.92)]
+  bitwise = judge(recorded[:1], recorded, WIDE)
+  assert verdict(recorded[:1], bitwise, recorded, WIDE) == ''
+  lower = [record(0, 0.85)]
+  assert verdict(lower, bitwise, recorded, WIDE) == 'test/accuracy is 0.8850 in the mean, below 0.9'
+
+
+def test_verdict_names_the_seeds_that_agree_with_nothing():
+  recorded = [record(0), record(1)]
+  runs = [record(3, 0.2), record(2, 0.2)]
+  assert verdict(runs, judge(runs, recorded, WIDE), recorded, WIDE) == 'seed 2, 3 agrees with the record at no level'

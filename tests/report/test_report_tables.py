@@ -1,0 +1,59 @@
+"""Tables of the READMEs: numbers by hand, and those that are committed."""
+
+import pytest
+
+from launch import tables as launcher
+from launch.folders import recorded
+from research.report.agreement import Target
+from research.report.tables import BEGIN, END, Entry, experiment_table, fill, overview_table
+
+TARGET = Target('test/accuracy', least=0.9, margin=0.1)
+
+
+def record(seed, accuracy, **fold):
+  metrics = {'validation/accuracy': 1.0, 'test/loss': 123.456, 'test/accuracy': accuracy}
+  return {'seed': seed, **fold, 'metrics': metrics, 'seconds': 60.0 + 60 * seed, 'device': 'd', 'commit': 'c'}
+
+
+def cells(line):
+  return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def test_experiment_table():
+  table = experiment_table([record(0, 0.90), record(1, 0.94)], TARGET).splitlines()
+  assert cells(table[2]) == ['accuracy', '0.9200 ± 0.0283', '0.9000', '0.9400', '0.9000']
+  assert cells(table[3]) == ['loss', '123.5 ± 0.0000', '123.5', '123.5', '']
+  assert table[4:] == ['', '2 runs (seeds 0, 1), 90 s each on d, commit c.']
+  assert len({len(line) for line in table[:4]}) == 1
+
+
+def test_deviation_of_a_cross_validation_is_over_the_seeds():
+  records = [record(seed, 0.9 + seed / 100 + fold / 10, fold=fold) for seed in (0, 1) for fold in (0, 1)]
+  table = experiment_table(records, TARGET).splitlines()
+  assert cells(table[2])[1] == '0.9550 ± 0.0071'
+  assert '4 runs (seeds 0, 1; 2 folds, whose mean is the number of a seed)' in table[-1]
+
+
+def test_overview_table():
+  table = overview_table([Entry('one', 'a thing', TARGET, [record(1, 0.9)])]).splitlines()
+  link = '[one](experiments/one/README.md)'
+  assert cells(table[2]) == [link, 'a thing', 'accuracy', '0.9000', '0.9000', '1', '2.0']
+
+
+def test_fill_changes_nothing_but_what_is_between_the_markers():
+  text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
+  assert fill(text, 'new') == f'before\n{BEGIN}\nnew\n{END}\nafter\n'
+  assert fill(fill(text, 'new'), 'new') == fill(text, 'new')
+
+
+@pytest.mark.parametrize('text', ['no markers', f'{BEGIN} but no end', f'{END} before {BEGIN}'])
+def test_fill_leaves_a_text_without_markers_alone(text):
+  assert fill(text, 'new') == text
+
+
+def test_committed_tables_are_those_of_the_results_files():
+  folders = recorded()
+  if not folders:
+    pytest.skip('nothing is on record yet')
+  for path, text in launcher.readmes(folders).items():
+    assert path.read_text() == text, f'{path}: write it by python -m launch.tables'
