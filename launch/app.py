@@ -13,7 +13,7 @@ from launch import cpu
 from launch.flags import ROOT, parse
 from research.errors import RunError
 
-CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps, matrix products by YNNPACK')
+CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; products and sums by YNNPACK')
 CACHE = flags.DEFINE_string(
   'compilation_cache',
   str(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'xla'),

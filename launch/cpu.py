@@ -1,4 +1,4 @@
-"""Two settings that make a training step on CPU faster and change no result's meaning: memory and matrix products.
+"""Two settings that make a training step on CPU faster and change no result's meaning: memory and YNNPACK.
 
 XLA takes the memory of a step from malloc and gives it back after it. glibc then returns it to the kernel, and
 the next step pays for every page again: a third of the time of a small convolutional network.
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 
 YNN = 'xla_cpu_experimental_ynn_fusion_type'
+YNN_KINDS = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 YNN_VERSIONS = ((0, 10, 2), (0, 13))  # of jaxlib, that know the option; XLA ends a process over an unknown one
 ACCELERATORS = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm60_plugin', 'jax_rocm7_plugin', 'libtpu')
 
@@ -21,7 +22,7 @@ MALLOC = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 2**28}
 
 def tune() -> list[str]:
   """Applies both, before the first computation of JAX; lines for the log, none where JAX will not run on CPU."""
-  return [_keep_memory(os.environ), _dots_alone(os.environ)] if runs_on_cpu(os.environ) else []
+  return [_keep_memory(os.environ), _no_convolutions(os.environ)] if runs_on_cpu(os.environ) else []
 
 
 def runs_on_cpu(environment: Mapping[str, str]) -> bool:
@@ -44,14 +45,14 @@ def _keep_memory(environment: Mapping[str, str]) -> str:
   return 'allocator: memory of a step is kept for the next' if done else 'allocator: mallopt refused'
 
 
-def _dots_alone(environment: MutableMapping[str, str]) -> str:
-  """XLA gives YNNPACK convolutions as well, which it does more slowly than XLA itself."""
+def _no_convolutions(environment: MutableMapping[str, str]) -> str:
+  """Gives YNNPACK products and sums; by default XLA gives it convolutions too, which take longer there."""
   flags = environment.get('XLA_FLAGS', '')
   if YNN in flags:
-    return 'matrix products: as XLA_FLAGS says'
+    return 'matrix products and sums: as XLA_FLAGS says'
   version = importlib.metadata.version('jaxlib')
   least, end = YNN_VERSIONS
   if not least <= tuple(int(part) for part in version.split('.')[:3] if part.isdigit()) < end:
-    return f'matrix products: as they are (not tried with jaxlib {version})'
-  environment['XLA_FLAGS'] = f'{flags} --{YNN}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'.strip()
-  return 'matrix products: by YNNPACK, and nothing else'
+    return f'matrix products and sums: as they are (not tried with jaxlib {version})'
+  environment['XLA_FLAGS'] = f'{flags} --{YNN}={YNN_KINDS}'.strip()
+  return 'matrix products and sums: by YNNPACK'

@@ -22,16 +22,17 @@ class Config(Base):
   """He et al.'s network for small images, with the augmentation that became usual after it."""
 
   depth: int = 8  # layers: 8, 14 or 20
-  width: int = 16  # channels of the first stage; each of the three doubles them
+  width: int = 32  # channels of the first stage; each of the three doubles them
+  stem: str = 'pooled'  # plain, or pooled: halves the image before the first stage
   norm: str = 'batch'  # batch or group
-  preactivation: bool = False  # v2 instead of v1
+  preactivation: bool = True  # v2 instead of v1
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   crop: int = 2  # pixels of margin that an image is cropped from
   cutout: int = 8  # side of the square that is blanked
 
   def build(self) -> Experiment:
     data = images.fashion_mnist()
-    options = {'width': self.width, 'norm': self.norm, 'preactivation': self.preactivation}
+    options = {'width': self.width, 'stem': self.stem, 'norm': self.norm, 'preactivation': self.preactivation}
     return supervised_experiment(
       self,
       data,

@@ -57,7 +57,7 @@ def kernels(mode):
   return int(subprocess.check_output(command, cwd=ROOT, env={**environment, 'JAX_PLATFORMS': 'cpu'}, text=True))
 
 
-def test_ynnpack_is_given_products_alone():
+def test_ynnpack_is_given_no_convolutions():
   assert kernels('plain') == 2
   assert kernels('tuned') == 1
 
@@ -67,16 +67,16 @@ def test_what_the_user_has_set_stays(monkeypatch):
   for name, value in (('MALLOC_ARENA_MAX', '2'), ('LD_PRELOAD', '/lib/libjemalloc.so.2')):
     assert cpu._keep_memory({name: value}) == f'allocator: as {name} says'
   own = {'XLA_FLAGS': f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_REDUCE'}
-  cpu._dots_alone(own)
+  cpu._no_convolutions(own)
   assert own == {'XLA_FLAGS': f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def test_other_flags_of_xla_are_kept():
   environment = {'XLA_FLAGS': '--xla_dump_to=/nowhere'}
-  cpu._dots_alone(environment)
+  cpu._no_convolutions(environment)
   assert environment['XLA_FLAGS'].split() == [
     '--xla_dump_to=/nowhere',
-    f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT',
+    f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE',
   ]
 
 
@@ -84,14 +84,14 @@ def test_other_flags_of_xla_are_kept():
 def test_an_unknown_jaxlib_is_left_alone(version, monkeypatch):
   monkeypatch.setattr(cpu.importlib.metadata, 'version', lambda name: version)
   environment = {}
-  assert version in cpu._dots_alone(environment) and not environment
+  assert version in cpu._no_convolutions(environment) and not environment
 
 
 @pytest.mark.parametrize('version', ['0.10.2', '0.12.0.1'])
 def test_a_known_jaxlib_is_not(version, monkeypatch):
   monkeypatch.setattr(cpu.importlib.metadata, 'version', lambda name: version)
   environment = {}
-  cpu._dots_alone(environment)
+  cpu._no_convolutions(environment)
   assert environment
 
 

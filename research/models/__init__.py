@@ -1,0 +1,1 @@
+"""Architecture families: Flax Linen modules that know no loss, no optimizer and no data."""

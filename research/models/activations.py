@@ -1,0 +1,34 @@
+"""Activation functions by the names the field gives them."""
+
+import difflib
+from collections.abc import Callable
+
+import jax
+from jax import Array
+
+from research.errors import ConfigError
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'identity': lambda x: x,
+  'sigmoid': jax.nn.sigmoid,
+  'tanh': jax.nn.tanh,
+  'relu': jax.nn.relu,
+  'leaky_relu': jax.nn.leaky_relu,  # slope 0.01
+  'elu': jax.nn.elu,
+  'selu': jax.nn.selu,
+  'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+  'gelu_tanh': jax.nn.gelu,  # the approximation of GPT-2
+  'silu': jax.nn.silu,
+  'swish': jax.nn.silu,
+  'softplus': jax.nn.softplus,
+  'mish': jax.nn.mish,
+  'softmax': jax.nn.softmax,  # over the last axis: at the head of a model
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+  """The activation called `name`. Raises ConfigError for a name that is not in the table."""
+  if name not in ACTIVATIONS:
+    near = difflib.get_close_matches(name, ACTIVATIONS, n=1) or sorted(ACTIVATIONS)
+    raise ConfigError(f'activation: no function is called {name!r}; did you mean {", ".join(near)}?')
+  return ACTIVATIONS[name]

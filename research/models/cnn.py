@@ -1,0 +1,68 @@
+"""Convolutional classifiers: LeNet-5 and a plain stack. Residual networks are in `resnet.py`."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+from jax import Array
+
+from research.models.activations import activation
+from research.models.norms import norm
+from research.ops.layers import Conv, Dense
+from research.ops.pooling import max_pool
+
+
+class LeNet5(nn.Module):
+  """LeNet-5 (LeCun et al. 1998, fig. 2) with a linear head and plain average pooling.
+
+  Maps images [batch, 28, 28, channels] to logits [batch, classes]: the first convolution pads them, where the
+  paper has images of 32x32 with an empty margin.
+  """
+
+  classes: int
+  activation: str = 'tanh'
+
+  @nn.compact
+  def __call__(self, inputs: Array, train: bool = False) -> Array:
+    act = activation(self.activation)
+    x = act(Conv(6, (5, 5))(inputs))
+    x = nn.avg_pool(x, (2, 2), (2, 2))
+    x = act(Conv(16, (5, 5), padding='VALID')(x))
+    x = nn.avg_pool(x, (2, 2), (2, 2))
+    x = x.reshape(x.shape[0], -1)
+    for width in (120, 84):
+      x = act(Dense(width)(x))
+    return Dense(self.classes)(x)
+
+
+class ConvNet(nn.Module):
+  """Stages of convolutions, each ended by a max-pooling that halves the image, then dense layers.
+
+  Maps images [batch, height, width, channels] to logits [batch, classes].
+  """
+
+  channels: Sequence[int]  # of each stage
+  classes: int
+  dense: Sequence[int] = (128,)  # units of the hidden dense layers
+  depth: int = 1  # convolutions in a stage
+  kernel: int = 3  # height and width of a filter
+  activation: str = 'relu'
+  norm: str = ''  # 'batch', 'layer', 'group' or '', after every layer but the last
+  dropout: float = 0.0  # part of a stage's channels that is dropped in training
+  dense_dropout: float = 0.0  # part of the units before each dense layer that is dropped in training
+
+  @nn.compact
+  def __call__(self, inputs: Array, train: bool = False) -> Array:
+    act, use_bias = activation(self.activation), not self.norm
+    x = inputs
+    for channels in self.channels:
+      for _ in range(self.depth):
+        x = Conv(channels, (self.kernel, self.kernel), use_bias=use_bias)(x)
+        x = act(norm(self.norm, channels, train)(x))
+      x = max_pool(x, (2, 2))
+      x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+    x = x.reshape(x.shape[0], -1)
+    for width in self.dense:
+      x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
+      x = act(norm(self.norm, width, train)(Dense(width, use_bias=use_bias)(x)))
+    x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
+    return Dense(self.classes)(x)

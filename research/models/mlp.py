@@ -1,0 +1,36 @@
+"""Multi-layer perceptron."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+from jax import Array
+
+from research.models.activations import activation
+from research.models.norms import norm
+from research.ops.layers import Dense
+
+
+class MLP(nn.Module):
+  """Fully connected layers: linear, norm, activation, dropout.
+
+  Maps inputs [batch, ...], which are flattened, to [batch, outputs]. Raises ConfigError for an unknown
+  activation or norm.
+  """
+
+  widths: Sequence[int]  # units of each hidden layer
+  outputs: int
+  activation: str = 'relu'
+  dropout: float = 0.0  # part of the hidden units that is dropped in training
+  norm: str = ''  # 'batch', 'layer' or ''
+  residual: bool = False  # adds a layer's input to its output where the widths are equal
+  head: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
+
+  @nn.compact
+  def __call__(self, inputs: Array, train: bool = False) -> Array:
+    x = inputs.reshape(inputs.shape[0], -1)
+    for width in self.widths:
+      y = Dense(width, use_bias=not self.norm)(x)
+      y = activation(self.activation)(norm(self.norm, width, train)(y))
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      x = x + y if self.residual and x.shape == y.shape else y
+    return activation(self.head)(Dense(self.outputs)(x))

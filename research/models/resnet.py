@@ -1,0 +1,123 @@
+"""Residual networks: He et al. 2015 (v1) and 2016 (v2), for large and for small images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+from jax import Array
+
+from research.errors import ConfigError
+from research.models.norms import norm
+from research.ops.layers import Conv, Dense
+from research.ops.pooling import max_pool
+
+# Depth: (bottleneck blocks, blocks of each stage), He et al. 2015, table 1.
+IMAGENET = {
+  18: (False, (2, 2, 2, 2)),
+  34: (False, (3, 4, 6, 3)),
+  50: (True, (3, 4, 6, 3)),
+}
+
+# Depth: blocks of each stage, for images of 28 to 32 pixels: 6 n + 2 layers, sec. 4.2.
+SMALL = {8: (1, 1, 1), 14: (2, 2, 2), 20: (3, 3, 3)}
+
+
+class Block(nn.Module):
+  """A residual block: two 3x3 convolutions, or with `bottleneck` 1x1, 3x3 and 1x1 to four times the channels.
+
+  The order is convolution, norm, ReLU (v1) or with `preactivation` norm, ReLU, convolution (v2). Where the shape
+  changes, the shortcut is a 1x1 convolution; the 3x3 convolution carries the stride.
+  """
+
+  channels: int
+  stride: int = 1
+  bottleneck: bool = False
+  preactivation: bool = False
+  norm: str = 'batch'
+  zero_scale: bool = True
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool = False) -> Array:
+    return self.version2(x, train) if self.preactivation else self.version1(x, train)
+
+  def layers(self) -> list[tuple[int, int, int]]:
+    """(channels, kernel, stride) of each convolution."""
+    if self.bottleneck:
+      return [(self.channels, 1, 1), (self.channels, 3, self.stride), (4 * self.channels, 1, 1)]
+    return [(self.channels, 3, self.stride), (self.channels, 3, 1)]
+
+  def version1(self, x: Array, train: bool) -> Array:
+    y, layers = x, self.layers()
+    for number, (channels, kernel, stride) in enumerate(layers, 1):
+      last = number == len(layers)
+      scale_init = nn.initializers.zeros if last and self.zero_scale else nn.initializers.ones
+      y = norm(self.norm, channels, train, scale_init)(convolution(channels, kernel, stride)(y))
+      y = y if last else nn.relu(y)
+    if x.shape != y.shape:
+      x = norm(self.norm, y.shape[-1], train)(convolution(y.shape[-1], 1, self.stride)(x))
+    return nn.relu(x + y)
+
+  def version2(self, x: Array, train: bool) -> Array:
+    y, layers = x, self.layers()
+    for number, (channels, kernel, stride) in enumerate(layers):
+      y = nn.relu(norm(self.norm, y.shape[-1], train)(y))
+      if not number and (self.stride > 1 or x.shape[-1] != layers[-1][0]):
+        x = convolution(layers[-1][0], 1, self.stride)(y)
+      y = convolution(channels, kernel, stride)(y)
+    return x + y
+
+
+class ResNet(nn.Module):
+  """A residual network: maps images [batch, height, width, channels] to logits [batch, classes]."""
+
+  blocks: Sequence[int]  # residual blocks of each stage; every stage but the first halves the image
+  classes: int
+  width: int = 64  # channels of the first stage; every stage doubles them
+  bottleneck: bool = False
+  preactivation: bool = False  # v2
+  norm: str = 'batch'  # 'batch' or 'group'
+  stem: str = 'plain'  # 3x3 convolution; 'pooled' halves the image after it; 'large' quarters it, with a 7x7 one
+  zero_scale: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
+
+  @nn.compact
+  def __call__(self, inputs: Array, train: bool = False) -> Array:
+    x = self.begin(inputs, train)
+    for stage, blocks in enumerate(self.blocks):
+      for number in range(blocks):
+        stride = 2 if stage and not number else 1
+        options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale)
+        x = Block(self.width * 2**stage, stride, *options)(x, train)
+    if self.preactivation:
+      x = nn.relu(norm(self.norm, x.shape[-1], train)(x))
+    return Dense(self.classes)(x.mean((1, 2)))
+
+  def begin(self, inputs: Array, train: bool) -> Array:
+    if self.stem not in ('plain', 'pooled', 'large'):
+      raise ConfigError(f"stem: {self.stem!r} is none of 'plain', 'pooled' and 'large'")
+    large = self.stem == 'large'
+    x = convolution(self.width, 7, 2)(inputs) if large else convolution(self.width, 3, 1)(inputs)
+    if not self.preactivation:
+      x = nn.relu(norm(self.norm, self.width, train)(x))
+    if self.stem == 'plain':
+      return x
+    return max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else max_pool(x, (2, 2))
+
+
+def convolution(channels: int, kernel: int, stride: int) -> Conv:
+  """A convolution for a norm to follow: no bias, and the same padding on both sides at any stride."""
+  margin = (kernel // 2, kernel // 2)
+  init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015
+  return Conv(channels, (kernel, kernel), (stride, stride), (margin, margin), use_bias=False, kernel_init=init)
+
+
+def resnet(depth: int, classes: int, **options: Any) -> ResNet:
+  """The network of He et al. with `depth` layers: 18, 34, 50 for ImageNet's images; 8, 14, 20 for 28-32 pixels.
+
+  `options` are fields of ResNet. Raises ConfigError for a depth that is in neither table.
+  """
+  if depth in SMALL:
+    return ResNet(**{'blocks': SMALL[depth], 'classes': classes, 'width': 16, **options})
+  if depth not in IMAGENET:
+    raise ConfigError(f'depth: no residual network of {depth} layers; there are {[*SMALL, *IMAGENET]}')
+  bottleneck, blocks = IMAGENET[depth]
+  return ResNet(blocks, classes, **{'bottleneck': bottleneck, 'stem': 'large', **options})

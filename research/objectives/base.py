@@ -1,0 +1,34 @@
+"""An objective: what is minimised and what is reported, as one pure function of a batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from jax import Array
+
+from research.metrics import Mean, Metrics
+
+PyTree = Any
+
+
+class Aux(NamedTuple):
+  """What an objective gives beside its loss."""
+
+  metrics: Metrics
+  mutable: PyTree  # Linen collections changed by the forward pass; empty in evaluation
+
+
+# (model, variables, batch, key, train) -> (loss, aux)
+Objective = Callable[[nn.Module, PyTree, Mapping[str, Array], Array, bool], tuple[Mean, Aux]]
+
+
+def apply(
+  model: nn.Module, variables: PyTree, batch: Mapping[str, Array], key: Array, train: bool
+) -> tuple[Array, PyTree]:
+  """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
+
+  In training dropout draws from `key` and batch statistics move; in evaluation nothing is random or changes.
+  """
+  if not train:
+    return model.apply(variables, batch['inputs'], train=False), {}
+  return model.apply(variables, batch['inputs'], train=True, rngs={'dropout': key}, mutable=['batch_stats'])

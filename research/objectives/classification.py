@@ -1,0 +1,67 @@
+"""Cross-entropies of class logits, with the accuracies that go with them."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from research.metrics import Mean, mean
+from research.objectives.base import Aux, Objective, apply
+
+
+def softmax_cross_entropy(
+  label_smoothing: float = 0.0, class_weights: Sequence[float] = (), top_k: int = 0
+) -> Objective:
+  """Cross-entropy of logits [..., classes] with integer targets [...]; reports `accuracy`.
+
+  Args:
+    label_smoothing: part of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
+    class_weights: weight of an example by its target class; the loss is the weighted total over the total weight.
+    top_k: also report `top_{k}`, the part of the targets among the k largest logits; 0 is off.
+  """
+
+  def objective(model, variables, batch, key, train):
+    logits, mutable = apply(model, variables, batch, key, train)
+    targets, mask = batch['targets'], batch.get('mask')
+    losses = _smoothed_cross_entropy(logits, targets, label_smoothing)
+    metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
+    if top_k:
+      best = jax.lax.top_k(logits, top_k)[1]
+      metrics[f'top_{top_k}'] = mean((best == targets[..., None]).any(-1).astype(logits.dtype), mask)
+    return _weighted_mean(losses, targets, class_weights, mask), Aux(metrics, mutable)
+
+  return objective
+
+
+def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Objective:
+  """Sigmoid cross-entropy of logits with targets 0 or 1; reports `accuracy`.
+
+  Logits are [batch, 1] with targets [batch], or both are [batch, labels]. `class_weights` holds the weights of
+  the targets 0 and 1; `label_smoothing` moves the targets that part of the way to one half.
+  """
+
+  def objective(model, variables, batch, key, train):
+    logits, mutable = apply(model, variables, batch, key, train)
+    targets, mask = batch['targets'].reshape(logits.shape), batch.get('mask')
+    smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+    losses = optax.sigmoid_binary_cross_entropy(logits, smooth)
+    metrics = {'accuracy': mean(((logits > 0) == (targets > 0)).astype(logits.dtype), mask)}
+    return _weighted_mean(losses, targets.astype(jnp.int32), class_weights, mask), Aux(metrics, mutable)
+
+  return objective
+
+
+def _smoothed_cross_entropy(logits: Array, targets: Array, label_smoothing: float) -> Array:
+  if not label_smoothing:  # no one-hot array: it would be large for a vocabulary
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+  labels = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+  return optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, label_smoothing))
+
+
+def _weighted_mean(losses: Array, targets: Array, class_weights: Sequence[float], mask: Array | None) -> Mean:
+  if not class_weights:
+    return mean(losses, mask)
+  weights = jnp.asarray(class_weights, losses.dtype)[targets]
+  return Mean(mean(losses * weights, mask).total, mean(weights, mask).total)

@@ -1,0 +1,40 @@
+"""Errors of real-valued predictions."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from research.metrics import mean
+from research.objectives.base import Aux, Objective, apply
+
+
+def mean_squared_error() -> Objective:
+  """Squared error of predictions [batch, outputs]; targets are alike, or [batch] where there is one output."""
+  return _objective(optax.squared_error)
+
+
+def mean_absolute_error() -> Objective:
+  """Absolute error; shapes as for `mean_squared_error`."""
+  return _objective(lambda predictions, targets: jnp.abs(predictions - targets))
+
+
+def huber(delta: float = 1.0) -> Objective:
+  """Half the squared error up to `delta`, linear beyond it (Huber 1964); shapes as for `mean_squared_error`."""
+  return _objective(lambda predictions, targets: optax.huber_loss(predictions, targets, delta=delta))
+
+
+def _objective(error: Callable[[Array, Array], Array]) -> Objective:
+  """Minimises `error`; reports the mean squared and the mean absolute error whatever is minimised."""
+
+  def objective(model, variables, batch, key, train):
+    predictions, mutable = apply(model, variables, batch, key, train)
+    targets, mask = batch['targets'].reshape(predictions.shape), batch.get('mask')
+    metrics = {
+      'mean_squared_error': mean(optax.squared_error(predictions, targets), mask),
+      'mean_absolute_error': mean(jnp.abs(predictions - targets), mask),
+    }
+    return mean(error(predictions, targets), mask), Aux(metrics, mutable)
+
+  return objective

@@ -1,0 +1,20 @@
+"""Adding a bias, with a gradient that XLA's CPU compiler sums in one pass."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+@jax.custom_jvp
+def bias_add(x: Array, bias: Array) -> Array:
+  """`x` [..., features] plus `bias` [features]; derivatives of every order, forward and reverse."""
+  return x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+@bias_add.defjvp
+def _bias_add_jvp(primals, tangents):
+  (x, bias), (dx, dbias) = primals, tangents
+  # The barrier parts the gradient's sum from what computes its terms. Without it, and where YNNPACK does not take
+  # sums, the compiler turns a sum over several leading axes into a tree of windowed sums, up to ten times slower.
+  rows = lax.optimization_barrier(jnp.broadcast_to(dbias, (x.size // bias.size, bias.size)))
+  return bias_add(x, bias), dx + rows.reshape(x.shape)

@@ -1,0 +1,35 @@
+"""Convolution of images that takes a faster way where the image has one channel."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def convolve(x: Array, kernel: Array, strides: tuple[int, int], padding: str | Sequence[tuple[int, int]]) -> Array:
+  """Images [batch, height, width, channels] with filters [rows, columns, channels, features].
+
+  Filters of one channel are too thin for XLA's convolution on CPU, whose time goes into their gradient: there
+  the patches are laid out as rows, and the convolution and its gradient are matrix products (im2col).
+  """
+  if x.shape[-1] == 1:
+    patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
+    y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+    return y.reshape(*patches.shape[:3], -1)
+  return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def _patches(
+  x: Array, window: tuple[int, int], strides: tuple[int, int], padding: str | Sequence[tuple[int, int]]
+) -> Array:
+  """What each filter sees of images [batch, height, width]: [batch, rows, columns, window's size]."""
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(x.shape[1:], window, strides, padding)
+  x = jnp.pad(x, ((0, 0), *padding))
+  ends = [size - side + 1 for size, side in zip(x.shape[1:], window, strict=True)]
+  shifted = [
+    x[:, row : row + ends[0] : strides[0], column : column + ends[1] : strides[1]]
+    for row in range(window[0])
+    for column in range(window[1])
+  ]
+  return jnp.stack(shifted, -1)

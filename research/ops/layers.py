@@ -1,0 +1,48 @@
+"""Linen layers on the kernels of this folder; parameters are named and shaped as those of `flax.linen`."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jax import Array
+
+from research.ops.bias import bias_add
+from research.ops.conv import convolve
+
+
+class Dense(nn.Module):
+  """A linear layer: [..., inputs] to [..., features]."""
+
+  features: int
+  use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+    x, kernel = promote_dtype(x, kernel)
+    return _with_bias(self, x @ kernel)
+
+
+class Conv(nn.Module):
+  """A convolution of images: [batch, height, width, channels] to [batch, height, width, features]."""
+
+  features: int
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int] = (1, 1)
+  padding: str | Sequence[tuple[int, int]] = 'SAME'
+  use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+    x, kernel = promote_dtype(x, kernel)
+    return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
+
+
+def _with_bias(layer: Dense | Conv, y: Array) -> Array:
+  if not layer.use_bias:
+    return y
+  bias = layer.param('bias', nn.initializers.zeros, (layer.features,))
+  return bias_add(y, bias.astype(y.dtype))

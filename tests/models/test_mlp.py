@@ -1,0 +1,78 @@
+"""Behaviour of the multi-layer perceptron."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import ConfigError
+from research.models.mlp import MLP
+
+KEY = jax.random.key(0)
+INPUTS = jax.random.normal(jax.random.key(1), (16, 4, 2))
+
+
+def leaves(variables):
+  return {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(variables)}
+
+
+def test_is_the_formula():
+  model = MLP((5, 3), 2, activation='tanh')
+  variables = model.init(KEY, INPUTS)
+  x = np.asarray(INPUTS, np.float64).reshape(16, 8)
+  for number in range(3):
+    layer = variables['params'][f'Dense_{number}']
+    x = x @ np.asarray(layer['kernel'], np.float64) + np.asarray(layer['bias'], np.float64)
+    x = np.tanh(x) if number < 2 else x
+  np.testing.assert_allclose(model.apply(variables, INPUTS), x, atol=1e-5)
+
+
+def test_softmax_at_the_head_gives_probabilities():
+  outputs = MLP((5,), 3, head='softmax').init_with_output(KEY, INPUTS)[0]
+  np.testing.assert_allclose(outputs.sum(-1), 1, rtol=1e-5)
+  assert (outputs > 0).all()
+
+
+def test_dropout_acts_in_training_alone():
+  model = MLP((64,), 2, dropout=0.5)
+  variables = model.init(KEY, INPUTS)
+  first, second = (
+    model.apply(variables, INPUTS, train=True, rngs={'dropout': jax.random.key(seed)}) for seed in range(2)
+  )
+  plain = MLP((64,), 2).apply(variables, INPUTS)
+  assert not np.allclose(first, second)
+  np.testing.assert_array_equal(model.apply(variables, INPUTS), plain)
+
+
+@pytest.mark.parametrize(('norm', 'layer'), [('batch', 'BatchNorm_0'), ('layer', 'LayerNorm_0')])
+def test_no_bias_where_a_norm_follows(norm, layer):
+  names = leaves(MLP((5,), 2, norm=norm).init(KEY, INPUTS)['params'])
+  expected = {'Dense_0/kernel', f'{layer}/scale', f'{layer}/bias', 'Dense_1/kernel', 'Dense_1/bias'}
+  assert names == expected
+
+
+def test_batch_statistics_move_in_training_alone():
+  model = MLP((5,), 2, norm='batch')
+  variables = model.init(KEY, INPUTS)
+  _, changed = model.apply(variables, INPUTS, train=True, mutable=['batch_stats'])
+  hidden = np.asarray(INPUTS).reshape(16, 8) @ np.asarray(variables['params']['Dense_0']['kernel'])
+  statistics = changed['batch_stats']['BatchNorm_0']
+  np.testing.assert_allclose(statistics['mean'], 0.1 * hidden.mean(0), atol=1e-5)
+  np.testing.assert_allclose(statistics['var'], 0.9 + 0.1 * hidden.var(0), atol=1e-5)
+  one, many = model.apply(variables, INPUTS[:1]), model.apply(variables, INPUTS)[:1]
+  np.testing.assert_allclose(one, many, atol=1e-6)  # in evaluation no example depends on the others
+
+
+def test_residual_passes_the_gradient_through_dead_layers():
+  model = MLP((8, 8), 1, residual=True)
+  variables = model.init(KEY, INPUTS)
+  dead = jax.tree.map(jnp.zeros_like, variables['params'])
+  params = {**dead, 'Dense_2': variables['params']['Dense_2']}
+  gradient = jax.grad(lambda x: model.apply({'params': params}, x).sum())(INPUTS)
+  expected = np.broadcast_to(np.asarray(params['Dense_2']['kernel']).reshape(4, 2), INPUTS.shape)
+  np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def test_unknown_norm_is_refused():
+  with pytest.raises(ConfigError, match="'bach'"):
+    MLP((5,), 2, norm='bach').init(KEY, INPUTS)

@@ -1,0 +1,96 @@
+"""Residual networks: published sizes, and behaviour."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import ConfigError
+from research.models.resnet import ResNet, resnet
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
+
+
+def sizes(model, shape=(1, 224, 224, 3)):
+  variables = jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct(shape, jnp.float32))
+  paths = jax.tree.leaves_with_path(variables['params'])
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.size for path, leaf in paths}
+
+
+# torchvision's counts of its models resnet18, resnet34 and resnet50 (v1, 1,000 classes).
+@pytest.mark.parametrize(('depth', 'count'), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)])
+def test_published_sizes(depth, count):
+  assert sum(sizes(resnet(depth, 1000)).values()) == count
+
+
+def test_resnet20_for_small_images_has_its_270_thousand():  # He et al. 2015, table 6
+  count = sum(sizes(resnet(20, 10), (1, 32, 32, 3)).values())
+  projections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64  # which the paper's shortcuts go without
+  assert count - projections == 269_722
+
+
+@pytest.mark.parametrize('options', [{}, {'preactivation': True}, {'norm': 'group'}, {'bottleneck': True}])
+def test_the_classifier_has_the_only_bias_that_no_norm_has(options):
+  names = sizes(resnet(8, 10, **options), (1, 28, 28, 1))
+  assert {name for name in names if name.endswith('bias') and 'Norm' not in name} == {'Dense_0/bias'}
+
+
+def features(options):
+  """Features of each stage of a network of one stage, at its start."""
+  model = ResNet((2,), 3, width=4, **options)
+  variables = model.init(KEY, IMAGES)
+  _, state = model.apply(variables, IMAGES, True, capture_intermediates=True, mutable=['intermediates', 'batch_stats'])
+  blocks = state['intermediates']
+  return [np.asarray(blocks[f'Block_{n}']['__call__'][0]) for n in range(2)]
+
+
+def test_blocks_begin_as_the_identity_with_zero_scale():
+  first, second = features({'zero_scale': True})
+  np.testing.assert_array_equal(first, second)
+  first, second = features({'zero_scale': False})
+  assert np.abs(first - second).max() > 0.1
+
+
+def test_preactivation_leaves_the_shortcut_without_relu():
+  first, _ = features({'preactivation': True})
+  assert (first < 0).any()
+  first, _ = features({'zero_scale': False})
+  assert (first >= 0).all()
+
+
+@pytest.mark.parametrize('norm', ['batch', 'group'])
+def test_examples_meet_in_batch_statistics_alone(norm):
+  model = ResNet((1,), 3, width=4, norm=norm, zero_scale=False)
+  variables = jax.jit(model.init)(KEY, IMAGES)
+  train = jax.jit(lambda x: model.apply(variables, x, True, mutable=['batch_stats']))
+  logits, changed = train(IMAGES)
+  others, _ = train(IMAGES.at[1:].multiply(3.0))
+  assert bool(changed) == (norm == 'batch')
+  assert np.allclose(logits[0], others[0], atol=1e-5) == (norm == 'group')
+
+
+def test_stages_halve_the_image_and_double_the_channels():
+  model = resnet(8, 10)
+  images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+  state = jax.eval_shape(lambda x: model.init_with_output(KEY, x, capture_intermediates=True)[1], images)
+  shapes = [state['intermediates'][f'Block_{n}']['__call__'][0].shape for n in range(3)]
+  assert shapes == [(2, 28, 28, 16), (2, 14, 14, 32), (2, 7, 7, 64)]
+
+
+def test_unknown_depth_is_refused():
+  with pytest.raises(ConfigError, match='no residual network of 19 layers'):
+    resnet(19, 10)
+
+
+@pytest.mark.parametrize(('stem', 'side'), [('plain', 32), ('pooled', 16), ('large', 8)])
+def test_stem_shrinks_the_image(stem, side):
+  model = ResNet((1,), 3, width=4, stem=stem)
+  images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+  state = jax.eval_shape(lambda x: model.init_with_output(KEY, x, capture_intermediates=True)[1], images)
+  assert state['intermediates']['Block_0']['__call__'][0].shape == (1, side, side, 4)
+
+
+def test_unknown_stem_is_refused():
+  with pytest.raises(ConfigError, match="'big'"):
+    ResNet((1,), 3, stem='big').init(KEY, IMAGES)

@@ -1,0 +1,98 @@
+"""Cross-entropies against formulas in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from research.objectives.classification import binary_cross_entropy, softmax_cross_entropy
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.standard_normal((6, 4)).astype(np.float32)
+TARGETS = np.array([0, 3, 1, 1, 2, 0], np.int32)
+MASK = np.array([1, 1, 1, 1, 0, 0], np.float32)
+
+
+class Table(nn.Module):
+  """Gives its inputs as logits, plus a bias that can be learned."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return inputs + self.param('bias', nn.initializers.zeros, inputs.shape)
+
+
+def measure(objective, logits=LOGITS, targets=TARGETS, **batch):
+  """(loss, metrics, gradient of the total by the logits) as numbers."""
+  batch = {'inputs': jnp.asarray(logits), 'targets': jnp.asarray(targets), **batch}
+
+  def loss(bias):
+    value, aux = objective(Table(), {'params': {'bias': bias}}, batch, jax.random.key(0), False)
+    return value.total, (value, aux)
+
+  gradient, (value, aux) = jax.grad(loss, has_aux=True)(jnp.zeros(logits.shape))
+  metrics = {name: float(mean.total / mean.count) for name, mean in aux.metrics.items()}
+  return float(value.total / value.count), metrics, np.asarray(gradient)
+
+
+def log_softmax(logits):
+  logits = logits.astype(np.float64)
+  return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def entropies(smoothing=0.0):
+  labels = np.eye(4)[TARGETS] * (1 - smoothing) + smoothing / 4
+  return -(labels * log_softmax(LOGITS)).sum(-1)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_softmax_cross_entropy(smoothing):
+  loss, _, gradient = measure(softmax_cross_entropy(smoothing))
+  np.testing.assert_allclose(loss, entropies(smoothing).mean(), rtol=1e-5)
+  labels = np.eye(4)[TARGETS] * (1 - smoothing) + smoothing / 4
+  np.testing.assert_allclose(gradient, np.exp(log_softmax(LOGITS)) - labels, atol=1e-5)
+
+
+def test_class_weights_divide_by_the_weights_of_the_real_examples():
+  weights = np.array([1.0, 2.0, 0.5, 4.0])
+  loss, metrics, _ = measure(softmax_cross_entropy(0.1, tuple(weights)), mask=jnp.asarray(MASK))
+  w = weights[TARGETS] * MASK
+  np.testing.assert_allclose(loss, (w * entropies(0.1)).sum() / w.sum(), rtol=1e-5)
+  assert metrics['accuracy'] == pytest.approx((LOGITS.argmax(-1) == TARGETS)[:4].mean())  # not weighted
+
+
+def test_accuracy_and_top_k():
+  _, metrics, _ = measure(softmax_cross_entropy(top_k=2))
+  ranks = (-LOGITS).argsort(-1)
+  assert set(metrics) == {'accuracy', 'top_2'}
+  assert metrics['accuracy'] == pytest.approx((ranks[:, 0] == TARGETS).mean())
+  assert metrics['top_2'] == pytest.approx((ranks[:, :2] == TARGETS[:, None]).any(-1).mean())
+  assert metrics['top_2'] > metrics['accuracy']
+
+
+def test_top_k_of_a_constant_model_is_chance():
+  _, metrics, _ = measure(softmax_cross_entropy(top_k=2), np.zeros((4, 4), np.float32), np.arange(4))
+  assert metrics['top_2'] == 0.5
+
+
+@pytest.mark.parametrize('objective', [softmax_cross_entropy(0.1, (1.0, 2.0, 3.0, 4.0), 2), softmax_cross_entropy()])
+def test_padded_examples_change_nothing(objective):
+  other = np.where(MASK[:, None] > 0, LOGITS, 7 * RNG.standard_normal(LOGITS.shape)).astype(np.float32)
+  targets = np.where(MASK > 0, TARGETS, 1)
+  loss, metrics, gradient = measure(objective, mask=jnp.asarray(MASK))
+  other_loss, other_metrics, other_gradient = measure(objective, other, targets, mask=jnp.asarray(MASK))
+  assert (loss, metrics) == (other_loss, other_metrics)
+  np.testing.assert_array_equal(gradient, other_gradient)
+  np.testing.assert_array_equal(gradient[4:], 0)
+
+
+@pytest.mark.parametrize(('smoothing', 'weights'), [(0.0, ()), (0.2, ()), (0.0, (1.0, 3.0))])
+def test_binary_cross_entropy(smoothing, weights):
+  logits, targets = LOGITS[:, :1], np.array([0, 1, 1, 0, 1, 0], np.int32)
+  loss, metrics, _ = measure(binary_cross_entropy(smoothing, weights), logits, targets, mask=jnp.asarray(MASK))
+  p = 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))
+  t = targets * (1 - smoothing) + smoothing / 2
+  losses = -(t * np.log(p) + (1 - t) * np.log(1 - p))
+  w = MASK * (np.asarray(weights)[targets] if weights else 1)
+  np.testing.assert_allclose(loss, (w * losses).sum() / w.sum(), rtol=1e-5)
+  assert metrics['accuracy'] == pytest.approx(((p > 0.5) == targets)[:4].mean())
