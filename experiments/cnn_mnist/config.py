@@ -21,7 +21,7 @@ TARGET = Target('test/accuracy', least=0.994, margin=0.002, examples=10_000)
 class Config(Base):
   """Stages of 3x3 convolutions with batch norm, and images turned, scaled and moved a little."""
 
-  channels: tuple[int, ...] = (32, 64)  # of each stage
+  channels: tuple[int, ...] = (32, 64, 128)  # of each stage
   depth: int = 1  # convolutions in a stage
   dense: tuple[int, ...] = (128,)  # units of each hidden dense layer
   dropout: float = 0.4  # part of the units before each dense layer
@@ -54,7 +54,7 @@ def get_config(scale: str = '') -> Config:
   if scale == 'tiny':
     return Config(steps=20, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
   return Config(
-    steps=steps_of(epochs=20, examples=55_000, batch_size=128),
+    steps=steps_of(epochs=10, examples=55_000, batch_size=128),
     batch_size=128,
     optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
     ema=0.999,

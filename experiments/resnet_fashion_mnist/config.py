@@ -51,7 +51,7 @@ def get_config(scale: str = '') -> Config:
   if scale == 'tiny':
     return Config(steps=20, batch_size=32, width=4, log_every=10, evaluate_every=10)
   return Config(
-    steps=steps_of(epochs=30, examples=55_000, batch_size=128),
+    steps=steps_of(epochs=15, examples=55_000, batch_size=128),
     batch_size=128,
     optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
     ema=0.999,
