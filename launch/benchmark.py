@@ -5,6 +5,7 @@ python -m launch.benchmark --config=experiments/mlp_mnist/config.py
 The two take turns within one process. Printed are examples per second, and the ratio of the times, turn by turn.
 """
 
+import contextlib
 import dataclasses
 import statistics
 import tempfile
@@ -28,13 +29,17 @@ def main() -> None:
   config.validate()
   experiment = config.build()
   mesh = make_mesh(config.devices, config.batch_size)
-  with make_feed(experiment.train, mesh) as feed, tempfile.TemporaryDirectory() as workdir:
+  # No evaluation: it is work of its own, which a bare loop would do as well.
+  endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
+  with (
+    make_feed(experiment.train, mesh) as feed,
+    tempfile.TemporaryDirectory() as workdir,
+    contextlib.closing(train(experiment, endless, workdir)) as records,
+  ):
     bare = bare_loop(experiment.task, feed, config.seed)
     bare(config.log_every)
     steps = config.log_every * max(1, round(SECONDS.value / timed(lambda: bare(config.log_every))))
-    # No evaluation: it is work of its own, which a bare loop would do as well.
-    endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
-    loop = full_loop(train(experiment, endless, workdir), endless.steps)
+    loop = full_loop(records, endless.steps)
     loop(steps)
     turns = [(timed(lambda: loop(steps)), timed(lambda: bare(steps))) for _ in range(ROUNDS.value)]
   print(report(turns, steps, config.batch_size))

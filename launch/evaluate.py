@@ -32,6 +32,8 @@ def main() -> None:
   workdir, target = Path(WORKDIR.value), Path(PREDICTIONS.value)
   if PREDICTIONS.value and target.exists():
     raise ConfigError(f'--predictions={target}: exists already; give another file')
+  if not target.parent.is_dir():
+    raise ConfigError(f'--predictions={target}: there is no folder {target.parent}; make it first')
   config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   experiment = config.build()
   evaluator = evaluator_of(experiment, SPLIT.value)
@@ -63,13 +65,16 @@ def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
 
 
 def saved_to(path: Path) -> Report:
-  """Report that writes outputs, targets and index [examples, ...] to a new file, whole or not at all."""
+  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all."""
 
   def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator:
     temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
-    np.savez(temporary, outputs=outputs, targets=rows['targets'], index=np.arange(len(outputs)))
-    os.link(temporary, path)  # unlike a rename it never takes the place of a file
-    temporary.unlink()
+    kept = {name: array for name, array in rows.items() if name != 'inputs'}
+    try:
+      np.savez(temporary, outputs=outputs, index=np.arange(len(outputs)), **kept)
+      os.link(temporary, path)  # unlike a rename it never takes the place of a file
+    finally:
+      temporary.unlink(missing_ok=True)
     yield 'predictions', str(path)
 
   return report

@@ -10,8 +10,9 @@ from research.report import results
 
 def folder_of(name: str) -> Path:
   """The folder of an experiment, given its name or its path. Raises ConfigError with the nearest names."""
-  folder = ROOT / 'experiments' / name
-  if not name or not (folder / 'config.py').is_file():
+  folders = [ROOT / 'experiments' / name, Path(name).resolve()] if name else []
+  folder = next((folder for folder in folders if (folder / 'config.py').is_file()), None)
+  if folder is None:
     known = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
     near = ', '.join(difflib.get_close_matches(name, known, 3) or known)
     raise ConfigError(f'--experiment={name}: no such experiment; nearest: {near}')

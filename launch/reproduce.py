@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from launch import app, tables
+from launch.curves import draw_curves
 from launch.folders import folder_of, recorded
 from launch.progress import Progress
 from research.errors import ConfigError, RunError
@@ -71,6 +72,7 @@ def run(config: Config, root: Path) -> Path:
         progress.show(record)
         if QUICK.value and record.step > HASHED_STEPS[-1]:
           break
+    draw_curves(workdir)
   return workdir
 
 

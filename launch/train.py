@@ -8,10 +8,9 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
+from launch.curves import draw_curves
 from launch.flags import define_config
 from launch.progress import Progress, final_table
-from research.evaluate import figures
-from research.train import recorder
 from research.train.loop import train
 from research.train.workdir import Workdir
 
@@ -30,9 +29,7 @@ def main() -> None:
   with Progress(config.steps) as progress:
     for record in train(experiment, config, workdir):
       progress.show(record)
-  curves = figures.learning_curves(recorder.read(workdir))
-  (workdir / 'figures').mkdir(exist_ok=True)
-  curves.savefig(workdir / 'figures' / 'learning_curves.png')
+  draw_curves(workdir)
   print(final_table(record.metrics))
   print(*sorted((workdir / 'figures').glob('*.png')), sep='\n')
 

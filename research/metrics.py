@@ -4,20 +4,22 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Num
 
 
 class Mean(NamedTuple):
   """A sum and the number of things summed; two of them add up without bias."""
 
-  total: Array
-  count: Array
+  total: Num[Array, '']
+  count: Num[Array, '']
 
 
 Metrics = dict[str, Mean]
 
 
-def mean(values: Array, mask: Array | None = None) -> Mean:
-  """Mean of per-example `values` [batch, ...]; examples whose `mask` [batch] is 0 do not count."""
+def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, ' batch'] | None = None) -> Mean:
+  """Mean of per-example `values`; examples whose `mask` is 0 do not count."""
   if mask is None:
     return Mean(jnp.sum(values), jnp.asarray(values.size, values.dtype))
   weight = jnp.broadcast_to(jnp.expand_dims(mask, range(1, values.ndim)), values.shape)

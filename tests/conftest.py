@@ -9,6 +9,7 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 from absl import flags
 
@@ -19,6 +20,11 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+
+# Annotated shapes and types are checked from here on, in modules that are not yet imported.
+SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment')
+CHECKER = 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'  # a float may be given as an int
+jaxtyping.install_import_hook([f'research.{name}' for name in SHAPED], CHECKER)
 
 
 @pytest.fixture

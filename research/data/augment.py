@@ -1,7 +1,7 @@
 """Augmentation on the device, inside the step: each example's change depends on its global index alone.
 
-An augmentation is `(batch, key) -> batch`. It reads `inputs` [batch, height, width, channels], uint8
-or float, keeps their dtype and shape, and fills what it uncovers with zeros unless it says otherwise.
+An augmentation is `(batch, key) -> batch`. It reads the images `inputs`, uint8 or float, keeps their dtype and
+shape, and fills what it uncovers with zeros unless it says otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Int, Key, Num
 
 from research.random import per_example
 
 Batch = Mapping[str, Array]
+Images = Num[Array, 'batch height width channels']
 Augmentation = Callable[[Batch, Array], Batch]
 
 
 def chain(*augmentations: Augmentation) -> Augmentation:
   """One augmentation after the other, each with a key of its own."""
 
-  def augment(batch: Batch, key: Array) -> Batch:
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     for number, augmentation in enumerate(augmentations):
       batch = augmentation(batch, jax.random.fold_in(key, number))
     return batch
@@ -40,7 +42,7 @@ def crop(padding: int) -> Augmentation:
 def flip() -> Augmentation:
   """Mirrors left and right, one example in two."""
 
-  def augment(images: Array, draw: Array) -> Array:
+  def augment(images: Images, draw: Float[Array, 'batch 1']) -> Images:
     column = jnp.arange(images.shape[2])[None]
     # One gather: XLA would fuse a choice between two images with, and so repeat, what made them.
     source = jnp.where(draw < 0.5, column[:, ::-1], column)[:, None, :, None]
@@ -52,7 +54,7 @@ def flip() -> Augmentation:
 def cutout(size: int) -> Augmentation:
   """Zeros a square of `size` pixels around a random pixel (DeVries and Taylor, 2017, arXiv:1708.04552)."""
 
-  def augment(images: Array, draw: Array) -> Array:
+  def augment(images: Images, draw: Float[Array, 'batch 2']) -> Images:
     rows = _in_square(draw[:, :1], images.shape[1], size)
     columns = _in_square(draw[:, 1:], images.shape[2], size)
     return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], 0, images)
@@ -66,7 +68,7 @@ def affine(degrees: float = 0.0, zoom: float = 0.0, pixels: float = 0.0) -> Augm
   The four numbers are uniform, and all is done in one resampling about the middle of the image.
   """
 
-  def augment(images: Array, draw: Array) -> Array:
+  def augment(images: Images, draw: Float[Array, 'batch 4']) -> Images:
     draw = 2 * draw - 1
     angle, factor = jnp.deg2rad(degrees * draw[:, 0]), 1 + zoom * draw[:, 1]
     return _resampled(images, angle, factor, pixels * draw[:, 2:])
@@ -77,7 +79,7 @@ def affine(degrees: float = 0.0, zoom: float = 0.0, pixels: float = 0.0) -> Augm
 def _augmentation(change: Callable[[Array, Array], Array], draws: int) -> Augmentation:
   """Lifts `change(images, uniform [batch, draws])` to batches."""
 
-  def augment(batch: Batch, key: Array) -> Batch:
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     keys = per_example(key, batch['index'])
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (draws,)))(keys)
     return {**batch, 'inputs': change(batch['inputs'], uniform)}
@@ -86,7 +88,7 @@ def _augmentation(change: Callable[[Array, Array], Array], draws: int) -> Augmen
 
 
 def _moved(reach: int, mode: str) -> Augmentation:
-  def augment(images: Array, draw: Array) -> Array:
+  def augment(images: Images, draw: Float[Array, 'batch 2']) -> Images:
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
     offset = _integer(draw, 2 * reach + 1)
     window = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), images.shape[1:]))
@@ -95,19 +97,21 @@ def _moved(reach: int, mode: str) -> Augmentation:
   return _augmentation(augment, draws=2)
 
 
-def _integer(uniform: Array, limit: int) -> Array:
+def _integer(uniform: Float[Array, '*shape'], limit: int) -> Int[Array, '*shape']:
   """Whole numbers from 0 to `limit` - 1; rounding must not make one out of the largest uniform numbers."""
   return jnp.minimum((uniform * limit).astype(jnp.int32), limit - 1)
 
 
-def _in_square(draw: Array, length: int, size: int) -> Array:
-  """Which pixels of an axis lie in the square around the drawn one: [batch, length]."""
+def _in_square(draw: Float[Array, 'batch 1'], length: int, size: int) -> Bool[Array, 'batch length']:
+  """Which pixels of an axis lie in the square around the drawn one."""
   start = _integer(draw, length) - size // 2
   pixels = jnp.arange(length)[None]
   return (pixels >= start) & (pixels < start + size)
 
 
-def _resampled(images: Array, angle: Array, factor: Array, offset: Array) -> Array:
+def _resampled(
+  images: Images, angle: Float[Array, ' batch'], factor: Float[Array, ' batch'], offset: Float[Array, 'batch 2']
+) -> Images:
   """Bilinear values at the places that the pixels come from under a rotation, a zoom and a shift."""
   height, width = images.shape[1:3]
   row = jnp.arange(height)[None, :, None] - (height - 1) / 2 - offset[:, 0, None, None]
@@ -119,8 +123,10 @@ def _resampled(images: Array, angle: Array, factor: Array, offset: Array) -> Arr
   return _bilinear(images, source_row, source_column)
 
 
-def _bilinear(images: Array, row: Array, column: Array) -> Array:
-  """Values of `images` at real-valued places [batch, height, width]; outside all is zero.
+def _bilinear(
+  images: Images, row: Float[Array, 'batch height width'], column: Float[Array, 'batch height width']
+) -> Images:
+  """Values of `images` at real-valued places; outside all is zero.
 
   A border of zeros takes the place of masks: places beyond it are clipped to where all four corners are zero.
   """
@@ -139,5 +145,5 @@ def _bilinear(images: Array, row: Array, column: Array) -> Array:
   return rounded.astype(images.dtype)
 
 
-def _gathered(values: Array, places: Array) -> Array:
+def _gathered(values: Num[Array, 'pixels channels'], places: Int[Array, '*shape']) -> Float[Array, '*shape channels']:
   return values.at[places].get(mode='promise_in_bounds').astype(jnp.float32)

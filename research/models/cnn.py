@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.models.activations import activation
 from research.models.norms import norm
@@ -14,15 +16,16 @@ from research.ops.pooling import max_pool
 class LeNet5(nn.Module):
   """LeNet-5 (LeCun et al. 1998, fig. 2) with a linear head and plain average pooling.
 
-  Maps images [batch, 28, 28, channels] to logits [batch, classes]: the first convolution pads them, where the
-  paper has images of 32x32 with an empty margin.
+  The first convolution pads the images, where the paper has images of 32x32 with an empty margin.
   """
 
   classes: int
   activation: str = 'tanh'
 
   @nn.compact
-  def __call__(self, inputs: Array, train: bool = False) -> Array:
+  def __call__(
+    self, inputs: Num[ArrayLike, 'batch 28 28 channels'], train: bool = False
+  ) -> Float[Array, 'batch classes']:
     act = activation(self.activation)
     x = act(Conv(6, (5, 5))(inputs))
     x = nn.avg_pool(x, (2, 2), (2, 2))
@@ -35,10 +38,7 @@ class LeNet5(nn.Module):
 
 
 class ConvNet(nn.Module):
-  """Stages of convolutions, each ended by a max-pooling that halves the image, then dense layers.
-
-  Maps images [batch, height, width, channels] to logits [batch, classes].
-  """
+  """Stages of convolutions, each ended by a max-pooling that halves the image, then dense layers."""
 
   channels: Sequence[int]  # of each stage
   classes: int
@@ -51,7 +51,9 @@ class ConvNet(nn.Module):
   dense_dropout: float = 0.0  # part of the units before each dense layer that is dropped in training
 
   @nn.compact
-  def __call__(self, inputs: Array, train: bool = False) -> Array:
+  def __call__(
+    self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
+  ) -> Float[Array, 'batch classes']:
     act, use_bias = activation(self.activation), not self.norm
     x = inputs
     for channels in self.channels:

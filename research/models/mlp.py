@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.models.activations import activation
 from research.models.norms import norm
@@ -13,8 +15,7 @@ from research.ops.layers import Dense
 class MLP(nn.Module):
   """Fully connected layers: linear, norm, activation, dropout.
 
-  Maps inputs [batch, ...], which are flattened, to [batch, outputs]. Raises ConfigError for an unknown
-  activation or norm.
+  Inputs are flattened. Raises ConfigError for an unknown activation or norm.
   """
 
   widths: Sequence[int]  # units of each hidden layer
@@ -26,7 +27,7 @@ class MLP(nn.Module):
   head: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
 
   @nn.compact
-  def __call__(self, inputs: Array, train: bool = False) -> Array:
+  def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
     x = inputs.reshape(inputs.shape[0], -1)
     for width in self.widths:
       y = Dense(width, use_bias=not self.norm)(x)

@@ -5,6 +5,8 @@ from typing import Any
 
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.errors import ConfigError
 from research.models.norms import norm
@@ -37,7 +39,9 @@ class Block(nn.Module):
   zero_scale: bool = True
 
   @nn.compact
-  def __call__(self, x: Array, train: bool = False) -> Array:
+  def __call__(
+    self, x: Float[Array, 'batch height width channels'], train: bool = False
+  ) -> Float[Array, 'batch _ _ features']:
     return self.version2(x, train) if self.preactivation else self.version1(x, train)
 
   def layers(self) -> list[tuple[int, int, int]]:
@@ -68,7 +72,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  """A residual network: maps images [batch, height, width, channels] to logits [batch, classes]."""
+  """A residual network that classifies images."""
 
   blocks: Sequence[int]  # residual blocks of each stage; every stage but the first halves the image
   classes: int
@@ -80,7 +84,9 @@ class ResNet(nn.Module):
   zero_scale: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
 
   @nn.compact
-  def __call__(self, inputs: Array, train: bool = False) -> Array:
+  def __call__(
+    self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
+  ) -> Float[Array, 'batch classes']:
     x = self.begin(inputs, train)
     for stage, blocks in enumerate(self.blocks):
       for number in range(blocks):

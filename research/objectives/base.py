@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research.metrics import Mean, Metrics
 
@@ -19,12 +21,12 @@ class Aux(NamedTuple):
 
 
 # (model, variables, batch, key, train) -> (loss, aux)
-Objective = Callable[[nn.Module, PyTree, Mapping[str, Array], Array, bool], tuple[Mean, Aux]]
+Objective = Callable[[nn.Module, PyTree, Mapping[str, ArrayLike], Array, bool], tuple[Mean, Aux]]
 
 
 def apply(
-  model: nn.Module, variables: PyTree, batch: Mapping[str, Array], key: Array, train: bool
-) -> tuple[Array, PyTree]:
+  model: nn.Module, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
+) -> tuple[Float[Array, 'batch ...'], PyTree]:
   """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
 
   In training dropout draws from `key` and batch statistics move; in evaluation nothing is random or changes.

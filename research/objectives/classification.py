@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, Num
 
 from research.metrics import Mean, mean
 from research.objectives.base import Aux, Objective, apply
@@ -53,14 +55,21 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   return objective
 
 
-def _smoothed_cross_entropy(logits: Array, targets: Array, label_smoothing: float) -> Array:
+def _smoothed_cross_entropy(
+  logits: Float[Array, 'batch *shape classes'], targets: Int[ArrayLike, ' batch *shape'], label_smoothing: float
+) -> Float[Array, ' batch *shape']:
   if not label_smoothing:  # no one-hot array: it would be large for a vocabulary
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
   labels = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
   return optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, label_smoothing))
 
 
-def _weighted_mean(losses: Array, targets: Array, class_weights: Sequence[float], mask: Array | None) -> Mean:
+def _weighted_mean(
+  losses: Float[Array, ' batch *shape'],
+  targets: Int[ArrayLike, ' batch *shape'],
+  class_weights: Sequence[float],
+  mask: Num[ArrayLike, ' batch'] | None,
+) -> Mean:
   if not class_weights:
     return mean(losses, mask)
   weights = jnp.asarray(class_weights, losses.dtype)[targets]

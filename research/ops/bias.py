@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 
 @jax.custom_jvp
-def bias_add(x: Array, bias: Array) -> Array:
-  """`x` [..., features] plus `bias` [features]; derivatives of every order, forward and reverse."""
+def bias_add(x: Float[Array, '*shape features'], bias: Float[Array, ' features']) -> Float[Array, '*shape features']:
+  """`x` plus `bias`; derivatives of every order, forward and reverse."""
   return x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 
-def convolve(x: Array, kernel: Array, strides: tuple[int, int], padding: str | Sequence[tuple[int, int]]) -> Array:
-  """Images [batch, height, width, channels] with filters [rows, columns, channels, features].
+def convolve(
+  x: Float[Array, 'batch height width channels'],
+  kernel: Float[Array, 'rows columns channels features'],
+  strides: tuple[int, int],
+  padding: str | Sequence[tuple[int, int]],
+) -> Float[Array, 'batch _ _ features']:
+  """Images `x` convolved with the filters of `kernel`.
 
   Filters of one channel are too thin for XLA's convolution on CPU, whose time goes into their gradient: there
   the patches are laid out as rows, and the convolution and its gradient are matrix products (im2col).
@@ -20,9 +26,12 @@ def convolve(x: Array, kernel: Array, strides: tuple[int, int], padding: str | S
 
 
 def _patches(
-  x: Array, window: tuple[int, int], strides: tuple[int, int], padding: str | Sequence[tuple[int, int]]
-) -> Array:
-  """What each filter sees of images [batch, height, width]: [batch, rows, columns, window's size]."""
+  x: Float[Array, 'batch height width'],
+  window: tuple[int, int],
+  strides: tuple[int, int],
+  padding: str | Sequence[tuple[int, int]],
+) -> Float[Array, 'batch _ _ window']:
+  """What each filter sees of images; the window's pixels are in the last axis."""
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(x.shape[1:], window, strides, padding)
   x = jnp.pad(x, ((0, 0), *padding))

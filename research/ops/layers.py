@@ -5,27 +5,29 @@ from collections.abc import Sequence
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.ops.bias import bias_add
 from research.ops.conv import convolve
 
 
 class Dense(nn.Module):
-  """A linear layer: [..., inputs] to [..., features]."""
+  """A linear layer."""
 
   features: int
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
     kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, x @ kernel)
 
 
 class Conv(nn.Module):
-  """A convolution of images: [batch, height, width, channels] to [batch, height, width, features]."""
+  """A convolution of images."""
 
   features: int
   kernel_size: tuple[int, int]
@@ -35,7 +37,7 @@ class Conv(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
     kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jaxtyping import Num
 
 
 def max_pool(
-  x: Array,
+  x: Num[Array, 'batch height width channels'],
   window: tuple[int, int],
-  strides: tuple[int, int] = (),
+  strides: Sequence[int] = (),
   padding: str | Sequence[tuple[int, int]] = 'VALID',
-) -> Array:
-  """Largest value of each window of images [batch, height, width, channels], as `flax.linen.max_pool`.
+) -> Num[Array, 'batch _ _ channels']:
+  """Largest value of each window of images, as `flax.linen.max_pool`.
 
   `strides` are the window's size unless given. Where windows neither overlap nor are padded, the derivative goes
   to the first maximum of each (row by row, as in the plain form), found by comparison; it has derivatives of

@@ -2,7 +2,7 @@
 
 A checkpoint is made in `unfinished/`, manifest included, and becomes `<step>/` by one rename; it is dropped by
 the rename back. So `<step>/` is whole at every instant, and whatever a killed process leaves lies in
-`unfinished/`, which the next save empties. A damaged one is moved to `set_aside/` and never deleted.
+`unfinished/`, which the next save deletes. A damaged one is moved to `set_aside/` and never deleted.
 """
 
 import contextlib
@@ -100,6 +100,7 @@ class Checkpoints:
         unfinished.rename(self._path(step))
         manifest.sync(self.folder)
         self._prune()
+        shutil.rmtree(unfinished.parent)
     except OSError as error:
       error.filename = error.filename or str(self._path(step))
       raise
@@ -117,10 +118,9 @@ class Checkpoints:
       self._drop(step)
 
   def _drop(self, step: int) -> None:
-    """Deletes a checkpoint, out of sight, so that no instant shows half of it."""
+    """Moves a checkpoint to what the save deletes at its end, so that no instant shows half of it."""
     if self._path(step).exists():
-      dropped = self._path(step).rename(self.folder / UNFINISHED / f'{step}-dropped')
-      shutil.rmtree(dropped)
+      self._path(step).rename(self.folder / UNFINISHED / f'{step}-dropped')
 
   def _best(self, found: list[int], set_aside: bool) -> list[int]:
     scores = {step: facts['score'] for step in found if (facts := self._verified(step, set_aside))}

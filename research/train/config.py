@@ -6,7 +6,7 @@ from typing import Any
 
 from research.errors import ConfigError
 from research.train.experiment import Experiment
-from research.train.optimizer import Optimizer
+from research.train.optimizer import Optimizer, make_optimizer
 
 # What a run may change when it goes on; anything else would make it another run.
 RESUMABLE = (
@@ -52,6 +52,7 @@ class Config:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must not be negative (0 is off)')
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
+    make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:

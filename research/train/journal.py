@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from research.errors import ConfigError
 from research.tasks.base import PyTree, State
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
@@ -34,7 +35,13 @@ class Journal:
     self._stack.close()
 
   def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
-    """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines."""
+    """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines.
+
+    Raises ConfigError where the run has gone further than its config says now, and DataError as `note_start`.
+    """
+    done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps
+    if done > steps:
+      raise ConfigError(f'config.steps={steps}: {self.path} is at step {done}; give at least that, or another workdir')
     self._workdir.note_start(fingerprints)
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
     lines = int(tree.pop('lines')) if tree else 0

@@ -226,14 +226,15 @@ class Run:
     return NotFiniteError(f'{what} NaN or infinite: lower the learning rate or clip the gradients; {kept}')
 
   def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    values = {}
+    """The numbers; figures are written after all has been measured, where no signal cuts one short."""
+    values, shown = {}, {}
     with contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
-          if isinstance(value, float):
-            values[f'{split}/{name}'] = value
-          else:
-            self._journal.show(self.step, f'{split}_{name}', value)
+          (values if isinstance(value, float) else shown)[f'{split}/{name}'] = value
+    if not self._stop.signum:
+      for name, value in shown.items():
+        self._journal.show(self.step, name, value)
     return values
 
   def _save(self) -> Iterator[Record]:

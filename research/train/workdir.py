@@ -34,7 +34,7 @@ class Workdir:
   """Holds the folder of `config`'s run; a context manager.
 
   Raises:
-    WorkdirError: the folder cannot be written, is in use or belongs to another config.
+    WorkdirError: the folder cannot be written, is in use or belongs to another config; nothing in it has changed.
   """
 
   def __init__(self, path: str | os.PathLike, config: Config):
@@ -52,7 +52,7 @@ class Workdir:
       raise WorkdirError(f'workdir {self.path}: {error.strerror}; give a folder that can be written') from error
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      self._claim()
+      self._refuse_others()
     except BlockingIOError as error:
       self._lock.close()
       raise WorkdirError(f'workdir {self.path}: another run is using it; wait for it or give another') from error
@@ -65,21 +65,24 @@ class Workdir:
     self._lock.close()
 
   def note_start(self, fingerprints: Mapping[str, str]) -> None:
-    """Adds this start to environment.json. Raises DataError when the data are not those of the starts before."""
+    """Writes config.json and adds to environment.json; sooner, a config that cannot be built would own the folder.
+
+    Raises DataError when the data are not those of the starts before.
+    """
     path = self.path / 'environment.json'
     starts = json.loads(path.read_text()) if path.exists() else []
     if starts and starts[-1]['data'] != fingerprints:
       changed = [name for name in fingerprints if starts[-1]['data'].get(name) != fingerprints[name]]
       raise DataError(f'the {changed[0]} examples are not those that {self.path} began with; use a new workdir')
+    config = {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)}
+    write_json(self.path / 'config.json', config)
     write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
 
-  def _claim(self) -> None:
-    path = self.path / 'config.json'
-    if path.exists():
+  def _refuse_others(self) -> None:
+    if (self.path / 'config.json').exists():
       _refuse_differences(_facts(load_config(self.path)), _facts(self.config), self.path)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
       raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is no run; give another')
-    write_json(path, {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)})
 
 
 def load_config(workdir: Path) -> Config:

@@ -78,6 +78,7 @@ def test_records_every_fold_and_writes_the_table(on_record):
     result = json.loads((root / 'tiny' / f'seed0_fold{record["fold"]}' / 'result.json').read_text())
     assert (record['metrics'], record['state_sha256']['end']) == (result['metrics'], result['state_sha256'])
     assert record['state_sha256'].keys() == {'0', '1', '10', '100', 'end'}
+  assert len(list((root / 'tiny').glob('*/figures/learning_curves.png'))) == 2
   assert '2 runs (seeds 0; 2 folds' in (folder / 'README.md').read_text()
 
 
@@ -162,6 +163,12 @@ def test_readmes_of_an_experiment_and_of_the_project(again, monkeypatch):
     monkeypatch.setattr(module, 'ROOT', again.parent)
   assert tables.update(folders.recorded()) == [home / 'README.md', again.parent / 'README.md']
   assert '[first](experiments/first/README.md) | A tiny thing |' in (again.parent / 'README.md').read_text()
+
+
+def test_an_experiment_is_found_by_name_and_by_path(monkeypatch):
+  folder = ROOT / 'experiments' / 'cnn_digits'
+  monkeypatch.chdir(ROOT)
+  assert [folders.folder_of(name) for name in ('cnn_digits', 'experiments/cnn_digits/', str(folder))] == [folder] * 3
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,11 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(change, tmp_pa
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_wrong_optimizer_is_told_before_any_data_are_fetched():
+  with pytest.raises(ConfigError, match='nearest: adam'):
+    make('classifier', optimizer=Optimizer('adamm')).validate()
+
+
 def test_streams_of_noise_follow_the_seed():
   ends = [drain(make('regularized', steps=3, evaluate_every=0, seed=seed))[-1].state for seed in (0, 0, 1)]
   hashes = list(map(tree_sha256, ends))

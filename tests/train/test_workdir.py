@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from launch.flags import load_config as config_of
 from research.data.examples import Arrays
-from research.errors import DataError, WorkdirError
+from research.errors import ConfigError, DataError, WorkdirError
 from research.train import recorder
 from research.train.config import RESUMABLE, flatten
 from research.train.loop import train
@@ -35,8 +35,8 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 def claim(folder: Path, config) -> None:
-  with Workdir(folder, config):
-    pass
+  with Workdir(folder, config) as workdir:
+    workdir.note_start({})
 
 
 def test_a_config_comes_back_from_its_workdir(tmp_path):
@@ -72,6 +72,23 @@ def test_anything_else_is_refused_with_what_differs(tmp_path):
   text = str(caught.value)
   assert 'seed: 0 there, 4 now' in text and 'width: 32 there, 8 now' in text and 'optimizer.lr' in text
   assert 'log_every' not in text and 'batch_size' not in text and str(tmp_path) in text
+  assert content(tmp_path) == before
+
+
+def test_a_config_that_cannot_be_built_does_not_own_the_folder(tmp_path):
+  wrong = make('regularized', steps=1, optimizer=Optimizer(freeze=('encoder/*',)))
+  with pytest.raises(ConfigError, match=r'optimizer\.freeze'):
+    list(train(wrong.build(), wrong, tmp_path))
+  claim(tmp_path, make('classifier'))
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+  config = make(steps=2, evaluate_every=0)
+  experiment = config.build()
+  list(train(experiment, config, tmp_path))
+  before = content(tmp_path)
+  with pytest.raises(ConfigError, match=r'config\.steps=1: .* is at step 2'):
+    list(train(experiment, dataclasses.replace(config, steps=1), tmp_path))
   assert content(tmp_path) == before
 
 
