@@ -12,6 +12,7 @@ from launch.curves import draw_curves
 from launch.flags import define_config
 from launch.progress import Progress, final_table
 from research.train.loop import train
+from research.train.mesh import make_mesh
 from research.train.workdir import Workdir
 
 CONFIG = define_config()
@@ -23,7 +24,8 @@ WORKDIR = flags.DEFINE_string(
 def main() -> None:
   config, workdir = CONFIG.value, Path(WORKDIR.value)
   config.validate()
-  with Workdir(workdir, config):  # a folder that cannot be used is told before any data are fetched
+  make_mesh(config.devices, config.batch_size)  # both here, so that what cannot be is told before data are fetched
+  with Workdir(workdir, config):
     pass
   experiment = config.build()
   with Progress(config.steps) as progress:

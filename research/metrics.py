@@ -1,5 +1,6 @@
 """Means that stay exact over masks, micro-batches and devices: totals and counts, divided once."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -32,5 +33,7 @@ def add(left: Metrics, right: Metrics) -> Metrics:
 
 
 def compute(metrics: Metrics, prefix: str = '') -> dict[str, float]:
-  """Divides every total by its count; on the host."""
-  return {prefix + name: float(mean.total) / float(mean.count) for name, mean in metrics.items()}
+  """Divides every total by its count, NaN where nothing was counted; on the host."""
+  return {
+    prefix + name: float(mean.total) / float(mean.count) if mean.count else math.nan for name, mean in metrics.items()
+  }

@@ -19,7 +19,7 @@ jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+flags.FLAGS.mark_as_parsed()
 
 # Annotated shapes and types are checked from here on, in modules that are not yet imported.
 SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment')

@@ -10,6 +10,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
+from research.train.config import at_scale
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -43,9 +44,8 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  if scale == 'tiny':
-    return Config(steps=30, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
-  return Config(
+  tiny = Config(steps=30, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
+  recorded = Config(
     steps=3_000,
     batch_size=64,
     optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
@@ -54,3 +54,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=360,
     checkpoint_every=1_500,
   )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

@@ -9,6 +9,7 @@ from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
+from research.train.config import at_scale
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -41,12 +42,12 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  if scale == 'tiny':
-    return Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
-  return Config(
+  tiny = Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
+  recorded = Config(
     steps=1_000,
     batch_size=64,
     optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=50, weight_decay=1e-2),
     evaluate_every=250,
     evaluate_batch_size=128,
   )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

@@ -12,6 +12,7 @@ from research.models.mlp import MLP
 from research.objectives.regression import huber
 from research.report.agreement import Target
 from research.train.config import Config as Base
+from research.train.config import at_scale
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -58,9 +59,8 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  if scale == 'tiny':
-    return Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
-  return Config(
+  tiny = Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
+  recorded = Config(
     steps=600,
     batch_size=64,
     optimizer=Optimizer('adamw', lr=1e-3, schedule='cosine', warmup=50, weight_decay=1e-1),
@@ -68,3 +68,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=200,
     evaluate_batch_size=128,
   )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

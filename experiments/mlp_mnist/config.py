@@ -10,7 +10,7 @@ from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import steps_of
+from research.train.config import at_scale, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -43,9 +43,8 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  if scale == 'tiny':
-    return Config(steps=20, batch_size=32, widths=(16,), log_every=10, evaluate_every=10)
-  return Config(
+  tiny = Config(steps=20, batch_size=32, widths=(16,), log_every=10, evaluate_every=10)
+  recorded = Config(
     steps=steps_of(epochs=40, examples=55_000, batch_size=256),
     batch_size=256,
     optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
@@ -54,3 +53,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=1_000,
     checkpoint_every=2_000,
   )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

@@ -10,7 +10,7 @@ from research.models.resnet import resnet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import steps_of
+from research.train.config import at_scale, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -47,9 +47,8 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  if scale == 'tiny':
-    return Config(steps=20, batch_size=32, width=4, log_every=10, evaluate_every=10)
-  return Config(
+  tiny = Config(steps=20, batch_size=32, width=4, log_every=10, evaluate_every=10)
+  recorded = Config(
     steps=steps_of(epochs=18, examples=55_000, batch_size=128),
     batch_size=128,
     optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
@@ -57,3 +56,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=1_000,
     checkpoint_every=2_000,
   )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

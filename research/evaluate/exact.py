@@ -17,7 +17,8 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
   targets, probabilities = rows['targets'], softmax(logits.astype(np.float64), axis=-1)
   yield 'macro_f1', float(f1_score(targets, logits.argmax(-1), average='macro'))
-  yield 'roc_auc', float(roc_auc_score(targets, probabilities, multi_class='ovr', labels=range(logits.shape[-1])))
+  if len(np.unique(targets)) == logits.shape[-1]:  # it is not defined without an example of each class
+    yield 'roc_auc', float(roc_auc_score(targets, probabilities, multi_class='ovr'))
   yield 'calibration_error', calibration_error(probabilities, targets)
 
 
@@ -27,7 +28,8 @@ def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
   targets, positive = rows['targets'].ravel(), expit(logits.astype(np.float64).ravel())
   yield 'macro_f1', float(f1_score(targets, positive > 0.5, average='macro'))
-  yield 'roc_auc', float(roc_auc_score(targets, positive))
+  if len(np.unique(targets)) == 2:
+    yield 'roc_auc', float(roc_auc_score(targets, positive))
   yield 'calibration_error', calibration_error(np.stack([1 - positive, positive], axis=-1), targets)
 
 

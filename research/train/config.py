@@ -60,6 +60,13 @@ def steps_of(epochs: float, examples: int, batch_size: int) -> int:
   return max(1, round(epochs * examples / batch_size))
 
 
+def at_scale(scale: str, configs: Mapping[str, Config]) -> Config:
+  """The config of a scale, which follows the colon in `--config=FILE:SCALE`; '' is the recorded experiment."""
+  if scale not in configs:
+    raise ConfigError(f'scale {scale!r} is unknown; there are: {", ".join(name for name in configs if name)}')
+  return configs[scale]
+
+
 def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   """A config of class `cls` from the nested dicts that `dataclasses.asdict` and JSON made of one."""
   types = {field.name: field.type for field in dataclasses.fields(cls)}
@@ -70,7 +77,7 @@ def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   for name, value in fields.items():
     nested = dataclasses.is_dataclass(types[name])
     value = from_fields(types[name], value) if nested else value
-    values[name] = tuple(value) if isinstance(value, list) else value
+    values[name] = _tuples(value)
   return cls(**values)
 
 
@@ -82,3 +89,7 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
     nested = dataclasses.is_dataclass(value)
     flat.update(flatten(value, f'{prefix}{field.name}.') if nested else {prefix + field.name: value})
   return flat
+
+
+def _tuples(value: Any) -> Any:
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.train.config import Config
-from research.train.workdir import environment
+from research.train.environment import environment
 
 SAME = ('commit', 'python', 'versions', 'device', 'cores')  # of environment.json
 

@@ -218,8 +218,8 @@ class Run:
   def _check_state(self) -> None:
     """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
     self._check(self._running)
-    if not _all_finite(self._state.params):
-      raise self._not_finite(f'the parameters after step {self.step} are')
+    if not _all_finite((self._state.params, self._state.mutable)):
+      raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str) -> NotFiniteError:
     kept = f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'

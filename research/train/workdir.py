@@ -1,18 +1,14 @@
 """The folder of a run: one run at a time, one config for ever, and what is needed to run it again."""
 
-import contextlib
 import dataclasses
 import errno
 import fcntl
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-import research
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.tasks.base import PyTree
 from research.train.config import RESUMABLE, Config, flatten, from_fields
+from research.train.environment import ROOT, environment
 
-ROOT = Path(research.__file__).parents[1]
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 class Workdir:
@@ -109,19 +103,6 @@ def import_file(path: Path) -> Any:
   return module
 
 
-def environment() -> dict[str, Any]:
-  """What, besides the config, the numbers of a run depend on."""
-  return {
-    'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-    'command': sys.argv,
-    'commit': _commit(),
-    'python': sys.version.split()[0],
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'device': _device(),
-    'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-  }
-
-
 def write_json(path: Path, content: Any) -> None:
   """Writes whole or not at all."""
   temporary = path.with_name(path.name + '.tmp')
@@ -157,24 +138,3 @@ def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Pa
   if names:
     rows = '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')
-
-
-def _commit() -> str:
-  """Commit of the code; '-dirty' after it where code is not committed (results and texts may well be new)."""
-  with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    commit = _git('rev-parse', '--short=12', 'HEAD')
-    return commit + ('-dirty' if _git('status', '--porcelain', '--', '*.py', '*.cfg', '*.toml') else '')
-  return ''
-
-
-def _git(*command: str) -> str:
-  return subprocess.run(['git', '-C', str(ROOT), *command], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _device() -> str:
-  """Number and kind of the devices; JAX calls every processor `cpu`."""
-  kind, cpuinfo = jax.devices()[0].device_kind, Path('/proc/cpuinfo')
-  if kind == 'cpu' and cpuinfo.exists():
-    models = [line.split(': ')[1] for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
-    kind = models[0] if models else kind
-  return f'{jax.local_device_count()} x {kind}'

@@ -61,6 +61,6 @@ def test_parameters_that_are_not_finite_are_never_saved(bad_step, tmp_path):
     fine = {name: mean._replace(total=jnp.nan_to_num(mean.total)) for name, mean in metrics.items()}
     return state.replace(params=spoilt), fine
 
-  with pytest.raises(NotFiniteError, match=f'parameters after step {-(-bad_step // 5) * 5} '):
+  with pytest.raises(NotFiniteError, match=f'parameters or statistics after step {-(-bad_step // 5) * 5} '):
     list(train(with_fault(config.build(), change), config, tmp_path))
   assert restored_step(config, tmp_path) == (bad_step - 1) // 5 * 5
