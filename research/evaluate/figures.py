@@ -1,19 +1,21 @@
 """Pictures of a run and of what its model does, drawn without a display."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from research.evaluate.evaluator import Report
 from research.evaluate.exact import confusion_matrix
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
 INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
 
 
-def learning_curves(records: Sequence[Mapping[str, float]]) -> Figure:
+def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
   """Every metric that training and validation share, over steps; `records` are those of metrics.jsonl."""
   names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
   figure, axes = _figure(len(names), 1, (4.2, 3.2))
@@ -34,7 +36,7 @@ def learning_curves(records: Sequence[Mapping[str, float]]) -> Figure:
 def confusion(classes: Sequence[str]) -> Report:
   """Report that draws the confusion matrix; shades are parts of the true class, numbers are counts."""
 
-  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Figure]]:
+  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     counts = confusion_matrix(logits, rows['targets'])
     size = 2.2 + 0.45 * len(classes)
     figure, (axis,) = _figure(1, 1, (size, size))
@@ -55,7 +57,7 @@ def confusion(classes: Sequence[str]) -> Report:
 def mistakes(classes: Sequence[str], most: int = 18) -> Report:
   """Report that draws the images whose wrong class the model was surest of, the surest first."""
 
-  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Figure]]:
+  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
     wrong = np.flatnonzero(guesses != targets)
     wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
@@ -75,7 +77,7 @@ def mistakes(classes: Sequence[str], most: int = 18) -> Report:
 def predictions(unit: str = '') -> Report:
   """Report that draws predictions over targets; a perfect model is the diagonal."""
 
-  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Figure]]:
+  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     targets, outputs = rows['targets'].ravel(), outputs.ravel()
     low, high = min(targets.min(), outputs.min()), max(targets.max(), outputs.max())
     figure, (axis,) = _figure(1, 1, (4, 4))
@@ -88,8 +90,11 @@ def predictions(unit: str = '') -> Report:
   return report
 
 
-def _figure(columns: int, rows: int, size: tuple[float, float]) -> tuple[Figure, list]:
+def _figure(columns: int, rows: int, size: tuple[float, float]) -> tuple['Figure', list]:
   """A figure and its axes, row by row; `size` in inches is that of one."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(columns * size[0], rows * size[1]), dpi=110, layout='constrained')
   FigureCanvasAgg(figure)
   return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

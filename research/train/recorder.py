@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from research.errors import naming
 from research.train.board import Board
@@ -49,6 +48,8 @@ class Recorder:
 
   def show(self, step: int, name: str, value: Any) -> None:
     """A text or a Matplotlib figure, kept as figures/NAME."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
+
     folder = self._workdir / 'figures'
     folder.mkdir(exist_ok=True)
     path = folder / name.replace('/', '_')
