@@ -1,4 +1,4 @@
-"""A small residual network on Fashion-MNIST. Reaches 94 % in ten minutes on two CPU cores: see README.md."""
+"""A small residual network on Fashion-MNIST. Reaches 93 % in ten minutes on two CPU cores: see README.md."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ from research.data import augment, images
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.resnet import resnet
+from research.models.views import TenViews
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
@@ -28,6 +29,7 @@ class Config(Base):
   preactivation: bool = True  # v2 instead of v1
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   crop: int = 2  # pixels of margin that an image is cropped from
+  moved: int = 1  # pixels by which the views are moved that are averaged in evaluation
 
   def build(self) -> Experiment:
     data = images.fashion_mnist()
@@ -35,7 +37,7 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      resnet(self.depth, len(data.classes), **options),
+      TenViews(resnet(self.depth, len(data.classes), **options), self.moved),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=standardize(mean=72.9, deviation=90.0),
@@ -53,7 +55,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=128,
     optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
     ema=0.999,
-    evaluate_every=1_000,
+    evaluate_every=1_500,
+    evaluate_batch_size=100,  # of ten views each
     checkpoint_every=2_000,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})

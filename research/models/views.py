@@ -1,0 +1,36 @@
+"""Evaluation on several views of an image."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
+
+
+class TenViews(nn.Module):
+  """A classifier that in evaluation averages its log-probabilities over ten views of each image.
+
+  The image itself and four that are moved by `pixels`, up, down, left and right, with their mirror images
+  (Krizhevsky, Sutskever and Hinton 2012, section 4.1, with shifts in place of crops). Training sees `model` alone.
+  """
+
+  model: nn.Module
+  pixels: int = 1
+
+  def __call__(
+    self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
+  ) -> Float[Array, 'batch classes']:
+    if train:
+      return self.model(inputs, train)
+    views = self.views(jnp.asarray(inputs))
+    log_probabilities = jax.nn.log_softmax(self.model(jnp.concatenate(views), train))
+    return log_probabilities.reshape(len(views), inputs.shape[0], -1).mean(0)
+
+  def views(self, images: Array) -> list[Array]:
+    """Ten arrays like `images` [batch, height, width, channels]; margins are mirrored."""
+    p, (height, width) = self.pixels, images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (p, p), (p, p), (0, 0)), mode='reflect')
+    corners = [(p, p), (0, p), (2 * p, p), (p, 0), (p, 2 * p)]
+    moved = [padded[:, row : row + height, column : column + width] for row, column in corners]
+    return [*moved, *(view[:, :, ::-1] for view in moved)]
