@@ -28,7 +28,6 @@ class Config(Base):
   preactivation: bool = True  # v2 instead of v1
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   crop: int = 2  # pixels of margin that an image is cropped from
-  cutout: int = 8  # side of the square that is blanked
 
   def build(self) -> Experiment:
     data = images.fashion_mnist()
@@ -40,7 +39,7 @@ class Config(Base):
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=standardize(mean=72.9, deviation=90.0),
-      augment=augment.chain(augment.crop(self.crop), augment.flip(), augment.cutout(self.cutout)),
+      augment=augment.chain(augment.crop(self.crop), augment.flip()),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
     )
@@ -51,7 +50,7 @@ def get_config(scale: str = '') -> Config:
   if scale == 'tiny':
     return Config(steps=20, batch_size=32, width=4, log_every=10, evaluate_every=10)
   return Config(
-    steps=steps_of(epochs=15, examples=55_000, batch_size=128),
+    steps=steps_of(epochs=18, examples=55_000, batch_size=128),
     batch_size=128,
     optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
     ema=0.999,
