@@ -32,13 +32,14 @@ def experiment_table(records: Sequence[Record], target: Target) -> str:
 
 def overview_table(entries: Sequence[Entry]) -> str:
   """A line for each experiment; for the README of the project."""
-  rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'minutes a run')]
+  rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'time a run')]
   for name, what, target, records in entries:
     reached = spread(list(seed_means(records, target.metric).values()))
-    minutes = fmean(record['seconds'] for record in records) / 60
+    seconds = fmean(record['seconds'] for record in records)
+    time = f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
     link = f'[{name}](experiments/{name}/README.md)'
     label, goal = _label(target.metric), _number(target.least)
-    rows.append((link, what, label, goal, reached, str(len(records)), f'{minutes:.1f}'))
+    rows.append((link, what, label, goal, reached, str(len(records)), time))
   return grid(rows)
 
 
