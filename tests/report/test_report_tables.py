@@ -37,7 +37,7 @@ def test_deviation_of_a_cross_validation_is_over_the_seeds():
 def test_overview_table():
   table = overview_table([Entry('one', 'a thing', TARGET, [record(1, 0.9)])]).splitlines()
   link = '[one](experiments/one/README.md)'
-  assert cells(table[2]) == [link, 'a thing', 'accuracy', '0.9000', '0.9000', '1', '2.0']
+  assert cells(table[2]) == [link, 'a thing', 'accuracy', '0.9000', '0.9000', '1', '2.0 min']
 
 
 def test_fill_changes_nothing_but_what_is_between_the_markers():
