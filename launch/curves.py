@@ -7,7 +7,8 @@ from research.train import recorder
 
 
 def draw_curves(workdir: Path) -> None:
-  """Draws figures/learning_curves.png of what metrics.jsonl holds."""
-  folder = workdir / 'figures'
-  folder.mkdir(exist_ok=True)
-  figures.learning_curves(recorder.read(workdir)).savefig(folder / 'learning_curves.png')
+  """Draws figures/learning_curves.png of what metrics.jsonl holds, if there is anything yet."""
+  records, folder = recorder.read(workdir), workdir / 'figures'
+  if any(name.startswith('train/') for record in records for name in record):
+    folder.mkdir(exist_ok=True)
+    figures.learning_curves(records).savefig(folder / 'learning_curves.png')

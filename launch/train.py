@@ -11,8 +11,10 @@ from launch import app
 from launch.curves import draw_curves
 from launch.flags import define_config
 from launch.progress import Progress, final_table
+from research.errors import NotFiniteError
 from research.train.loop import train
 from research.train.mesh import make_mesh
+from research.train.run import Interrupted
 from research.train.workdir import Workdir
 
 CONFIG = define_config()
@@ -28,9 +30,13 @@ def main() -> None:
   with Workdir(workdir, config):
     pass
   experiment = config.build()
-  with Progress(config.steps) as progress:
-    for record in train(experiment, config, workdir):
-      progress.show(record)
+  try:
+    with Progress(config.steps) as progress:
+      for record in train(experiment, config, workdir):
+        progress.show(record)
+  except (Interrupted, NotFiniteError):
+    draw_curves(workdir)
+    raise
   draw_curves(workdir)
   print(final_table(record.metrics))
   print(*sorted((workdir / 'figures').glob('*.png')), sep='\n')

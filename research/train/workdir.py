@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.tasks.base import PyTree
@@ -138,3 +139,5 @@ def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Pa
   if names:
     rows = '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')
+  if old['steps'] != new['steps'] and not new['optimizer.schedule_steps'] and new['optimizer.schedule'] != 'constant':
+    logging.warning('config.steps: other steps change the learning rate from here on; schedule_steps would hold it')

@@ -64,6 +64,7 @@ def test_a_signal_saves_all_and_says_how_to_go_on(signum, moment, code, start, t
   returncode, line = end(process)
   assert returncode == code
   assert signal.Signals(signum).name in line and str(workdir) in line and 'same command' in line
+  assert (workdir / 'figures' / 'learning_curves.png').exists() == (moment != 'compiling')
   assert end(start('classifier', workdir))[0] == 0
   assert outcome(workdir) == outcome(finished)
 

@@ -63,6 +63,20 @@ def test_what_a_run_may_change_when_it_goes_on(name, tmp_path):
   assert flatten(load_config(tmp_path)) == flatten(changed)
 
 
+@pytest.mark.parametrize(
+  ('schedule', 'length', 'told'), [('cosine', 0, True), ('cosine', 40, False), ('constant', 0, False)]
+)
+def test_other_steps_are_told_where_they_change_the_learning_rate(schedule, length, told, tmp_path, monkeypatch):
+  lines = []
+  monkeypatch.setattr('research.train.workdir.logging.warning', lines.append)
+  config = make(optimizer=Optimizer(schedule=schedule, schedule_steps=length))
+  claim(tmp_path, config)
+  claim(tmp_path, config)
+  assert not lines
+  claim(tmp_path, dataclasses.replace(config, steps=config.steps + 1))
+  assert bool(lines) == told
+
+
 def test_anything_else_is_refused_with_what_differs(tmp_path):
   claim(tmp_path, make())
   before = content(tmp_path)
