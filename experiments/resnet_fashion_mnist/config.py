@@ -1,4 +1,4 @@
-"""A small residual network on Fashion-MNIST. Reaches 93 % in ten minutes on two CPU cores: see README.md."""
+"""A small residual network on Fashion-MNIST. Reaches 93.3 % in eleven minutes on two CPU cores: see README.md."""
 
 import dataclasses
 
