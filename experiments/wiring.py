@@ -33,7 +33,7 @@ def supervised_experiment(
   evaluated, `figures` are drawn of the test part alone.
   """
   optimizer = make_optimizer(config.optimizer, config.steps)
-  task = supervised(model, objective, optimizer, preprocess, augment, config.ema)
+  task = supervised(model, objective, optimizer, preprocess, augment, config.ema, config.mesh.axis_name)
   predict = predictor(model, preprocess)
   sweep = make_sweep(task, predict)
   validation = Evaluator(sweep, data.validation, config.evaluate_batch_size, metrics)

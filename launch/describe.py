@@ -7,12 +7,15 @@ import math
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from launch import app
 from launch.flags import define_config
+from research.data import placement
 from research.tasks.base import State
+from research.train.backend import on_mesh
+from research.train.collectives import collectives
 from research.train.flops import count_flops
+from research.train.layout import abstract, bytes_per_device
 from research.train.mesh import make_mesh, replicated
 
 CONFIG = define_config()
@@ -22,41 +25,42 @@ def main() -> None:
   config = CONFIG.value
   config.validate()
   experiment = config.build()
-  mesh = make_mesh(config.devices, config.batch_size)
-  index = experiment.train.indices(0)
-  batch = {**experiment.train.examples.rows(index), 'index': index}
-  batch = abstract(batch, NamedSharding(mesh, PartitionSpec('data')))
+  mesh = make_mesh(config.mesh, config.batch_size)
   key = abstract(jax.random.key(config.seed), replicated(mesh))
-  state = abstract(jax.eval_shape(experiment.task.init, key, batch), replicated(mesh))
+  index = experiment.train.indices(0)
+  batch = abstract({**experiment.train.examples.rows(index), 'index': index}, placement.split(mesh))
+  task, place = on_mesh(experiment.task, config.mesh, mesh, key, batch)
+  state = abstract(jax.eval_shape(task.init, key, batch), place)
   print(parameter_table(state.params))
   print(f'\nState: {size(state)}, of it {parts(state)}')
+  print(f'State, a device: {sum(map(bytes_per_device, jax.tree.leaves(state))):,} bytes')
   print(f'Batch: {size(batch)} in {config.batch_size} examples, over {mesh.size} device(s)')
 
-  step = jax.jit(experiment.task.train_step, donate_argnums=0)
+  step = jax.jit(task.train_step, donate_argnums=0, out_shardings=(place, replicated(mesh)))
   flops = count_flops(step, state, batch, key)
   print(f'Step: {flops:,} operations in matrix products and convolutions, {flops // config.batch_size:,} an example')
-  memory = step.lower(state, batch, key).compile().memory_analysis()
+  with jax.set_mesh(mesh):
+    compiled = step.lower(state, batch, key).compile()
+  memory = compiled.memory_analysis()
   peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   peak += memory.output_size_in_bytes - memory.alias_size_in_bytes
   print(f'Memory of a step, a device: {peak:,} bytes, of it {memory.temp_size_in_bytes:,} temporary')
-
-
-def abstract(tree: Any, sharding: NamedSharding) -> Any:
-  """Shapes and dtypes of a tree, laid out as `sharding` says."""
-  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+  sent = [f'{found.count} {kind} ({found.size:,} bytes)' for kind, found in collectives(compiled.as_text()).items()]
+  print(f'Collectives of a step, a device: {", ".join(sent) or "none"}')
 
 
 def parameter_table(params: Any) -> str:
-  """Path, shape, dtype, count, bytes and sharding of every parameter, and their sums."""
-  rows = [('parameter', 'shape', 'dtype', 'count', 'bytes', 'sharding')]
+  """Path, shape, dtype, count, bytes, sharding and bytes a device of every parameter, and their sums."""
+  rows = [('parameter', 'shape', 'dtype', 'count', 'bytes', 'a device', 'sharding')]
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    layout = str(leaf.sharding.spec) if any(leaf.sharding.spec) else 'replicated'
-    rows.append((name, str(leaf.shape), str(leaf.dtype), f'{leaf.size:,}', f'{_bytes(leaf):,}', layout))
-  leaves = jax.tree.leaves(params)
-  rows.append(('sum', '', '', f'{sum(leaf.size for leaf in leaves):,}', f'{sum(map(_bytes, leaves)):,}', ''))
+    spec = ', '.join(str(axis) for axis in leaf.sharding.spec) if any(leaf.sharding.spec) else 'replicated'
+    counts = (f'{number:,}' for number in (leaf.size, _bytes(leaf), bytes_per_device(leaf)))
+    rows.append((name, str(leaf.shape), str(leaf.dtype), *counts, spec))
+  sums = (sum(map(measure, jax.tree.leaves(params))) for measure in (lambda leaf: leaf.size, _bytes, bytes_per_device))
+  rows.append(('sum', '', '', *(f'{total:,}' for total in sums), ''))
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  aligned = '{:{}}  {:{}}  {:{}}  {:>{}}  {:>{}}  {:{}}'
+  aligned = '{:{}}  {:{}}  {:{}}  {:>{}}  {:>{}}  {:>{}}  {:{}}'
   return '\n'.join(aligned.format(*sum(zip(row, widths, strict=True), ())).rstrip() for row in rows)
 
 

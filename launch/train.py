@@ -3,6 +3,7 @@
 python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/digits --config.optimizer.lr=3e-3
 """
 
+import collections
 from pathlib import Path
 
 from absl import flags
@@ -14,6 +15,7 @@ from launch.progress import Progress, final_table
 from research.errors import NotFiniteError
 from research.train.loop import train
 from research.train.mesh import make_mesh
+from research.train.processes import is_first
 from research.train.run import Interrupted
 from research.train.workdir import Workdir
 
@@ -26,13 +28,17 @@ WORKDIR = flags.DEFINE_string(
 def main() -> None:
   config, workdir = CONFIG.value, Path(WORKDIR.value)
   config.validate()
-  make_mesh(config.devices, config.batch_size)  # both here, so that what cannot be is told before data are fetched
+  make_mesh(config.mesh, config.batch_size)  # both here, so that what cannot be is told before data are fetched
   with Workdir(workdir, config):
     pass
   experiment = config.build()
+  records = train(experiment, config, workdir)
+  if not is_first():  # of many processes the first one tells
+    collections.deque(records, maxlen=0)
+    return
   try:
     with Progress(config.steps) as progress:
-      for record in train(experiment, config, workdir):
+      for record in records:
         progress.show(record)
   except (Interrupted, NotFiniteError):
     draw_curves(workdir)

@@ -11,6 +11,11 @@ def stream(key: Array, name: str, step: int | Array = 0) -> Array:
   return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), step)
 
 
+def per_device(key: Array, axis_name: str) -> Array:
+  """A key of its own for each device of a mapped axis (pmap); without a name the key itself."""
+  return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
+
+
 def per_example(key: Array, index: Array) -> Array:
   """One key for each global example `index` [batch]: the same on any mesh and in any micro-batch."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

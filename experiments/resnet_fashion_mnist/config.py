@@ -34,6 +34,7 @@ class Config(Base):
   def build(self) -> Experiment:
     data = images.fashion_mnist()
     options = {'width': self.width, 'stem': self.stem, 'norm': self.norm, 'preactivation': self.preactivation}
+    options['axis_name'] = self.mesh.axis_name
     return supervised_experiment(
       self,
       data,

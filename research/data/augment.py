@@ -91,7 +91,7 @@ def _moved(reach: int, mode: str) -> Augmentation:
   def augment(images: Images, draw: Float[Array, 'batch 2']) -> Images:
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
     offset = _integer(draw, 2 * reach + 1)
-    window = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), images.shape[1:]))
+    window = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (*at, jnp.zeros_like(at[0])), images.shape[1:]))
     return window(padded, offset)
 
   return _augmentation(augment, draws=2)

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Protocol
 
-import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from research.data import placement
 from research.data.examples import Arrays
 from research.data.source import Source
 
@@ -28,7 +28,7 @@ class Feed(Protocol):
 
 @contextlib.contextmanager
 def make_feed(source: Source, mesh: Mesh) -> Iterator[Feed]:
-  """The feed for a source whose batches are split along the mesh's `data` axis."""
+  """The feed for a source whose batches are split over the mesh."""
   examples = source.examples
   if isinstance(examples, Arrays) and sum(a.nbytes for a in examples.arrays.values()) <= RESIDENT_BYTES:
     yield Resident(source, mesh)
@@ -42,15 +42,16 @@ class Resident:
 
   def __init__(self, source: Source, mesh: Mesh):
     self._source = source
-    self._arrays = jax.device_put(dict(source.examples.arrays), NamedSharding(mesh, PartitionSpec()))
-    self._sharding = NamedSharding(mesh, PartitionSpec(None, 'data'))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    self._arrays = {name: placement.put(array, everywhere) for name, array in source.examples.arrays.items()}
+    self._sharding = placement.split(mesh, axis=1)
     self._chunk, self._indices = -1, None
 
   def inputs(self, step: int) -> tuple[Mapping[str, Array], Array]:
     chunk = step // CHUNK
     if chunk != self._chunk:
       indices = np.stack([self._source.indices(chunk * CHUNK + i) for i in range(CHUNK)])
-      self._chunk, self._indices = chunk, jax.device_put(indices, self._sharding)
+      self._chunk, self._indices = chunk, placement.put(indices, self._sharding)
     return self._arrays, self._indices
 
   def batch(self, inputs: tuple[Mapping[str, Array], Array], step: Array) -> Mapping[str, Array]:
@@ -64,7 +65,7 @@ class Streamed:
 
   def __init__(self, source: Source, mesh: Mesh, thread: Executor):
     self._source = source
-    self._sharding = NamedSharding(mesh, PartitionSpec('data'))
+    self._sharding = placement.split(mesh)
     self._thread = thread
     self._pending: dict[int, Future] = {}
 
@@ -77,5 +78,4 @@ class Streamed:
     return inputs
 
   def _load(self, step: int) -> Mapping[str, Array]:
-    index = self._source.indices(step)
-    return jax.device_put({**self._source.examples.rows(index), 'index': index}, self._sharding)
+    return placement.put_rows(self._source.examples.rows, self._source.indices(step), self._sharding)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from research import metrics as means
+from research.data import placement
 from research.data.examples import Examples
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
@@ -47,27 +49,26 @@ class Evaluator:
 
   def collect(self, state: State, key: Array) -> tuple[Metrics, np.ndarray]:
     """Metrics over all examples, and the outputs [examples, ...] in their order."""
-    sharding, devices = _beside(state)
-    size = -(-self.batch_size // devices) * devices
-    parts = []
+    mesh = _mesh_of(state)
+    parts = placement.parts(mesh)
+    size = -(-self.batch_size // parts) * parts
+    swept = []
     for start in range(0, len(self.examples), size):
-      batch = jax.device_put(padded_batch(self.examples, start, size), sharding)
-      parts.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
-    metrics, outputs = jax.device_get(list(zip(*parts, strict=True)))
+      index = np.arange(start, start + size, dtype=np.int32)
+      batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.split(mesh))
+      swept.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
+    metrics, outputs = zip(*placement.fetch(swept), strict=True)
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, np.concatenate(outputs)[: len(self.examples)]
 
 
-def padded_batch(examples: Examples, start: int, size: int) -> dict[str, np.ndarray]:
-  """Examples `start` to `start + size`; past the end the last one again, with a `mask` of 0."""
-  index = np.arange(start, start + size, dtype=np.int32)
+def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
+  """The examples `index` [batch]; past the end the last one again, with a `mask` of 0."""
   rows = examples.rows(np.minimum(index, len(examples) - 1))
-  return {**rows, 'index': index, 'mask': (index < len(examples)).astype(np.float32)}
+  return {**rows, 'mask': (index < len(examples)).astype(np.float32)}
 
 
-def _beside(state: State) -> tuple[NamedSharding | None, int]:
-  """Where batches go: split along `data` where the state lies on a mesh."""
+def _mesh_of(state: State) -> Mesh:
+  """The devices that the State lies on, which share each batch."""
   sharding = jax.tree.leaves(state)[0].sharding
-  if isinstance(sharding, NamedSharding):
-    return NamedSharding(sharding.mesh, PartitionSpec('data')), sharding.mesh.shape['data']
-  return None, 1
+  return sharding.mesh if isinstance(sharding, NamedSharding) else Mesh(list(sharding.device_set), ('data',))

@@ -49,6 +49,7 @@ class ConvNet(nn.Module):
   norm: str = ''  # 'batch', 'layer', 'group' or '', after every layer but the last
   dropout: float = 0.0  # part of a stage's channels that is dropped in training
   dense_dropout: float = 0.0  # part of the units before each dense layer that is dropped in training
+  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
 
   @nn.compact
   def __call__(
@@ -59,12 +60,13 @@ class ConvNet(nn.Module):
     for channels in self.channels:
       for _ in range(self.depth):
         x = Conv(channels, (self.kernel, self.kernel), use_bias=use_bias)(x)
-        x = act(norm(self.norm, channels, train)(x))
+        x = act(norm(self.norm, channels, train, self.axis_name)(x))
       x = max_pool(x, (2, 2))
       x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
     x = x.reshape(x.shape[0], -1)
     for width in self.dense:
       x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
-      x = act(norm(self.norm, width, train)(Dense(width, use_bias=use_bias)(x)))
+      x = Dense(width, use_bias=use_bias)(x)
+      x = act(norm(self.norm, width, train, self.axis_name)(x))
     x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
     return Dense(self.classes)(x)

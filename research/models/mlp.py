@@ -25,13 +25,14 @@ class MLP(nn.Module):
   norm: str = ''  # 'batch', 'layer' or ''
   residual: bool = False  # adds a layer's input to its output where the widths are equal
   head: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
+  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
 
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
     x = inputs.reshape(inputs.shape[0], -1)
     for width in self.widths:
       y = Dense(width, use_bias=not self.norm)(x)
-      y = activation(self.activation)(norm(self.norm, width, train)(y))
+      y = activation(self.activation)(norm(self.norm, width, train, self.axis_name)(y))
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
       x = x + y if self.residual and x.shape == y.shape else y
     return activation(self.head)(Dense(self.outputs)(x))

@@ -9,18 +9,23 @@ from research.errors import ConfigError
 
 
 def norm(
-  kind: str, channels: int, train: bool, scale_init: nn.initializers.Initializer = nn.initializers.ones
+  kind: str,
+  channels: int,
+  train: bool,
+  axis_name: str = '',
+  scale_init: nn.initializers.Initializer = nn.initializers.ones,
 ) -> Callable[[Array], Array]:
   """A layer that normalises `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
 
   'batch' uses the statistics of the batch in training and their running mean in evaluation (Ioffe and Szegedy
-  2015); 'group' takes groups of 16 channels (Wu and He 2018). Raises ConfigError for another kind.
+  2015), which under pmap spans the devices of `axis_name`; 'group' takes groups of 16 channels (Wu and He 2018).
+  Raises ConfigError for another kind.
   """
   match kind:
     case '':
       return lambda x: x
     case 'batch':
-      return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=scale_init)
+      return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=scale_init, axis_name=axis_name or None)
     case 'layer':
       return nn.LayerNorm(scale_init=scale_init)
     case 'group':

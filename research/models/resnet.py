@@ -37,6 +37,7 @@ class Block(nn.Module):
   preactivation: bool = False
   norm: str = 'batch'
   zero_scale: bool = True
+  axis_name: str = ''
 
   @nn.compact
   def __call__(
@@ -55,16 +56,17 @@ class Block(nn.Module):
     for number, (channels, kernel, stride) in enumerate(layers, 1):
       last = number == len(layers)
       scale_init = nn.initializers.zeros if last and self.zero_scale else nn.initializers.ones
-      y = norm(self.norm, channels, train, scale_init)(convolution(channels, kernel, stride)(y))
+      y = norm(self.norm, channels, train, self.axis_name, scale_init)(convolution(channels, kernel, stride)(y))
       y = y if last else nn.relu(y)
     if x.shape != y.shape:
-      x = norm(self.norm, y.shape[-1], train)(convolution(y.shape[-1], 1, self.stride)(x))
+      x = convolution(y.shape[-1], 1, self.stride)(x)
+      x = norm(self.norm, y.shape[-1], train, self.axis_name)(x)
     return nn.relu(x + y)
 
   def version2(self, x: Array, train: bool) -> Array:
     y, layers = x, self.layers()
     for number, (channels, kernel, stride) in enumerate(layers):
-      y = nn.relu(norm(self.norm, y.shape[-1], train)(y))
+      y = nn.relu(norm(self.norm, y.shape[-1], train, self.axis_name)(y))
       if not number and (self.stride > 1 or x.shape[-1] != layers[-1][0]):
         x = convolution(layers[-1][0], 1, self.stride)(y)
       y = convolution(channels, kernel, stride)(y)
@@ -82,6 +84,7 @@ class ResNet(nn.Module):
   norm: str = 'batch'  # 'batch' or 'group'
   stem: str = 'plain'  # 3x3 convolution; 'pooled' halves the image after it; 'large' quarters it, with a 7x7 one
   zero_scale: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
+  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
 
   @nn.compact
   def __call__(
@@ -91,10 +94,10 @@ class ResNet(nn.Module):
     for stage, blocks in enumerate(self.blocks):
       for number in range(blocks):
         stride = 2 if stage and not number else 1
-        options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale)
+        options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale, self.axis_name)
         x = Block(self.width * 2**stage, stride, *options)(x, train)
     if self.preactivation:
-      x = nn.relu(norm(self.norm, x.shape[-1], train)(x))
+      x = nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name)(x))
     return Dense(self.classes)(x.mean((1, 2)))
 
   def begin(self, inputs: Array, train: bool) -> Array:
@@ -103,7 +106,7 @@ class ResNet(nn.Module):
     large = self.stem == 'large'
     x = convolution(self.width, 7, 2)(inputs) if large else convolution(self.width, 3, 1)(inputs)
     if not self.preactivation:
-      x = nn.relu(norm(self.norm, self.width, train)(x))
+      x = nn.relu(norm(self.norm, self.width, train, self.axis_name)(x))
     if self.stem == 'plain':
       return x
     return max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else max_pool(x, (2, 2))

@@ -24,6 +24,15 @@ class Aux(NamedTuple):
 Objective = Callable[[nn.Module, PyTree, Mapping[str, ArrayLike], Array, bool], tuple[Mean, Aux]]
 
 
+def couples_examples(objective: Objective) -> Objective:
+  """Marks an objective whose loss of one example depends on the others of its batch, such as a contrastive one.
+
+  Where each device sees a part of the batch alone (pmap), a task refuses it.
+  """
+  objective.couples_examples = True
+  return objective
+
+
 def apply(
   model: nn.Module, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:

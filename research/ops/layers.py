@@ -6,10 +6,11 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
 from research.ops.bias import bias_add
 from research.ops.conv import convolve
+from research.ops.logical import logical
 
 
 class Dense(nn.Module):
@@ -21,9 +22,24 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
-    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+    init = logical(self.kernel_init, 'inputs', 'features')
+    kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, x @ kernel)
+
+
+class Embed(nn.Module):
+  """A vector for each of `vocabulary` tokens."""
+
+  vocabulary: int
+  features: int
+  embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
+
+  @nn.compact
+  def __call__(self, tokens: Int[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:
+    init = logical(self.embedding_init, 'vocabulary', None)
+    table = self.param('embedding', init, (self.vocabulary, self.features))
+    return table[tokens]
 
 
 class Conv(nn.Module):
@@ -46,5 +62,6 @@ class Conv(nn.Module):
 def _with_bias(layer: Dense | Conv, y: Array) -> Array:
   if not layer.use_bias:
     return y
-  bias = layer.param('bias', nn.initializers.zeros, (layer.features,))
+  names = ('features',) if isinstance(layer, Dense) else (None,)
+  bias = layer.param('bias', logical(nn.initializers.zeros, *names), (layer.features,))
   return bias_add(y, bias.astype(y.dtype))

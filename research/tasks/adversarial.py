@@ -22,6 +22,7 @@ def adversarial(
   generator_optimizer: optax.GradientTransformation,
   discriminator_optimizer: optax.GradientTransformation,
   critic_steps: int = 1,
+  axis_name: str = '',
 ) -> Task:
   """Task of a generator that learns to draw examples which a discriminator cannot tell from real ones.
 
@@ -34,6 +35,7 @@ def adversarial(
     generator_optimizer: updates the generator, once a step.
     discriminator_optimizer: updates the discriminator, `critic_steps` times a step before the generator.
     critic_steps: updates of the discriminator in a step, each against new noise.
+    axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
   """
   optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
 
@@ -45,16 +47,16 @@ def adversarial(
   def discriminate(params: PyTree, inputs: Array) -> Array:
     return discriminator.apply({'params': params[DISCRIMINATOR]}, inputs)[:, 0]
 
-  def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics]:
+  def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
     logits = discriminate(params, generate(params, batch, key))
-    return mean(jax.nn.softplus(-logits), batch.get('mask')), {}
+    return mean(jax.nn.softplus(-logits), batch.get('mask')), {}, {}
 
-  def discriminator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics]:
+  def discriminator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
     real = discriminate(params, batch['inputs'])
     fake = discriminate(params, generate(params, batch, key))
     right = ((real > 0).astype(real.dtype) + (fake < 0).astype(real.dtype)) / 2
     loss = jax.nn.softplus(-real) + jax.nn.softplus(fake)
-    return mean(loss, batch.get('mask')), {'accuracy': mean(right, batch.get('mask'))}
+    return mean(loss, batch.get('mask')), {'accuracy': mean(right, batch.get('mask'))}, {}
 
   def init(key: Array, batch: Batch) -> State:
     noise = jnp.zeros((1, latent_dim))
@@ -62,12 +64,12 @@ def adversarial(
       GENERATOR: generator.init(random.stream(key, GENERATOR), noise)['params'],
       DISCRIMINATOR: discriminator.init(random.stream(key, DISCRIMINATOR), batch['inputs'])['params'],
     }
-    opt_state = {name: optimizers[name].init(params[name]) for name in params}
+    opt_state = {name: optimizers[name].init(nn.unbox(params[name])) for name in params}
     return State(jnp.zeros((), jnp.int32), params, {}, opt_state, {}, {})
 
   def update(player: str, loss: Callable, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    gradients, (value, metrics) = mean_gradient(
-      lambda own: loss({**state.params, player: own}, batch, key), state.params[player]
+    gradients, (value, metrics, _) = mean_gradient(
+      lambda own: loss({**state.params, player: own}, batch, key), state.params[player], axis_name
     )
     updates, opt_state = optimizers[player].update(gradients, state.opt_state[player], state.params[player])
     params = {**state.params, player: optax.apply_updates(state.params[player], updates)}
@@ -83,8 +85,8 @@ def adversarial(
     return state.replace(step=state.step + 1), {**critic, **metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
-    value, metrics = discriminator_loss(state.params, batch, random.stream(key, DISCRIMINATOR))
-    generated, _ = generator_loss(state.params, batch, random.stream(key, GENERATOR))
+    value, metrics, _ = discriminator_loss(state.params, batch, random.stream(key, DISCRIMINATOR))
+    generated, *_ = generator_loss(state.params, batch, random.stream(key, GENERATOR))
     return {f'{DISCRIMINATOR}_loss': value, f'{GENERATOR}_loss': generated, **metrics}
 
   return Task(init, train_step, eval_step)

@@ -38,12 +38,23 @@ def evaluation_variables(state: State) -> dict[str, PyTree]:
   return {'params': state.ema or state.params, **state.mutable, **state.frozen}
 
 
-def mean_gradient(loss: Callable[[PyTree], tuple[Mean, PyTree]], params: PyTree) -> tuple[PyTree, tuple[Mean, PyTree]]:
-  """Gradient of a mean loss and what `loss(params)` returns: the gradient of the total over the count."""
+def mean_gradient(
+  loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree, axis_name: str = ''
+) -> tuple[PyTree, tuple[Mean, Metrics, PyTree]]:
+  """Gradient of a mean loss and what `loss(params)` returns: the gradient of the total over the count.
 
-  def total(params: PyTree) -> tuple[Array, tuple[Mean, PyTree]]:
-    value, aux = loss(params)
-    return value.total, (value, aux)
+  Totals, counts and gradients are summed over the devices of `axis_name` first, before anything is made of them.
+  """
 
-  gradients, (value, aux) = jax.grad(total, has_aux=True)(params)
-  return jax.tree.map(lambda leaf: leaf / value.count, gradients), (value, aux)
+  def total(params: PyTree) -> tuple[Array, tuple[Mean, Metrics, PyTree]]:
+    value, metrics, mutable = loss(params)
+    return value.total, (value, metrics, mutable)
+
+  gradients, (value, metrics, mutable) = jax.grad(total, has_aux=True)(params)
+  gradients, value, metrics = reduce((gradients, value, metrics), axis_name)
+  return jax.tree.map(lambda leaf: leaf / value.count, gradients), (value, metrics, mutable)
+
+
+def reduce(tree: PyTree, axis_name: str) -> PyTree:
+  """Sums over the devices of a mapped axis; without a name the tree as it is, of which the compiler sees all."""
+  return jax.lax.psum(tree, axis_name) if axis_name else tree

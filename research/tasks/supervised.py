@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from research import random
+from research.errors import ConfigError
 from research.metrics import Mean, Metrics
 from research.tasks.base import Batch, PyTree, State, Task, evaluation_variables, mean_gradient
 
@@ -23,6 +24,7 @@ def supervised(
   preprocess: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
   ema: float = 0.0,
+  axis_name: str = '',
 ) -> Task:
   """Task of fitting `model` to `objective`.
 
@@ -33,28 +35,35 @@ def supervised(
     preprocess: makes the model's inputs of raw ones, in training and in evaluation.
     augment: changes raw inputs, in training alone, each example by a key of its own.
     ema: decay of the average of the parameters that is evaluated; 0 evaluates the parameters themselves.
+    axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
+
+  Raises ConfigError for an objective that couples the examples of a batch, where `axis_name` parts them.
   """
+  if axis_name and getattr(objective, 'couples_examples', False):
+    raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')
 
   def init(key: Array, batch: Batch) -> State:
     variables = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'])
     params = variables.pop('params')
     average = jax.tree.map(jnp.copy, params) if ema else {}
-    return State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), average, {})
+    return State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(nn.unbox(params)), average, {})
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
     batch = preprocess(augment(batch, random.stream(key, 'augment')))
 
-    def loss(params: PyTree):
+    def loss(params: PyTree) -> tuple[Mean, Metrics, PyTree]:
       variables = {'params': params, **state.mutable, **state.frozen}
-      return objective(model, variables, batch, random.stream(key, 'dropout'), train=True)
+      noise = random.per_device(random.stream(key, 'dropout'), axis_name)
+      value, aux = objective(model, variables, batch, noise, train=True)
+      return value, aux.metrics, aux.mutable
 
-    gradients, (value, aux) = mean_gradient(loss, state.params)
+    gradients, (value, metrics, mutable) = mean_gradient(loss, state.params, axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = _averaged(state.ema, params, state.step, ema) if ema else {}
-    mutable = {**state.mutable, **aux.mutable}
+    mutable = {**state.mutable, **mutable}
     state = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
-    return state, {'loss': value, **aux.metrics}
+    return state, {'loss': value, **metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
     variables = evaluation_variables(state)

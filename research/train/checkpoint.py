@@ -24,11 +24,12 @@ from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from research.errors import CheckpointError
-from research.train import manifest
+from research.train import manifest, processes
 
 PyTree = Any
 UNFINISHED = 'unfinished'
 SET_ASIDE = 'set_aside'
+NONE = -1  # no step
 
 
 class Checkpoints:
@@ -65,42 +66,51 @@ class Checkpoints:
     return [step for step in self._found() if (self._path(step) / manifest.NAME).is_file()]
 
   def restore(
-    self, abstract: PyTree, step: int = -1, best: bool = False, set_aside: bool = True
+    self, abstract: PyTree, step: int = -1, best: bool = False, set_aside: bool = True, part: bool = False
   ) -> tuple[int, PyTree] | None:
     """Step and tree of the newest checkpoint, of the best or of `step`; None where none is (left to be) used.
 
     abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding return as `jax.Array`, others as numpy.
     set_aside: move damaged checkpoints out of the way, each with a warning, and use the one before. Where
       False the folder is only read, and the first damaged one is an error.
+    part: leave out what `abstract` does not have.
     Raises CheckpointError: damaged (as above), of another model, `step` or a score that is not there.
     """
     self.wait()
+    chosen = self._choose(abstract, step, best, set_aside, part) if processes.is_first() else NONE
+    chosen = processes.from_first(chosen)  # the others read what the first has verified
+    return None if chosen == NONE else (chosen, _load(self._path(chosen), abstract))
+
+  def _choose(self, abstract: PyTree, step: int, best: bool, set_aside: bool, part: bool) -> int:
+    """The step that `restore` is to read, NONE where there is none."""
     found = self._found()
     if step >= 0 and step not in found:
       raise CheckpointError(f'{self.folder} has no checkpoint of step {step}; {_listed(found)}')
     wanted = [step] if step >= 0 else self._best(found, set_aside) if best else found[::-1]
     for candidate in wanted:
       if facts := self._verified(candidate, set_aside):
-        _match(self._path(candidate), facts['leaves'], abstract)
-        return candidate, _load(self._path(candidate), abstract)
+        _match(self._path(candidate), facts['leaves'], abstract, part)
+        return candidate
     if found:
       logging.warning('%s: no checkpoint is left that can be used', self.folder)
-    return None
+    return NONE
 
   def _write(self, step: int, tree: PyTree, score: float | None) -> None:
     unfinished = self.folder / UNFINISHED / str(step)
     try:
-      if jax.process_index() == 0:
+      if processes.is_first():
         shutil.rmtree(unfinished.parent, ignore_errors=True)
         unfinished.parent.mkdir(parents=True, exist_ok=True)
+      processes.barrier('save')
       _save(unfinished, tree)
-      if jax.process_index() == 0:
+      if processes.is_first():
         manifest.write(unfinished, step=step, score=_number(score), leaves=_described(tree))
         self._drop(step)
         unfinished.rename(self._path(step))
         manifest.sync(self.folder)
         self._prune()
         shutil.rmtree(unfinished.parent)
+      processes.barrier('saved')
     except OSError as error:
       error.filename = error.filename or str(self._path(step))
       raise
@@ -213,8 +223,10 @@ def _os_error(error: Exception, path: Path) -> OSError:
 
 
 def _load(path: Path, abstract: PyTree) -> PyTree:
-  leaves = _by_name(abstract)
-  loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  leaves, context = _by_name(abstract), ocp.Context()
+  context.pytree.loading.partial_load = True  # what is there and what is wanted has been compared
+  with context:
+    loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
   return jax.tree.unflatten(jax.tree.structure(abstract), values)
 
@@ -244,10 +256,10 @@ def _described(tree: PyTree) -> dict[str, str]:
   return {name: f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}' for name, leaf in _by_name(tree).items()}
 
 
-def _match(path: Path, saved: Mapping[str, str], abstract: PyTree) -> None:
+def _match(path: Path, saved: Mapping[str, str], abstract: PyTree, part: bool) -> None:
   """Raises CheckpointError that names the first leaf that differs: Orbax would cast it without a word."""
   wanted = _described(abstract)
-  for name in sorted(saved.keys() | wanted.keys()):
+  for name in sorted(wanted.keys() if part else saved.keys() | wanted.keys()):
     there, here = saved.get(name, 'missing'), wanted.get(name, 'missing')
     if there != here:
       raise CheckpointError(f'{path} is of another model: {name} is {there} there and {here} in this run')

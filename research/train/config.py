@@ -6,6 +6,7 @@ from typing import Any
 
 from research.errors import ConfigError
 from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
 
 # What a run may change when it goes on; anything else would make it another run.
@@ -17,7 +18,10 @@ RESUMABLE = (
   'checkpoint_every',
   'keep_latest',
   'keep_best',
-  'devices',
+  'mesh.data',
+  'mesh.fsdp',
+  'mesh.tensor',
+  'mesh.backend',
 )
 
 
@@ -36,7 +40,7 @@ class Config:
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
   keep_best: int = 1  # checkpoints of the best validation score
-  devices: int = 0  # local devices that share a batch; 0 = all of them
+  mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def build(self) -> Experiment:
     """Wires the experiment; the one place where its parts meet."""
@@ -47,11 +51,12 @@ class Config:
     for name in ('steps', 'batch_size', 'log_every', 'evaluate_batch_size', 'keep_latest'):
       if getattr(self, name) < 1:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
-    for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best', 'devices'):
+    for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best'):
       if getattr(self, name) < 0:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must not be negative (0 is off)')
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
+    self.mesh.validate()
     make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
 
 

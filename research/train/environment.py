@@ -48,4 +48,4 @@ def _device() -> str:
   if kind == 'cpu' and cpuinfo.exists():
     models = [line.split(': ')[1] for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
     kind = models[0] if models else kind
-  return f'{jax.local_device_count()} x {kind}'
+  return f'{jax.device_count()} x {kind}'

@@ -35,6 +35,8 @@ def _operations(equation: core.JaxprEqn) -> int:
       return 2 * math.prod(shape) * math.prod(kernel) // outputs // math.prod(equation.params['lhs_dilation'])
     case 'scan':
       return equation.params['length'] * _count(equation.params['jaxpr'].jaxpr)
+    case 'shard_map':  # of pmap too: each device runs the body
+      return equation.params['mesh'].size * _count(equation.params['jaxpr'])
     case 'cond':
       return max(_count(branch.jaxpr) for branch in equation.params['branches'])
   return sum(map(_count, _called(equation)))

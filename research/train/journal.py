@@ -9,14 +9,18 @@ import numpy as np
 
 from research.errors import ConfigError
 from research.tasks.base import PyTree, State
+from research.train import processes
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
-from research.train.recorder import Recorder
+from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
 
 
 class Journal:
-  """Writes to the workdir of a run; a context manager. See `NoJournal` for a run that leaves nothing."""
+  """Writes to the workdir of a run; a context manager. See `NoJournal` for a run that leaves nothing.
+
+  Of many processes all save their part of a checkpoint, and the first one writes everything else.
+  """
 
   def __init__(self, path: str | os.PathLike, config: Config):
     self._stack = contextlib.ExitStack()
@@ -39,14 +43,19 @@ class Journal:
 
     Raises ConfigError where the run has gone further than its config says now, and DataError as `note_start`.
     """
+    if processes.is_first():
+      self._begin(fingerprints)
+    step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
+    lines = int(tree.pop('lines')) if tree else 0
+    recorder = Recorder(self.path, lines, step) if processes.is_first() else NoRecorder()
+    self._recorder = self._stack.enter_context(recorder)
+    return step, tree
+
+  def _begin(self, fingerprints: Mapping[str, str]) -> None:
     done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps
     if done > steps:
       raise ConfigError(f'config.steps={steps}: {self.path} is at step {done}; give at least that, or another workdir')
     self._workdir.note_start(fingerprints)
-    step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
-    lines = int(tree.pop('lines')) if tree else 0
-    self._recorder = self._stack.enter_context(Recorder(self.path, lines, step))
-    return step, tree
 
   def save(self, step: int, tree: PyTree, score: float | None) -> None:
     """Saves in the background, after every line up to here has reached the disk."""
@@ -71,7 +80,9 @@ class Journal:
   def finish(self, result: Mapping[str, Any], state: State) -> None:
     """Writes result.json, last of all."""
     self._recorder.sync()
-    write_json(self.path / 'result.json', {**result, 'state_sha256': tree_sha256(state)})
+    result = {**result, 'state_sha256': tree_sha256(state)}
+    if processes.is_first():
+      write_json(self.path / 'result.json', result)
 
 
 class NoJournal(contextlib.nullcontext):

@@ -9,6 +9,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import jax
+
 from research.data.feed import make_feed
 from research.train.config import Config
 from research.train.experiment import Experiment
@@ -27,10 +29,10 @@ def train(experiment: Experiment, config: Config, workdir: str | os.PathLike = '
     Interrupted: SIGINT or SIGTERM arrived, and all was saved.
   """
   config.validate()
-  mesh = make_mesh(config.devices, config.batch_size)
+  mesh = make_mesh(config.mesh, config.batch_size)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
-    stop = stack.enter_context(Stop())
+    stop = stack.enter_context(Stop(alone=jax.process_count() == 1))
     feed = stack.enter_context(make_feed(experiment.train, mesh))
     run = Run(experiment, config, mesh, feed, journal, stop)
     yield run.tell('compiling')

@@ -1,24 +1,65 @@
-"""Which devices share the work, and what lies where."""
+"""Which devices share the work."""
+
+import dataclasses
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from research.errors import ConfigError
 
+AXES = ('data', 'fsdp', 'tensor')
+BACKENDS = ('jit', 'pmap')
 
-def make_mesh(devices: int, batch_size: int) -> Mesh:
-  """Mesh with one axis, `data`, over the first `devices` local devices (0 = all of them).
 
-  Raises ConfigError when there are not so many, or when they cannot share a batch evenly.
+@dataclasses.dataclass
+class MeshShape:
+  """Numbers of devices along each axis; at most one is -1: the rest."""
+
+  data: int = -1  # devices that share the examples of a batch and each hold the whole State
+  fsdp: int = 1  # devices that share the examples of a batch and hold a part of the State each
+  tensor: int = 1  # devices that share the features of each dense, attention and embedding layer
+  backend: str = 'jit'  # jit, or pmap: along data alone, the means over devices taken by the task
+
+  @property
+  def axis_name(self) -> str:
+    """The axis over which a task must sum by hand; '' where the compiler does."""
+    return 'data' if self.backend == 'pmap' else ''
+
+  def validate(self) -> None:
+    """Raises ConfigError for what no set of devices could be."""
+    for name in AXES:
+      if getattr(self, name) < 1 and getattr(self, name) != -1:
+        raise ConfigError(f'config.mesh.{name}={getattr(self, name)}: must be at least 1, or -1 for the rest')
+    if [getattr(self, name) for name in AXES].count(-1) > 1:
+      raise ConfigError('config.mesh: two axes are -1; only one can take the rest')
+    if self.backend not in BACKENDS:
+      raise ConfigError(f'config.mesh.backend={self.backend!r}: must be one of {", ".join(BACKENDS)}')
+    if self.backend == 'pmap' and (self.fsdp, self.tensor) != (1, 1):
+      raise ConfigError('config.mesh.backend=pmap: splits batches alone; fsdp and tensor must be 1, or take jit')
+
+
+def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
+  """Mesh with the axes data, fsdp and tensor over the devices of all processes; under pmap with data alone.
+
+  A single process may use fewer than it has. Raises ConfigError when there are not so many, or when they cannot share
+  a batch evenly.
   """
-  local = jax.local_devices()
-  count = devices or len(local)
-  if count > len(local):
-    raise ConfigError(f'config.devices={count}: this machine has {len(local)}')
-  if batch_size % count:
-    raise ConfigError(f'config.batch_size={batch_size}: must be a multiple of the {count} devices')
-  return Mesh(np.asarray(local[:count]), ('data',), axis_types=(AxisType.Auto,))
+  shape.validate()
+  devices, sizes = jax.devices(), [getattr(shape, name) for name in AXES]
+  known = -sizes[0] * sizes[1] * sizes[2] if -1 in sizes else sizes[0] * sizes[1] * sizes[2]
+  sizes = [max(len(devices) // known, 1) if size == -1 else size for size in sizes]
+  count = sizes[0] * sizes[1] * sizes[2]
+  text = ' x '.join(f'{name} {size}' for name, size in zip(AXES, sizes, strict=True))
+  if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
+    raise ConfigError(f'config.mesh: {text} makes {count} devices, and there are {len(devices)}')
+  if batch_size % (sizes[0] * sizes[1]):
+    raise ConfigError(
+      f'config.batch_size={batch_size}: must be a multiple of the {sizes[0] * sizes[1]} devices (data x fsdp)'
+    )
+  if shape.backend == 'pmap' and jax.process_count() > 1:
+    raise ConfigError('config.mesh.backend=pmap: works in one process; take jit')
+  axes = (shape.axis_name,) if shape.axis_name else AXES  # pmap knows no mesh but that of its own axis
+  return jax.make_mesh(sizes[: len(axes)], axes, (AxisType.Auto,) * len(axes), devices=devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -71,6 +71,20 @@ class Recorder:
     return self.lines
 
 
+class NoRecorder(contextlib.nullcontext):
+  """For processes other than the first: nothing is written."""
+
+  lines = 0
+
+  def __enter__(self) -> 'NoRecorder':
+    return self
+
+  def write(self, step, values) -> None: ...
+  def show(self, step, name, value) -> None: ...
+  def sync(self) -> int:
+    return 0
+
+
 def read(workdir: Path) -> list[dict[str, Any]]:
   """Records of a run, in the order of their steps."""
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]

@@ -4,15 +4,14 @@ import os
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from research.errors import CheckpointError
+from research.errors import CheckpointError, ConfigError
 from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.experiment import Experiment
-from research.train.mesh import make_mesh, replicated
-from research.train.run import first_state, to_save
+from research.train.layout import abstract, layout
+from research.train.mesh import MeshShape, make_mesh
 
 
 def restore_state(
@@ -24,18 +23,19 @@ def restore_state(
   Raises CheckpointError: none is there, not that one, it is damaged or of another model.
   """
   checkpoints = Checkpoints(Path(workdir) / 'checkpoints')
-  abstract = {**_abstract(experiment, config), 'lines': np.int32(0)}
-  restored = checkpoints.restore(abstract, step, best, set_aside=False)
+  restored = checkpoints.restore({'state': _abstract(experiment, config)}, step, best, set_aside=False, part=True)
   if restored is None:
     raise CheckpointError(f'workdir {workdir}: has no checkpoint yet; wait for the first one')
   return restored[0], restored[1]['state']
 
 
-def _abstract(experiment: Experiment, config: Config) -> dict:
-  # Evaluation pads its batches, so those local devices that there are will do.
-  mesh = make_mesh(min(config.devices, jax.local_device_count()), batch_size=0)
+def _abstract(experiment: Experiment, config: Config) -> State:
+  """Shapes of the State, laid out over the config's mesh; over all local devices where there are too few for it."""
+  try:
+    mesh = make_mesh(config.mesh, batch_size=0)  # evaluation pads its batches
+  except ConfigError:
+    mesh = make_mesh(MeshShape(), batch_size=0)
   index = experiment.train.indices(0)
   batch = {**experiment.train.examples.rows(index), 'index': index}
-  shapes = jax.eval_shape(lambda key: first_state(experiment.task, batch, key), jax.random.key(config.seed))
-  place = replicated(mesh)
-  return to_save(*jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes))
+  init, key = experiment.task.init, jax.random.key(config.seed)
+  return abstract(jax.eval_shape(init, key, batch), layout(init, mesh, key, batch))

@@ -20,9 +20,11 @@ from research.data.feed import Feed
 from research.errors import NotFiniteError, RunError
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
+from research.train.backend import on_mesh
 from research.train.config import Config
 from research.train.experiment import Evaluator, Experiment
 from research.train.journal import Journal, NoJournal
+from research.train.layout import abstract
 from research.train.mesh import replicated
 from research.train.signals import Stop, Stopped
 
@@ -82,7 +84,6 @@ def to_save(state: State, running: Running, evaluated: bool = False, seconds: fl
   return {'state': state, 'running': running, 'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
 
 
-@jax.jit
 def _all_finite(tree: PyTree) -> Array:
   return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree), True)
 
@@ -99,10 +100,11 @@ class Run:
     journal: Journal | NoJournal,
     stop: Stop,
   ):
-    self._experiment, self._config = experiment, config
+    self._experiment, self._config, self._mesh = experiment, config, mesh
     self._feed, self._journal, self._stop = feed, journal, stop
     self._everywhere = replicated(mesh)
-    self._key = jax.device_put(jax.random.key(config.seed), self._everywhere)
+    self._finite = jax.jit(_all_finite, out_shardings=self._everywhere)
+    self._key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=self._everywhere)()
     self.step = 0
     self._state: State | None = None
     self._unlogged: tuple[int, Running] | None = None
@@ -117,18 +119,23 @@ class Run:
   def begin(self) -> None:
     """Restores the newest good checkpoint or makes the first State, and compiles the step."""
     inputs = self._feed.inputs(0)
-    first = jax.jit(self._first_state, out_shardings=self._everywhere)
-    state, running = jax.tree.map(self._abstract, jax.eval_shape(first, self._key, inputs))
+    batch = jax.eval_shape(self._feed.batch, inputs, 0)
+    self._task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
+    place = (layout, self._everywhere)
+    first = jax.jit(self._first_state, out_shardings=place)
+    state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
     self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
     if tree:
       self._state, self._running = tree['state'], tree['running']
       self._evaluated, self._saved_step = bool(tree['evaluated']), self.step
     else:
-      self._state, self._running = first(self._key, inputs)
+      with jax.set_mesh(self._mesh):
+        self._state, self._running = first(self._key, inputs)  # no parameter ever exists on one device alone
       self._journal.write_hash(0, self._state)
-    step = jax.jit(make_step(self._experiment.task, self._feed), donate_argnums=(0, 1), out_shardings=self._everywhere)
-    self._take_step = step.lower(state, running, inputs, self._key).compile()
+    step = jax.jit(make_step(self._task, self._feed), donate_argnums=(0, 1), out_shardings=place)
+    with jax.set_mesh(self._mesh):
+      self._take_step = step.lower(state, running, inputs, self._key).compile()
     self._began = time.monotonic() - (float(tree['seconds']) if tree else 0)
     self._window = (time.monotonic(), self.step)
 
@@ -144,6 +151,7 @@ class Run:
     """Logs the step before, which is done by now, and notes whether this one is to be logged."""
     yield from self._log()
     if self._due(self._config.log_every) or self.step == self._config.steps:
+      self._stop.agree()
       self._unlogged, self._running = (self.step, self._running), self._zeros()
     if self.step in HASHED_STEPS:
       yield from self._log()
@@ -158,6 +166,7 @@ class Run:
     yield self.tell('evaluating')
     with self._paused():
       values = self._evaluate(self._experiment.evaluators)
+    self._stop.agree()
     if self._stop.signum:
       yield from self._leave()
     self._validation, self._evaluated = values, True
@@ -187,10 +196,7 @@ class Run:
     yield self.tell('done', metrics)
 
   def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
-    return first_state(self._experiment.task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
-
-  def _abstract(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._everywhere)
+    return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
 
   def _fingerprints(self) -> dict[str, str]:
     return {'train': self._experiment.train.examples.fingerprint()}
@@ -218,7 +224,7 @@ class Run:
   def _check_state(self) -> None:
     """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
     self._check(self._running)
-    if not _all_finite((self._state.params, self._state.mutable)):
+    if not self._finite((self._state.params, self._state.mutable)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str) -> NotFiniteError:
@@ -228,7 +234,7 @@ class Run:
   def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
     """The numbers; figures are written after all has been measured, where no signal cuts one short."""
     values, shown = {}, {}
-    with contextlib.suppress(Stopped), self._stop.interrupting():
+    with jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
           (values if isinstance(value, float) else shown)[f'{split}/{name}'] = value

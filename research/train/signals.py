@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from research.train import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -14,10 +16,14 @@ class Stopped(Exception):
 
 
 class Stop:
-  """Notes the first signal in `signum` (0 before it); a second one ends the process at once."""
+  """Notes the first signal in `signum` (0 before it); a second one ends the process at once.
 
-  def __init__(self):
+  Processes that train together must leave at the same step: there `signum` changes by `agree` alone, which all call.
+  """
+
+  def __init__(self, alone: bool = True):
     self.signum = 0
+    self._alone, self._received = alone, 0
     self._raises = False
     self._stack = contextlib.ExitStack()
 
@@ -32,10 +38,14 @@ class Stop:
   def __exit__(self, *exception):
     self._stack.close()
 
+  def agree(self) -> None:
+    """Lets every process know of a signal that one has received."""
+    self.signum = processes.highest(self._received)
+
   @contextlib.contextmanager
   def interrupting(self) -> Iterator[None]:
-    """Work inside is given up with `Stopped` as soon as a signal arrives."""
-    self._raises = True
+    """Work inside is given up with `Stopped` as soon as a signal arrives; not where others take part in it."""
+    self._raises = self._alone
     try:
       if self.signum:
         raise Stopped
@@ -44,7 +54,9 @@ class Stop:
       self._raises = False
 
   def _handle(self, signum: int, frame):
-    self.signum = self.signum or signum
+    self._received = self._received or signum
+    if self._alone:
+      self.signum = self._received
     if self._raises:
       self._raises = False
       raise Stopped

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
+from research.data import placement
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.tasks.base import PyTree
+from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
 from research.train.environment import ROOT, environment
 
@@ -26,7 +27,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Workdir:
-  """Holds the folder of `config`'s run; a context manager.
+  """Holds the folder of `config`'s run; a context manager. Of many processes the first one holds it.
 
   Raises:
     WorkdirError: the folder cannot be written, is in use or belongs to another config; nothing in it has changed.
@@ -38,6 +39,8 @@ class Workdir:
     self._lock = None
 
   def __enter__(self) -> 'Workdir':
+    if not processes.is_first():
+      return self
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = (self.path / 'lock').open('a')
@@ -57,7 +60,8 @@ class Workdir:
     return self
 
   def __exit__(self, *exception):
-    self._lock.close()
+    if self._lock:
+      self._lock.close()
 
   def note_start(self, fingerprints: Mapping[str, str]) -> None:
     """Writes config.json and adds to environment.json; sooner, a config that cannot be built would own the folder.
@@ -116,10 +120,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def tree_sha256(tree: PyTree) -> str:
-  """Hash of the leaves in path order: equal if and only if every bit is."""
+  """Hash of the leaves in path order: equal if and only if every bit is. All processes must call it."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    array = np.asarray(leaf)
+    array = placement.fetch(leaf)
     digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
     digest.update(array.tobytes())
   return digest.hexdigest()

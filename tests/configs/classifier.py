@@ -10,6 +10,7 @@ from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
 
 
 @dataclasses.dataclass
@@ -32,5 +33,11 @@ class Config(Base):
 
 def get_config(scale: str = '') -> Config:
   return Config(
-    steps=40, batch_size=32, log_every=7, evaluate_every=10, evaluate_batch_size=64, checkpoint_every=5, devices=1
+    steps=40,
+    batch_size=32,
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=64,
+    checkpoint_every=5,
+    mesh=MeshShape(1),
   )

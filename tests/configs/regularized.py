@@ -12,6 +12,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 
@@ -35,14 +36,17 @@ class Remote:
 class Config(Base):
   """A small convolutional network with all that is random or moves along."""
 
+  width: int = 4  # channels of the first stage
   dropout: float = 0.3  # part of the channels and units
 
   def build(self) -> Experiment:
     data = images.digits()
+    options = {'norm': 'batch', 'dropout': self.dropout, 'dense_dropout': self.dropout}
+    options['axis_name'] = self.mesh.axis_name
     return supervised_experiment(
       self,
       data._replace(train=Remote(data.train)),
-      ConvNet((4, 8), 10, (16,), norm='batch', dropout=self.dropout, dense_dropout=self.dropout),
+      ConvNet((self.width, 2 * self.width), 10, (4 * self.width,), **options),
       softmax_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=standardize(mean=4.9, deviation=6.0),
@@ -62,5 +66,5 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=10,
     evaluate_batch_size=64,
     checkpoint_every=5,
-    devices=1,
+    mesh=MeshShape(1),
   )

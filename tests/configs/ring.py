@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
-import optax
 
 from research import random
 from research.data.examples import Arrays
@@ -16,6 +15,8 @@ from research.tasks.adversarial import GENERATOR, adversarial
 from research.tasks.base import evaluation_variables
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
+from research.train.optimizer import Optimizer, make_optimizer
 
 MODES, SPREAD, LATENT = 8, 0.1, 2
 
@@ -48,9 +49,11 @@ class Config(Base):
 
   def build(self) -> Experiment:
     generator = MLP((self.width, self.width), 2)
-    rates = (optax.adam(1e-3, b1=0.5), optax.adam(1e-3, b1=0.5))
+    rates = [make_optimizer(self.optimizer, self.steps) for _ in ('generator', 'discriminator')]
     discriminator = MLP((self.width, self.width), 1, activation='leaky_relu')
-    task = adversarial(generator, discriminator, LATENT, *rates, critic_steps=self.critic_steps)
+    task = adversarial(
+      generator, discriminator, LATENT, *rates, critic_steps=self.critic_steps, axis_name=self.mesh.axis_name
+    )
 
     def predict(state, batch):
       keys = random.per_example(jax.random.key(0), batch['index'])
@@ -70,10 +73,11 @@ def get_config(scale: str = '') -> Config:
   return Config(
     steps=40,
     batch_size=64,
+    optimizer=Optimizer('adam', lr=1e-3, b1=0.5),
     log_every=7,
     evaluate_every=10,
     evaluate_batch_size=256,
     checkpoint_every=5,
-    devices=1,
+    mesh=MeshShape(1),
     critic_steps=2,
   )

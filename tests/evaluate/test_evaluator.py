@@ -10,7 +10,7 @@ from flax import linen as nn
 from research import random
 from research.data.examples import Arrays
 from research.evaluate import exact
-from research.evaluate.evaluator import Evaluator, make_sweep, padded_batch
+from research.evaluate.evaluator import Evaluator, make_sweep, padded_rows
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.tasks.base import Task
@@ -76,9 +76,8 @@ def test_averaged_parameters_are_measured_and_not_the_newest(state):
 
 
 def test_padding_repeats_the_last_example_behind_a_mask():
-  batch = padded_batch(EXAMPLES, 35, 4)
+  batch = padded_rows(EXAMPLES, np.arange(35, 39))
   np.testing.assert_array_equal(batch['mask'], [1, 1, 0, 0])
-  np.testing.assert_array_equal(batch['index'], [35, 36, 37, 38])
   np.testing.assert_array_equal(batch['inputs'], EXAMPLES.arrays['inputs'][[35, 36, 36, 36]])
 
 

@@ -11,6 +11,7 @@ import pytest
 from launch.flags import fields
 from research.errors import DataError
 from research.train.loop import train
+from research.train.mesh import MeshShape
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
@@ -22,7 +23,7 @@ def module_of(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_tiny_scale_trains_and_measures(name):
-  config = dataclasses.replace(module_of(name).get_config('tiny'), devices=1)
+  config = dataclasses.replace(module_of(name).get_config('tiny'), mesh=MeshShape(1))
   try:
     experiment = config.build()
   except DataError as error:

@@ -14,7 +14,7 @@ from research.objectives.regression import mean_squared_error
 from research.tasks.supervised import supervised
 from research.train.config import Config
 from research.train.experiment import Experiment
-from research.train.mesh import make_mesh
+from research.train.mesh import MeshShape, make_mesh
 from research.train.optimizer import make_optimizer
 
 
@@ -50,13 +50,13 @@ def test_a_description_adds_up(monkeypatch, capsys):
 
 
 def test_sharding_is_shown():
-  mesh = make_mesh(0, jax.device_count())
+  mesh = make_mesh(MeshShape(), jax.device_count())
   split = jax.ShapeDtypeStruct((8, 2), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec('data')))
   row = describe.parameter_table({'w': split}).splitlines()[1]
   assert row.split(None, 6) == ['w', '(8,', '2)', 'bfloat16', '16', '32', str(PartitionSpec('data'))]
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(monkeypatch):
-  monkeypatch.setattr(describe, 'CONFIG', type('Flag', (), {'value': Tiny(devices=10_000)}))
-  with pytest.raises(Exception, match='config.devices=10000'):
+  monkeypatch.setattr(describe, 'CONFIG', type('Flag', (), {'value': Tiny(mesh=MeshShape(10_000))}))
+  with pytest.raises(Exception, match='10000 devices'):
     describe.main()

@@ -21,6 +21,7 @@ from research.data.examples import Arrays
 from research.errors import ConfigError
 from research.train import checkpoint, recorder
 from research.train.loop import train
+from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 from research.train.run import Interrupted
 from research.train.workdir import tree_sha256
@@ -186,7 +187,7 @@ def compilations(caplog) -> collections.Counter:
 
 @pytest.mark.parametrize('devices', [1, 8])
 def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, devices):
-  config = make('classifier', devices=devices)
+  config = make('classifier', mesh=MeshShape(devices))
   with jax.log_compiles():
     drain(dataclasses.replace(config, steps=20), tmp_path)
     fresh = compilations(caplog)
@@ -317,7 +318,7 @@ def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
 
 def test_eight_devices_take_the_steps_of_one(tmp_path):
   config = make('classifier', optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0)
-  states = [drain(dataclasses.replace(config, devices=devices))[-1] for devices in (1, 8)]
+  states = [drain(dataclasses.replace(config, mesh=MeshShape(devices)))[-1] for devices in (1, 8)]
   one, eight = (record.state.params for record in states)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, eight)
   assert len(jax.tree.leaves(eight)[0].sharding.device_set) == 8
@@ -326,7 +327,7 @@ def test_eight_devices_take_the_steps_of_one(tmp_path):
 
 
 def test_a_data_parallel_run_goes_on_with_the_same_bits(tmp_path):
-  config = make('classifier', devices=8)
+  config = make('classifier', mesh=MeshShape(8))
   drain(config, tmp_path / 'alone')
   stop_at(train(config.build(), config, tmp_path / 'stopped'), 13)
   interrupt(config, tmp_path / 'stopped', 23, 'training')
@@ -348,7 +349,9 @@ def test_a_run_without_evaluators_writes_no_empty_lines(tmp_path):
   assert all(len(line) > 1 for line in recorder.read(tmp_path))
 
 
-@pytest.mark.parametrize('change', [{'devices': 9}, {'devices': 8, 'batch_size': 36}, {'log_every': 0}, {'seed': -1}])
+@pytest.mark.parametrize(
+  'change', [{'mesh': MeshShape(9)}, {'mesh': MeshShape(8), 'batch_size': 36}, {'log_every': 0}, {'seed': -1}]
+)
 def test_what_cannot_be_run_is_refused_before_anything_is_written(change, tmp_path):
   config = make('classifier', **change)
   with pytest.raises(ConfigError, match=f'config.{list(change)[-1]}'):

@@ -1,0 +1,57 @@
+"""Puts host arrays on a mesh of devices: each process loads just the rows that its own devices hold."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+BATCH_AXES = ('data', 'fsdp')  # of the mesh: the examples of a batch are split along both
+
+
+def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+  """Layout of arrays whose `axis` is the batch; a mesh without these axes has a whole copy on every device."""
+  names = tuple(name for name in BATCH_AXES if name in mesh.axis_names)
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, names))
+
+
+def parts(mesh: Mesh) -> int:
+  """Number of parts that a batch is split into."""
+  return int(np.prod([mesh.shape.get(name, 1) for name in BATCH_AXES]))
+
+
+def put(array: np.ndarray, sharding: NamedSharding) -> Array:
+  """An array that every process has as a whole."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(array, sharding)
+  return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
+
+
+def put_rows(
+  rows: Callable[[np.ndarray], Mapping[str, np.ndarray]], index: np.ndarray, sharding: NamedSharding
+) -> dict[str, Array]:
+  """The batch of the examples `index` [batch]: arrays [batch, ...], laid out as `sharding` says.
+
+  `rows` is asked once, for the examples that the devices of this process hold.
+  """
+  if sharding.is_fully_addressable:
+    return jax.device_put({**rows(index), 'index': index}, sharding)
+  places = np.arange(len(index))
+  held = sharding.addressable_devices_indices_map(index.shape).values()
+  own = np.unique(np.concatenate([places[where] for where in held]))
+
+  def place(array: np.ndarray) -> Array:
+    whole = (len(index), *array.shape[1:])
+    return jax.make_array_from_callback(whole, sharding, lambda where: array[np.searchsorted(own, places[where[0]])])
+
+  return jax.tree.map(place, {**rows(index[own]), 'index': index[own]})
+
+
+def fetch(tree):
+  """Numpy arrays of a tree of arrays, each as a whole; where other processes hold parts, all must call this."""
+  if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+    return jax.device_get(tree)
+  from jax.experimental import multihost_utils
+
+  return multihost_utils.process_allgather(tree, tiled=True)

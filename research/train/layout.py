@@ -1,0 +1,113 @@
+"""Which part of the State lies on which device."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from absl import logging
+from flax import linen as nn
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from research.tasks.base import Batch, PyTree, State
+
+# Tensor parallelism: where on the mesh the axes lie that layers name (research/ops/logical.py). A layer is split by
+# what it makes, not by what it sums over.
+RULES = (
+  ('features', 'tensor'),
+  ('heads', 'tensor'),
+  ('vocabulary', 'tensor'),
+  ('inputs', None),
+  ('head_features', None),
+)
+LEAST = 256  # entries of a leaf that is worth splitting along fsdp
+
+
+def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsdp: bool = True) -> State:
+  """The NamedSharding of every leaf of the State that `init(key, batch)` returns.
+
+  Parameters are split along `tensor` by the axes that their layer names, and what an optimizer keeps of a parameter
+  lies as the parameter does. Then every leaf of at least 256 entries, moments, averages and statistics included, is
+  split along `fsdp` (if asked to): at the axis that `tensor` splits already, or else at its longest one. What does not
+  divide evenly is not split.
+  """
+  with nn.logical_axis_rules(RULES):
+    # In a function of its own: JAX keeps traces by function, and one with names must serve no other caller.
+    named = jax.eval_shape(lambda *given: init(*given), key, batch)
+  state, tensor = nn.unbox(named), _tensor_axes(named.params)
+
+  def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    axes = _dividing(leaf.shape, _own_axes(_names(path), leaf.shape, tensor), mesh)
+    return NamedSharding(mesh, PartitionSpec(*(_with_fsdp(leaf.shape, axes, mesh) if fsdp else axes)))
+
+  return jax.tree.map_with_path(sharding, state)
+
+
+def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
+  """Shapes and dtypes of `tree` with `shardings`, of which a prefix will do."""
+  whole = jax.tree.broadcast(shardings, tree)
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, whole)
+
+
+def describe(state: State, shardings: State, mesh: Mesh) -> None:
+  """Logs the rule and what it comes to, where anything is split."""
+  if mesh.shape['fsdp'] * mesh.shape['tensor'] == 1:
+    return
+  leaves = jax.tree.leaves(abstract(state, shardings))
+  split = sum(any(leaf.sharding.spec) for leaf in leaves)
+  whole, held = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), sum(map(bytes_per_device, leaves))
+  logging.info(
+    'State: %d of %d leaves are split, by tensor as their layers name it, by fsdp there or at the longest axis of '
+    'those with %d entries or more: %s bytes, %s a device',
+    *(split, len(leaves), LEAST, f'{whole:,}', f'{held:,}'),
+  )
+
+
+def bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
+  """What a leaf with a sharding takes on each device that holds a part of it."""
+  return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _tensor_axes(params: PyTree) -> dict[tuple[str, ...], tuple[tuple[int, ...], tuple]]:
+  """Shape and mesh axes of every parameter that names its axes, by path."""
+  leaves = jax.tree.leaves_with_path(params, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+  return {
+    _names(path): (leaf.value.shape, tuple(nn.logical_to_mesh(leaf.get_partition_spec(), RULES)))
+    for path, leaf in leaves
+    if isinstance(leaf, nn.LogicallyPartitioned)
+  }
+
+
+def _own_axes(names: tuple[str, ...], shape: tuple[int, ...], tensor: dict) -> tuple:
+  """Mesh axes of the parameter whose path lies within `names`: the longest, of the same shape."""
+  found = [path for path, (known, _) in tensor.items() if known == shape and _contains(names, path)]
+  return tensor[max(found, key=len)][1] if found else (None,) * len(shape)
+
+
+def _contains(names: tuple[str, ...], path: tuple[str, ...]) -> bool:
+  """Whether the names of `path` come in `names`, in this order: opt_state/critic/0/mu/Dense_0/kernel."""
+  rest = iter(names)
+  return all(name in rest for name in path)
+
+
+def _dividing(shape: tuple[int, ...], axes: tuple, mesh: Mesh) -> list:
+  """The axes along which there are several devices, if those divide the size."""
+  counts = [mesh.shape.get(axis, 1) for axis in axes]
+  parted = [count > 1 and not size % count for size, count in zip(shape, counts, strict=True)]
+  return [axis if split else None for axis, split in zip(axes, parted, strict=True)]
+
+
+def _with_fsdp(shape: tuple[int, ...], axes: list, mesh: Mesh) -> list:
+  """Beside `tensor` where that is: XLA got gradients wrong where the two split different axes (jaxlib 0.10.2)."""
+  count = mesh.shape.get('fsdp', 1)
+  if count == 1 or math.prod(shape) < LEAST:
+    return axes
+  taken = [place for place, axis in enumerate(axes) if axis] or range(len(shape))
+  if places := [place for place in taken if not shape[place] % (count * mesh.shape.get(axes[place], 1))]:
+    place = max(places, key=lambda place: shape[place])
+    axes[place] = (axes[place], 'fsdp') if axes[place] else 'fsdp'
+  return axes
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)

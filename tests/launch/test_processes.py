@@ -1,0 +1,132 @@
+"""Many processes on this machine, over the loopback interface: the numbers of one, and what is lost when one is."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from launch.flags import load_config
+from research.train import recorder
+from research.train.restore import restore_state
+
+ROOT = Path(__file__).parents[2]
+MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  # Adam would magnify rounding
+
+
+def free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
+@pytest.fixture
+def together(start):
+  """Function (count, config, workdir, *flags) -> that many processes of one run."""
+
+  def launch(count: int, config: str, workdir: Path, *flags: str) -> list[subprocess.Popen]:
+    shared = [f'--coordinator=127.0.0.1:{free_port()}', f'--processes={count}', '--heartbeat_seconds=5', *flags]
+    return [start(config, workdir, *shared, f'--process={number}') for number in range(count)]
+
+  return launch
+
+
+def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+  """Exit code and standard error of each."""
+  errors = [process.communicate(timeout=300)[1] for process in processes]
+  return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+
+
+def end_of(workdir: Path, name: str):
+  config = load_config(f'{ROOT}/tests/configs/{name}.py')
+  return restore_state(config.build(), config, workdir)[1]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  """Function (name) -> workdir of the run of one process."""
+  return tmp_path_factory.mktemp('alone')
+
+
+@pytest.mark.parametrize(
+  ('name', 'count', 'mesh'),
+  [
+    ('regularized', 2, ('data=2',)),
+    ('regularized', 2, ('data=1', 'tensor=2')),
+    ('ring', 4, ('data=1', 'fsdp=2', 'tensor=2')),
+  ],
+)
+def test_processes_together_end_as_one_does(name, count, mesh, together, start, alone, tmp_path):
+  flags = (*MOMENTUM, '--config.steps=20')
+  if not (alone / name).exists():
+    assert ends([start(name, alone / name, *flags)])[0][0] == 0
+  split = [f'--config.mesh.{part}' for part in mesh]
+  for code, errors in ends(together(count, name, tmp_path / 'run', *flags, *split)):
+    assert code == 0, errors
+  pairs = zip(*(jax.tree.leaves(end_of(path, name)) for path in (tmp_path / 'run', alone / name)), strict=True)
+  assert all(np.abs(a - b).max() <= max(1e-5 * np.abs(b).max(), 1e-6) for a, b in pairs)
+  lines = [[line['step'] for line in recorder.read(path)] for path in (tmp_path / 'run', alone / name)]
+  assert lines[0] == lines[1]  # one process writes them
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
+  processes = together(2, 'classifier', tmp_path / 'run', '--config.mesh.data=2', '--config.steps=100000')
+  while not processes[0].stderr.readline().startswith('training'):
+    assert processes[0].poll() is None
+  processes[1].send_signal(signal.SIGTERM)
+  found = ends(processes)
+  assert [code for code, _ in found] == [143, 143], found
+  steps = {errors.splitlines()[-1].split(' at step ')[1].split(':')[0] for _, errors in found}
+  assert len(steps) == 1 and (tmp_path / 'run' / 'checkpoints' / steps.pop()).is_dir()
+
+
+def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, tmp_path):
+  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=3000', '--config.checkpoint_every=500')
+  for code, errors in ends(together(2, 'classifier', tmp_path / 'alone', *flags)):
+    assert code == 0, errors
+  processes = together(2, 'classifier', tmp_path / 'run', *flags)
+  while not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*')):
+    assert processes[0].poll() is None
+  processes[1].kill()
+  code, errors = ends(processes)[0]
+  assert code == 7 and 'process 1' in errors.splitlines()[-1], errors
+  for code, errors in ends(together(2, 'classifier', tmp_path / 'run', *flags)):
+    assert code == 0, errors
+  results = [json.loads((tmp_path / folder / 'result.json').read_text()) for folder in ('run', 'alone')]
+  assert results[0]['state_sha256'] == results[1]['state_sha256']
+
+
+ASKS = """
+import jax, numpy as np, sys
+from research.data import placement
+from research.train.mesh import MeshShape, make_mesh
+address, count, process, *sizes = sys.argv[1:]
+jax.distributed.initialize(address, int(count), int(process))
+mesh, asked = make_mesh(MeshShape(*map(int, sizes)), 8), []
+rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
+batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
+print(*asked)
+assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
+"""
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'expected'),
+  [((4, 1, 1), [2, 2, 2, 2]), ((2, 1, 2), [4, 4, 4, 4]), ((1, 1, 4), [8, 8, 8, 8]), ((1, 2, 2), [4, 4, 4, 4])],
+)
+def test_a_process_asks_for_the_rows_of_its_devices_alone(sizes, expected):
+  address, environment = f'127.0.0.1:{free_port()}', {'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, '-c', ASKS, address, '4']
+  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
+  processes = [
+    subprocess.Popen([*command, str(number), *map(str, sizes)], env={**environment}, **pipes) for number in range(4)
+  ]
+  outputs = [process.communicate(timeout=120) for process in processes]
+  asked = [list(map(int, out.split())) for out, _ in outputs]
+  assert [len(rows) for rows in asked] == expected, outputs
+  assert set(sum(asked, [])) == set(range(100, 108))

@@ -1,0 +1,212 @@
+"""The same numbers on any mesh and either back end, and what of the State lies where."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from launch.flags import load_config
+from research import random
+from research.errors import ConfigError
+from research.metrics import mean
+from research.models.attention import SelfAttention
+from research.models.mlp import MLP
+from research.objectives.base import Aux, couples_examples
+from research.objectives.classification import softmax_cross_entropy
+from research.ops.layers import Dense, Embed
+from research.tasks.base import State
+from research.tasks.supervised import supervised
+from research.train import recorder
+from research.train.layout import abstract, bytes_per_device, layout
+from research.train.loop import train
+from research.train.mesh import MeshShape, make_mesh
+from research.train.optimizer import Optimizer
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+MESHES = {
+  'data 8': MeshShape(8),
+  'fsdp 8': MeshShape(1, 8),
+  'data 2 x fsdp 2 x tensor 2': MeshShape(2, 2, 2),
+  'pmap 8': MeshShape(8, backend='pmap'),
+}
+ALONE = MeshShape(1)
+CHANGES = {
+  'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema': 0.9},
+  'ring': {'optimizer': Optimizer('momentum', lr=0.01)},
+}
+
+
+def make(name: str, **changes):
+  """A config of the tests, with few evaluations and saves."""
+  quiet = {'steps': 20, 'log_every': 20, 'evaluate_every': 0, 'checkpoint_every': 0}
+  return dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **{**quiet, **changes})
+
+
+@functools.cache
+def end(name: str, mesh: str, double: bool, noise: bool) -> list[np.ndarray]:
+  """Leaves of the State after 20 steps; `double`: every number in float64; `noise`: with dropout."""
+  config = make(name, mesh=MESHES.get(mesh, ALONE), **CHANGES[name])
+  if name == 'regularized' and not noise:
+    config = dataclasses.replace(config, dropout=0.0)
+  with jax.enable_x64(double):
+    experiment = config.build()
+    if double:
+      experiment = dataclasses.replace(experiment, task=experiment.task._replace(init=doubled(experiment.task.init)))
+    state = list(train(experiment, config))[-1].state
+    assert len(jax.tree.leaves(state)[0].sharding.device_set) == (8 if mesh in MESHES else 1)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def doubled(init):
+  def to_double(leaf):
+    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+  return lambda key, batch: jax.tree.map(to_double, init(key, batch))
+
+
+@pytest.mark.parametrize('double', [True, False], ids=['float64', 'float32'])
+@pytest.mark.parametrize('mesh', MESHES)
+@pytest.mark.parametrize('name', CHANGES)
+def test_every_mesh_ends_where_one_device_does(name, mesh, double):
+  noise = 'pmap' not in mesh  # there each device draws a dropout mask of its own
+  pairs = list(zip(end(name, mesh, double, noise), end(name, 'alone', double, noise), strict=True))
+  if double:
+    assert max(np.abs(leaf - alone).max() for leaf, alone in pairs) < 1e-9
+  else:
+    assert all(np.abs(leaf - alone).max() <= max(1e-5 * np.abs(alone).max(), 1e-6) for leaf, alone in pairs)
+
+
+def test_each_device_of_pmap_draws_dropout_of_its_own():
+  key = jax.random.key(0)
+  draw = jax.pmap(lambda _: jax.random.bits(random.per_device(key, 'data')), axis_name='data')
+  assert len(set(draw(jnp.zeros(8)).tolist())) == 8
+  assert random.per_device(key, '') is key
+
+
+def state_on(mesh: MeshShape, task, batch) -> State:
+  """Shapes and layout of a task's State."""
+  key = jax.random.key(0)
+  return abstract(jax.eval_shape(task.init, key, batch), layout(task.init, make_mesh(mesh, 8), key, batch))
+
+
+def specs(tree) -> dict[str, tuple]:
+  """What each leaf is split along, an entry an axis."""
+  leaves = jax.tree.leaves_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.sharding.spec) for path, leaf in leaves}
+
+
+def perceptron(**options):
+  batch = {'inputs': jnp.zeros((8, 64)), 'targets': jnp.zeros(8, jnp.int32)}
+  return supervised(MLP((128, 128), 10), softmax_cross_entropy(), optax.adam(1e-3), ema=0.9, **options), batch
+
+
+def test_under_fsdp_a_device_holds_an_eighth_of_the_state():
+  config = make('regularized', mesh=MESHES['fsdp 8'], steps=1, width=32, ema=0.9, optimizer=Optimizer('adam'))
+  state = list(train(config.build(), config))[-1].state
+  held, whole = 0, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  for leaf in jax.tree.leaves(state):
+    held += next(shard.data.nbytes for shard in leaf.addressable_shards if shard.device == jax.devices()[0])
+  assert held <= (1 / 8 * 1.1) * whole
+  assert held == sum(map(bytes_per_device, jax.tree.leaves(state)))
+
+
+def test_moments_and_averages_lie_as_their_parameters_do():
+  task, batch = perceptron()
+  found = specs(state_on(MeshShape(2, 2, 2), task, batch))
+  assert found['params/Dense_0/kernel'] == (None, ('tensor', 'fsdp'))
+  assert found['params/Dense_0/bias'] == ('tensor',) and found['params/Dense_2/kernel'] == (None, 'tensor')
+  assert found['step'] == ()
+  for name, axes in found.items():
+    parameter = 'params/' + '/'.join(name.split('/')[-2:])
+    assert axes == found.get(parameter, axes), name
+
+
+def test_both_players_of_a_game_are_split():
+  experiment = make('ring').build()
+  batch = {'inputs': jnp.zeros((8, 2)), 'index': jnp.zeros(8, jnp.int32)}
+  found = specs(state_on(MeshShape(2, 2, 2), experiment.task, batch))
+  split = [name for name, axes in found.items() if axes == (None, ('tensor', 'fsdp'))]
+  assert len(split) == 3 * 2  # the middle kernel of two players, and two moments of each
+  assert all(name.endswith('Dense_1/kernel') for name in split)
+
+
+def test_what_does_not_divide_evenly_stays_whole():
+  task, batch = perceptron()
+  found = specs(state_on(MeshShape(1, 1, 8), task, batch))
+  assert found['params/Dense_1/kernel'] == (None, 'tensor') and found['params/Dense_2/kernel'] == (None, None)
+
+
+class Tokens(nn.Module):
+  """Classes of sequences of tokens."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    x = Embed(32, 16)(inputs)
+    return Dense(4)(SelfAttention(4)(x, train=train).mean(1))
+
+
+def test_attention_and_embeddings_are_split_and_give_the_same_gradient():
+  batch = {'inputs': jnp.arange(48).reshape(8, 6) % 32, 'targets': jnp.arange(8) % 4}
+  task, key = supervised(Tokens(), softmax_cross_entropy(), optax.sgd(1.0)), jax.random.key(0)
+  shapes = state_on(MeshShape(2, 1, 4), task, batch)
+  found = specs(shapes.params)
+  assert found['Embed_0/embedding'] == ('tensor', None)
+  assert found['SelfAttention_0/MultiHeadDotProductAttention_0/query/kernel'] == (None, 'tensor', None)
+  assert found['SelfAttention_0/MultiHeadDotProductAttention_0/out/kernel'] == ('tensor', None, None)
+  alone = jax.jit(task.train_step)(task.init(key, batch), batch, key)[0]
+  place = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+  split = jax.jit(task.train_step)(jax.jit(task.init, out_shardings=place)(key, batch), batch, key)[0]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), split.params, alone.params)
+
+
+def losses(workdir: Path) -> np.ndarray:
+  return np.array([line['train/loss'] for line in recorder.read(workdir) if 'train/loss' in line])
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_a_run_goes_on_on_another_mesh(name, tmp_path):
+  config = make(name, log_every=1, checkpoint_every=5, steps=15, **CHANGES[name])
+  list(train(config.build(), config, tmp_path / 'alone'))
+  for steps, mesh in ((5, MeshShape(8)), (10, ALONE), (15, MeshShape(1, 2, 2))):
+    part = dataclasses.replace(config, steps=steps, mesh=mesh)
+    last = list(train(part.build(), dataclasses.replace(part), tmp_path / 'moved'))[-1]
+    assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == mesh.data * mesh.fsdp * mesh.tensor
+  np.testing.assert_allclose(losses(tmp_path / 'moved'), losses(tmp_path / 'alone'), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'batch_size', 'message'),
+  [
+    (MeshShape(0), 8, 'config.mesh.data=0: must be at least 1, or -1'),
+    (MeshShape(-1, -1), 8, 'config.mesh: two axes are -1'),
+    (MeshShape(3, 3), 9, 'config.mesh: data 3 x fsdp 3 x tensor 1 makes 9 devices, and there are 8'),
+    (MeshShape(2, 2, 2), 6, 'config.batch_size=6: must be a multiple of the 4 devices'),
+    (MeshShape(backend='pjit'), 8, "config.mesh.backend='pjit': must be one of jit, pmap"),
+    (MeshShape(4, 2, backend='pmap'), 8, 'config.mesh.backend=pmap: splits batches alone'),
+  ],
+)
+def test_a_mesh_that_cannot_be_is_refused(mesh, batch_size, message):
+  with pytest.raises(ConfigError, match=message):
+    make_mesh(mesh, batch_size)
+
+
+def test_the_rest_of_the_devices():
+  assert dict(make_mesh(MeshShape(), 8).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
+  assert dict(make_mesh(MeshShape(2, -1, 2), 8).shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+  assert make_mesh(MeshShape(2), 8).size == 2
+
+
+def test_pmap_refuses_an_objective_that_couples_examples():
+  @couples_examples
+  def contrastive(model, variables, batch, key, train):
+    return mean(jnp.zeros(2)), Aux({}, {})
+
+  supervised(MLP((4,), 2), contrastive, optax.sgd(0.1))
+  with pytest.raises(ConfigError, match='pmap: contrastive couples the examples of a batch; take jit'):
+    supervised(MLP((4,), 2), contrastive, optax.sgd(0.1), axis_name='data')
