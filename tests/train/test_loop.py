@@ -348,7 +348,17 @@ def test_a_run_without_evaluators_writes_no_empty_lines(tmp_path):
   assert all(len(line) > 1 for line in recorder.read(tmp_path))
 
 
-@pytest.mark.parametrize('change', [{'devices': 9}, {'devices': 8, 'batch_size': 36}, {'log_every': 0}, {'seed': -1}])
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'devices': 9},
+    {'devices': 8, 'batch_size': 36},
+    {'log_every': 0},
+    {'seed': -1},
+    {'seed': 2**32},
+    {'steps': 2**31},
+  ],
+)
 def test_what_cannot_be_run_is_refused_before_anything_is_written(change, tmp_path):
   config = make('classifier', **change)
   with pytest.raises(ConfigError, match=f'config.{list(change)[-1]}'):
