@@ -27,6 +27,7 @@ def run(main: Callable[[], int | None]) -> None:
   RunError has an exit code of its own; 74 stands for an OSError, 130 for Ctrl-C. The traceback of these is shown
   with --verbosity=1; whatever else is raised is a bug, and keeps its traceback.
   """
+  _open_streams()
   try:
     absl.app.run(lambda _: _main(main), flags_parser=parse)
   except RunError as error:
@@ -49,6 +50,13 @@ def _main(main: Callable[[], int | None]) -> int | None:
   code = main()
   sys.stdout.flush()
   return code
+
+
+def _open_streams() -> None:
+  """Gives a process that was started without them somewhere to write, or its first file would be taken for them."""
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w'))
 
 
 def _tell(message: str, code: int) -> int:

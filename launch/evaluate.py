@@ -32,8 +32,8 @@ def main() -> None:
   workdir, target = Path(WORKDIR.value), Path(PREDICTIONS.value)
   if PREDICTIONS.value and target.exists():
     raise ConfigError(f'--predictions={target}: exists already; give another file')
-  if not target.parent.is_dir():
-    raise ConfigError(f'--predictions={target}: there is no folder {target.parent}; make it first')
+  if PREDICTIONS.value and not os.access(target.parent, os.W_OK | os.X_OK):
+    raise ConfigError(f'--predictions={target}: there is no folder {target.parent} that can be written; make it first')
   config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   experiment = config.build()
   evaluator = evaluator_of(experiment, SPLIT.value)
@@ -57,6 +57,8 @@ def parse_checkpoint(text: str, workdir: Path) -> int:
 def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
   """The evaluator of a part; that of the training part is the first one with other examples."""
   parts = {**experiment.evaluators, **experiment.final_evaluators}
+  if not parts:
+    raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to measure')
   first = next(iter(parts.values()))
   parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
   if split not in parts:

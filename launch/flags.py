@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from research.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-HELP = ('--help', '-help', '-h', '--helpshort', '-?')
+HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
 
 
 def define_config() -> flags.FlagHolder:

@@ -1,5 +1,6 @@
 """What a run shows while it goes on: a bar on a terminal, plain lines elsewhere; at the end a table."""
 
+import contextlib
 import os
 import sys
 import time
@@ -20,8 +21,7 @@ class Progress:
     self._total, self._stream = total, stream or sys.stderr
     self._bar = None
     if self._stream.isatty():
-      wide = os.get_terminal_size(self._stream.fileno()).columns > 0  # some terminals do not say
-      width = {'dynamic_ncols': True} if wide else {'ncols': 120, 'nrows': 24}
+      width = {'dynamic_ncols': True} if _tells_its_width(self._stream) else {'ncols': 120, 'nrows': 24}
       self._bar = tqdm(total=total, file=self._stream, bar_format=BAR, **width)
     self._status = ''
     self._metrics: dict[str, float] = {}
@@ -67,6 +67,12 @@ def final_table(metrics: Mapping[str, float]) -> str:
   """Metrics by name, one a line, in two columns."""
   width = max(map(len, metrics), default=0)
   return '\n'.join(f'{name:{width}}  {_number(value):>10}' for name, value in metrics.items())
+
+
+def _tells_its_width(terminal: TextIO) -> bool:
+  with contextlib.suppress(OSError):
+    return os.get_terminal_size(terminal.fileno()).columns > 0
+  return False
 
 
 def _numbers(metrics: Mapping[str, float], part: str) -> list[str]:

@@ -14,6 +14,13 @@ from research.tasks.base import Task
 from research.train.run import Record
 
 
+class Terminal(io.StringIO):
+  """A terminal that nobody looks at."""
+
+  def isatty(self) -> bool:
+    return True
+
+
 def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
   """Function that takes a number of steps and does nothing else."""
 
@@ -35,8 +42,8 @@ def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
 
 
 def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
-  """Function that lets the training loop log its way through a number of steps, and shows it to nobody."""
-  progress, reached = Progress(total, io.StringIO()), 0
+  """Function that lets the training loop log its way through a number of steps, and shows it to nobody, by a bar."""
+  progress, reached = Progress(total, Terminal()), 0
 
   def run(steps: int) -> None:
     nonlocal reached

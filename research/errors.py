@@ -1,6 +1,7 @@
 """What can go wrong in a run that a user can mend: one line each, with the exit code of its kind."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 
@@ -39,6 +40,13 @@ class WorkdirError(RunError):
   """A workdir that is taken, unwritable or another run's."""
 
   exit_code = 6
+
+
+def check_range(name: str, value: float, below: float = math.inf) -> None:
+  """Raises ConfigError unless 0 <= `value` < `below`; NaN is never in a range."""
+  if not 0 <= value < below:
+    end = 'finite' if below == math.inf else f'less than {below}'
+    raise ConfigError(f'{name}={value}: must be at least 0 and {end}')
 
 
 @contextlib.contextmanager

@@ -20,11 +20,15 @@ Metrics = dict[str, Mean]
 
 
 def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, ' batch'] | None = None) -> Mean:
-  """Mean of per-example `values`; examples whose `mask` is 0 do not count."""
+  """Mean of per-example `values`; examples whose `mask` is 0 do not count.
+
+  Summed in float32 at least: bfloat16 cannot count to 257.
+  """
+  dtype = jnp.promote_types(values.dtype, jnp.float32)
   if mask is None:
-    return Mean(jnp.sum(values), jnp.asarray(values.size, values.dtype))
+    return Mean(jnp.sum(values, dtype=dtype), jnp.asarray(values.size, dtype))
   weight = jnp.broadcast_to(jnp.expand_dims(mask, range(1, values.ndim)), values.shape)
-  return Mean(jnp.sum(jnp.where(weight > 0, values, 0)), jnp.sum(weight, dtype=values.dtype))
+  return Mean(jnp.sum(jnp.where(weight > 0, values, 0), dtype=dtype), jnp.sum(weight, dtype=dtype))
 
 
 def add(left: Metrics, right: Metrics) -> Metrics:

@@ -1,7 +1,7 @@
 """Augmentation on the device, inside the step: each example's change depends on its global index alone.
 
 An augmentation is `(batch, key) -> batch`. It reads the images `inputs`, uint8 or float, keeps their dtype and
-shape, and fills what it uncovers with zeros unless it says otherwise.
+shape, and fills what it uncovers with zeros unless it says otherwise. A negative number raises ConfigError.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num
 
+from research.errors import check_range
 from research.random import per_example
 
 Batch = Mapping[str, Array]
@@ -31,11 +32,13 @@ def chain(*augmentations: Augmentation) -> Augmentation:
 
 def shift(pixels: int) -> Augmentation:
   """Moves by up to `pixels` along both axes: a random crop of the zero-padded image (He et al., 2015)."""
+  check_range('shift', pixels)
   return _moved(pixels, 'constant')
 
 
 def crop(padding: int) -> Augmentation:
   """Random crop of the image padded by its own mirror image: `shift` without a border of zeros."""
+  check_range('crop', padding)
   return _moved(padding, 'reflect')
 
 
@@ -53,6 +56,7 @@ def flip() -> Augmentation:
 
 def cutout(size: int) -> Augmentation:
   """Zeros a square of `size` pixels around a random pixel (DeVries and Taylor, 2017, arXiv:1708.04552)."""
+  check_range('cutout', size)
 
   def augment(images: Images, draw: Float[Array, 'batch 2']) -> Images:
     rows = _in_square(draw[:, :1], images.shape[1], size)
@@ -65,8 +69,11 @@ def cutout(size: int) -> Augmentation:
 def affine(degrees: float = 0.0, zoom: float = 0.0, pixels: float = 0.0) -> Augmentation:
   """Turns by up to `degrees`, zooms by 1 - `zoom` to 1 + `zoom` and moves by up to `pixels`, bilinearly.
 
-  The four numbers are uniform, and all is done in one resampling about the middle of the image.
+  The four numbers are uniform, and all is done in one resampling about the middle of the image. `zoom` is below 1.
   """
+  check_range('degrees', degrees)
+  check_range('zoom', zoom, below=1)
+  check_range('pixels', pixels)
 
   def augment(images: Images, draw: Float[Array, 'batch 4']) -> Images:
     draw = 2 * draw - 1

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from research import metrics as means
 from research.data import placement
 from research.data.examples import Examples
+from research.errors import NotFiniteError
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
 
@@ -33,7 +34,10 @@ def make_sweep(task: Task, predict: Callable[[State, Batch], PyTree]) -> Sweep:
 
 @dataclass(frozen=True)
 class Evaluator:
-  """Yields the means of a task's metrics over `examples`, then whatever `reports` make of all the outputs."""
+  """Yields the means of a task's metrics over `examples`, then whatever `reports` make of all the outputs.
+
+  Raises NotFiniteError where a mean is NaN or infinite: of such outputs no report can be made.
+  """
 
   sweep: Sweep
   examples: Examples
@@ -42,6 +46,9 @@ class Evaluator:
 
   def __call__(self, state: State, key: Array) -> Iterator[tuple[str, Any]]:
     metrics, outputs = self.collect(state, key)
+    if bad := next((name for name, metric in metrics.items() if not np.isfinite(metric.total)), ''):
+      what = f'the {bad} of an evaluation after step {int(state.step)} is NaN or infinite'
+      raise NotFiniteError(f'{what}: lower the learning rate or clip the gradients; earlier checkpoints are kept')
     yield from means.compute(metrics).items()
     rows = self.examples.rows(np.arange(len(self.examples))) if self.reports else {}
     for report in self.reports:

@@ -18,7 +18,8 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   targets, probabilities = rows['targets'], softmax(logits.astype(np.float64), axis=-1)
   yield 'macro_f1', float(f1_score(targets, logits.argmax(-1), average='macro'))
   if len(np.unique(targets)) == logits.shape[-1]:  # it is not defined without an example of each class
-    yield 'roc_auc', float(roc_auc_score(targets, probabilities, multi_class='ovr'))
+    scores = probabilities[:, 1] if logits.shape[-1] == 2 else probabilities  # of two classes it wants the second
+    yield 'roc_auc', float(roc_auc_score(targets, scores, multi_class='ovr'))
   yield 'calibration_error', calibration_error(probabilities, targets)
 
 

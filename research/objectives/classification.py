@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
+from research.errors import ConfigError, check_range
 from research.metrics import Mean, mean
 from research.objectives.base import Aux, Objective, apply
 
@@ -22,10 +23,14 @@ def softmax_cross_entropy(
     label_smoothing: part of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
     class_weights: weight of an example by its target class; the loss is the weighted total over the total weight.
     top_k: also report `top_{k}`, the part of the targets among the k largest logits; 0 is off.
+
+  Raises ConfigError for a smoothing that is not below 1, and where there is not a weight for each class.
   """
+  check_range('label_smoothing', label_smoothing, below=1)
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
+    _check_weights(class_weights, logits.shape[-1])
     targets, mask = batch['targets'], batch.get('mask')
     losses = _smoothed_cross_entropy(logits, targets, label_smoothing)
     metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
@@ -41,11 +46,14 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   """Sigmoid cross-entropy of logits with targets 0 or 1; reports `accuracy`.
 
   Logits are [batch, 1] with targets [batch], or both are [batch, labels]. `class_weights` holds the weights of
-  the targets 0 and 1; `label_smoothing` moves the targets that part of the way to one half.
+  the targets 0 and 1; `label_smoothing` moves the targets that part of the way to one half. Raises ConfigError as
+  `softmax_cross_entropy` does.
   """
+  check_range('label_smoothing', label_smoothing, below=1)
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
+    _check_weights(class_weights, 2)
     targets, mask = batch['targets'].reshape(logits.shape), batch.get('mask')
     smooth = targets * (1 - label_smoothing) + label_smoothing / 2
     losses = optax.sigmoid_binary_cross_entropy(logits, smooth)
@@ -53,6 +61,12 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
     return _weighted_mean(losses, targets.astype(jnp.int32), class_weights, mask), Aux(metrics, mutable)
 
   return objective
+
+
+def _check_weights(class_weights: Sequence[float], classes: int) -> None:
+  """JAX takes the last weight for every class that has none."""
+  if len(class_weights) not in (0, classes):
+    raise ConfigError(f'class_weights: there are {len(class_weights)}, for {classes} classes')
 
 
 def _smoothed_cross_entropy(

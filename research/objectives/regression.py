@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from research.errors import check_range
 from research.metrics import mean
 from research.objectives.base import Aux, Objective, apply
 
@@ -22,6 +23,7 @@ def mean_absolute_error() -> Objective:
 
 def huber(delta: float = 1.0) -> Objective:
   """Half the squared error up to `delta`, linear beyond it (Huber 1964); shapes as for `mean_squared_error`."""
+  check_range('delta', delta)
   return _objective(lambda predictions, targets: optax.huber_loss(predictions, targets, delta=delta))
 
 

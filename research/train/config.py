@@ -36,7 +36,7 @@ class Config:
   ema: float = 0.0  # decay of the averaged parameters that are evaluated
   log_every: int = 100  # mean of the training metrics
   evaluate_every: int = 1_000  # on the validation part
-  evaluate_batch_size: int = 500  # examples at once; no number depends on it
+  evaluate_batch_size: int = 500  # examples at once; no number depends on it but by rounding
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
   keep_best: int = 1  # checkpoints of the best validation score
@@ -54,6 +54,9 @@ class Config:
     for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best'):
       if getattr(self, name) < 0:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must not be negative (0 is off)')
+    for name, end in (('seed', 2**32), ('steps', 2**31)):
+      if getattr(self, name) >= end:  # what JAX would cut off
+        raise ConfigError(f'config.{name}={getattr(self, name)}: must be less than {end}')
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
     self.mesh.validate()

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.errors import ConfigError
+from research.errors import ConfigError, check_range
 
 RULES = ('sgd', 'momentum', 'nesterov', 'adagrad', 'rmsprop', 'adam', 'adamw')
 SCHEDULES = ('constant', 'step', 'linear', 'cosine', 'inverse_sqrt', 'wsd')
+SHARES = ('momentum', 'rho', 'b1', 'b2')  # fields that are less than 1
 
 
 @dataclasses.dataclass
@@ -33,7 +34,7 @@ class Optimizer:
   rho: float = 0.9  # rmsprop: decay of the average of squared gradients
   b1: float = 0.9  # adam, adamw: decay of the average of gradients
   b2: float = 0.999  # adam, adamw: decay of the average of squared gradients
-  eps: float = 1e-8  # adagrad, rmsprop, adam, adamw: added to the root of the squared gradients
+  eps: float = 1e-8  # rmsprop, adam, adamw: added to the root of the squared gradients; adagrad: under the root
   clip_value: float = 0.0  # every entry of the gradient is cut to +- this; 0 = off
   clip_norm: float = 0.0  # the gradient as one vector is shortened to this length; 0 = off
   l1: float = 0.0  # penalty l1 * sum |w| in the gradient; biases and norms are left alone
@@ -48,12 +49,15 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   Warm-up multiplies the schedule by min(1, (step + 1) / warmup), so that no step is lost to a rate of 0.
   'linear' and 'cosine' (Loshchilov & Hutter 2017) begin to fall after the warm-up; 'inverse_sqrt' is
   sqrt(warmup / (step + 1)) after it (Vaswani et al. 2017, section 5.3); 'wsd' is that of Hu et al. 2024
-  with a linear decay. Raises ConfigError for an unknown name or a phase that is longer than the schedule.
+  with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or a phase that is longer
+  than the schedule.
   """
   length = config.schedule_steps or steps
   decay_steps = config.decay_steps or max(length // 5, 1)
   if config.schedule not in SCHEDULES:
     raise ConfigError(_unknown('schedule', config.schedule, SCHEDULES))
+  if config.schedule == 'step' and not config.milestones:
+    raise ConfigError('optimizer.milestones: none are given, so the rate of schedule step would never fall')
   if config.schedule in ('linear', 'cosine', 'wsd') and config.warmup >= length:
     raise ConfigError(f'optimizer.warmup: {config.warmup} steps leave nothing of a schedule of {length}')
   if config.schedule == 'wsd' and config.warmup + decay_steps > length:
@@ -87,9 +91,13 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
   The norm is taken over the parameters that are not frozen; those have no optimizer state either. A rule of
   optax runs with its own defaults, except that a maskable decay inside it is the config's `weight_decay`.
-  Decoupled decay: Loshchilov & Hutter 2019. Raises ConfigError for an unknown name, and at init for a pattern
-  in `freeze` that is the path of no parameter.
+  Decoupled decay: Loshchilov & Hutter 2019. Raises ConfigError for an unknown name, a number out of its range, and
+  at init for a pattern in `freeze` that is the path of no parameter.
   """
+  for field in dataclasses.fields(config):
+    if field.type in (int, float):
+      value, below = getattr(config, field.name), 1 if field.name in SHARES else math.inf
+      check_range(f'optimizer.{field.name}', value, below)
   schedule = make_schedule(config, steps)
   parts = []
   if config.clip_value:

@@ -69,13 +69,20 @@ class Workdir:
     Raises DataError when the data are not those of the starts before.
     """
     path = self.path / 'environment.json'
-    starts = json.loads(path.read_text()) if path.exists() else []
+    starts = _read_json(path) if path.exists() else []
     if starts and starts[-1]['data'] != fingerprints:
       changed = [name for name in fingerprints if starts[-1]['data'].get(name) != fingerprints[name]]
       raise DataError(f'the {changed[0]} examples are not those that {self.path} began with; use a new workdir')
+    self._drop_result_of_other_steps()
     config = {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)}
     write_json(self.path / 'config.json', config)
     write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
+
+  def _drop_result_of_other_steps(self) -> None:
+    """A run that is to take more steps has not come to its end."""
+    path = self.path / 'result.json'
+    if path.exists() and _read_json(path)['steps'] != self.config.steps:
+      path.unlink()
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
@@ -92,7 +99,7 @@ def load_config(workdir: Path) -> Config:
     return from_fields(cls, saved['config'])
   except FileNotFoundError as error:
     raise WorkdirError(f'workdir {workdir}: {error.filename} is missing, so there is no run to use') from error
-  except (ValueError, KeyError, ConfigError) as error:
+  except (ValueError, KeyError, TypeError, ConfigError) as error:
     raise WorkdirError(f'workdir {workdir}: config.json does not fit the code: {error}') from error
 
 
@@ -106,6 +113,13 @@ def import_file(path: Path) -> Any:
   sys.modules[name] = module
   spec.loader.exec_module(module)
   return module
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise WorkdirError(f'{path} is not JSON ({error}); the run goes on without it: take it away') from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -143,5 +157,6 @@ def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Pa
   if names:
     rows = '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')
-  if old['steps'] != new['steps'] and not new['optimizer.schedule_steps'] and new['optimizer.schedule'] != 'constant':
+  follows = new['optimizer.schedule'] in ('linear', 'cosine', 'wsd') and not new['optimizer.schedule_steps']
+  if old['steps'] != new['steps'] and follows:
     logging.warning('config.steps: other steps change the learning rate from here on; schedule_steps would hold it')

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from research.data import augment
+from research.errors import ConfigError
 
 SIZE = 9
 RANDOM = np.random.default_rng(0)
@@ -120,3 +121,18 @@ def test_another_key_changes_and_other_fields_stay():
   one, other = (jax.jit(augment.shift(2))(BATCH, jax.random.key(seed)) for seed in (0, 1))
   assert not np.array_equal(one['inputs'], other['inputs'])
   np.testing.assert_array_equal(one['targets'], BATCH['targets'])
+
+
+@pytest.mark.parametrize(
+  ('make', 'name'),
+  [
+    (lambda: augment.shift(-1), 'shift=-1'),
+    (lambda: augment.crop(-1), 'crop=-1'),
+    (lambda: augment.cutout(-1), 'cutout=-1'),
+    (lambda: augment.affine(zoom=1.0), 'zoom=1.0'),
+    (lambda: augment.affine(degrees=np.nan), 'degrees=nan'),
+  ],
+)
+def test_what_cannot_be_meant_is_refused(make, name):
+  with pytest.raises(ConfigError, match=name):
+    make()

@@ -34,6 +34,12 @@ def test_multiclass():
   assert values['calibration_error'] == exact.calibration_error(chances, TARGETS)
 
 
+def test_multiclass_of_two_classes_is_binary():
+  targets, logits = (TARGETS > 1).astype(np.int32), LOGITS[:, 1:3]
+  values = dict(exact.multiclass(logits, {'targets': targets}))
+  assert values == pytest.approx(dict(exact.binary(logits[:, 1:] - logits[:, :1], {'targets': targets})), rel=1e-5)
+
+
 @pytest.mark.parametrize('shape', [(200,), (200, 1)])
 def test_binary(shape):
   targets = (TARGETS > 1).astype(np.int32)

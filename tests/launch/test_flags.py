@@ -135,9 +135,10 @@ def test_fields_come_with_their_comments(path):
   assert notes['steps'][2] == 'updates of the parameters'
 
 
-def test_help_lists_fields_with_values_and_types(parse, capsys):
+@pytest.mark.parametrize('word', flags.HELP)
+def test_help_lists_fields_with_values_and_types(word, parse, capsys):
   with pytest.raises(SystemExit) as stop:
-    parse('--config=FILE:tiny', '--help')
+    parse('--config=FILE:tiny', word)
   shown = capsys.readouterr().out
   assert not stop.value.code
   assert '--config.steps=2' in shown and 'tuple[int, ...]  µ: units of each layer' in shown
@@ -200,6 +201,19 @@ def test_levers_and_cache_can_be_turned_off(launch, tmp_path):
   run = launch('--cpu_levers=false', '--compilation_cache=')
   assert run.returncode == 0 and 'allocator' not in run.stderr
   assert not (tmp_path / 'cache').exists()
+
+
+def test_a_process_without_standard_streams_runs_all_the_same(launch, tmp_path):
+  code = """
+import os, subprocess, sys
+os.close(1), os.close(2)
+sys.exit(subprocess.call(sys.argv[1:], close_fds=False))
+"""
+  script = tmp_path / 'closed.py'
+  script.write_text(code)
+  toy = [sys.executable, str(tmp_path / 'toy.py'), str(ROOT), f'--config={tmp_path}/config.py']
+  assert subprocess.run([sys.executable, str(script), *toy]).returncode == 0
+  assert subprocess.run([sys.executable, str(script), *toy, '--config.stesp=1']).returncode == 2
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path, monkeypatch, caplog):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from research.errors import ConfigError
 from research.objectives.classification import binary_cross_entropy, softmax_cross_entropy
 
 RNG = np.random.default_rng(0)
@@ -96,3 +97,12 @@ def test_binary_cross_entropy(smoothing, weights):
   w = MASK * (np.asarray(weights)[targets] if weights else 1)
   np.testing.assert_allclose(loss, (w * losses).sum() / w.sum(), rtol=1e-5)
   assert metrics['accuracy'] == pytest.approx(((p > 0.5) == targets)[:4].mean())
+
+
+@pytest.mark.parametrize('objective', [softmax_cross_entropy, binary_cross_entropy])
+def test_what_cannot_be_meant_is_refused(objective):
+  for smoothing in (-0.1, 1.0, float('nan')):
+    with pytest.raises(ConfigError, match='label_smoothing'):
+      objective(smoothing)
+  with pytest.raises(ConfigError, match='class_weights: there are 3, for'):
+    measure(objective(class_weights=(1.0, 2.0, 3.0)), LOGITS[:, :2], TARGETS[:2, None] * np.ones(2, int))

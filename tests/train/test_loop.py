@@ -350,7 +350,15 @@ def test_a_run_without_evaluators_writes_no_empty_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'change', [{'mesh': MeshShape(9)}, {'mesh': MeshShape(8), 'batch_size': 36}, {'log_every': 0}, {'seed': -1}]
+  'change',
+  [
+    {'mesh': MeshShape(9)},
+    {'mesh': MeshShape(8), 'batch_size': 36},
+    {'log_every': 0},
+    {'seed': -1},
+    {'seed': 2**32},
+    {'steps': 2**31},
+  ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(change, tmp_path):
   config = make('classifier', **change)

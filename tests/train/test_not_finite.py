@@ -12,6 +12,7 @@ from launch.flags import load_config
 from research.errors import NotFiniteError
 from research.train import checkpoint
 from research.train.loop import train
+from research.train.optimizer import Optimizer
 from research.train.run import first_state, to_save
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
@@ -64,3 +65,13 @@ def test_parameters_that_are_not_finite_are_never_saved(bad_step, tmp_path):
   with pytest.raises(NotFiniteError, match=f'parameters or statistics after step {-(-bad_step // 5) * 5} '):
     list(train(with_fault(config.build(), change), config, tmp_path))
   assert restored_step(config, tmp_path) == (bad_step - 1) // 5 * 5
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run_before_the_training_loss_is(tmp_path):
+  """One step so long that the parameters are still numbers, and what is made of them no longer."""
+  config = load_config(str(CONFIG))
+  config.optimizer, config.evaluate_every, config.checkpoint_every = Optimizer('sgd', lr=1e25), 1, 1
+  with pytest.raises(NotFiniteError, match='loss of an evaluation after step 1 is NaN'):
+    list(train(config.build(), config, tmp_path))
+  assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+  assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == []

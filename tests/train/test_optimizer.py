@@ -183,6 +183,10 @@ def test_schedule_is_as_long_as_the_run_unless_it_says():
     (Optimizer(schedule='cosine', warmup=5), ('optimizer.warmup', '5')),
     (Optimizer(schedule='wsd', warmup=2, decay_steps=4), ('optimizer.decay_steps', '4')),
     (Optimizer('rprop', schedule='cosine'), ('rprop', 'constant')),
+    (Optimizer(schedule='step'), ('optimizer.milestones', 'step')),
+    (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),
+    (Optimizer(warmup=-1), ('optimizer.warmup=-1', 'at least 0')),
+    (Optimizer(b2=1.0), ('optimizer.b2=1.0', 'less than 1')),
     (Optimizer(freeze=('Dense_1/kernel',)), ('optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
   ],
 )

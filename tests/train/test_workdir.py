@@ -64,7 +64,8 @@ def test_what_a_run_may_change_when_it_goes_on(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('schedule', 'length', 'told'), [('cosine', 0, True), ('cosine', 40, False), ('constant', 0, False)]
+  ('schedule', 'length', 'told'),
+  [('cosine', 0, True), ('cosine', 40, False), ('constant', 0, False), ('inverse_sqrt', 0, False)],
 )
 def test_other_steps_are_told_where_they_change_the_learning_rate(schedule, length, told, tmp_path, monkeypatch):
   lines = []
@@ -75,6 +76,23 @@ def test_other_steps_are_told_where_they_change_the_learning_rate(schedule, leng
   assert not lines
   claim(tmp_path, dataclasses.replace(config, steps=config.steps + 1))
   assert bool(lines) == told
+
+
+def test_a_result_is_that_of_the_steps_of_the_config(tmp_path):
+  claim(tmp_path, make())
+  write_json(tmp_path / 'result.json', {'steps': 40})
+  claim(tmp_path, make())
+  assert (tmp_path / 'result.json').exists()
+  claim(tmp_path, make(steps=50))
+  assert not (tmp_path / 'result.json').exists()
+
+
+@pytest.mark.parametrize(('name', 'text'), [('environment.json', ''), ('config.json', '[]'), ('config.json', '{')])
+def test_a_file_that_cannot_be_read_is_named(name, text, tmp_path):
+  claim(tmp_path, make())
+  (tmp_path / name).write_text(text)
+  with pytest.raises(WorkdirError, match=name):
+    claim(tmp_path, make())
 
 
 def test_anything_else_is_refused_with_what_differs(tmp_path):
