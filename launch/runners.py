@@ -1,41 +1,18 @@
-"""Where the trials of a sweep run: in local processes, or as an array of jobs on a cluster.
-
-Each is a `launch.train` of its own, which resumes to the bit. A sweep that was killed may have left trials that still
-run: they are waited for.
-"""
+"""Where the trials of a sweep run: in local processes, or as an array of jobs on a cluster."""
 
 import os
 import queue
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 
-from launch.flags import ROOT
-from research.errors import ConfigError, WorkdirError
-from research.train.rerun import finished
+from launch.jobs import POLL_SECONDS, Job, run_job
+from research.errors import ConfigError
 from research.train.signals import Stop
-from research.train.workdir import in_use
-
-POLL_SECONDS = 0.1
-
-
-class Job(NamedTuple):
-  """A trial as a command line."""
-
-  name: str
-  workdir: Path
-  words: Sequence[str]  # flags of launch.train, but for --workdir
-
-  @property
-  def log(self) -> Path:
-    """Where its output goes: beside the workdir, which takes no files of others."""
-    return self.workdir.parent / 'logs' / f'{self.name}.log'
 
 
 def run_local(jobs: Sequence[Job], processes: int, stop: Stop) -> list[int | None]:
@@ -56,7 +33,7 @@ def run_local(jobs: Sequence[Job], processes: int, stop: Stop) -> list[int | Non
 
 
 def run_array(jobs: Sequence[Job], executor: Any, stop: Stop) -> list[int | None]:
-  """The same by an executor of submitit, as one array of jobs; a signal cancels them, which saves first."""
+  """The same by an executor of submitit, as one array of jobs; a signal cancels them, which lets them save."""
   array = executor.map_array(run_alone, jobs)
   while not (stop.signum or all(job.done() for job in array)):
     time.sleep(POLL_SECONDS)
@@ -64,6 +41,12 @@ def run_array(jobs: Sequence[Job], executor: Any, stop: Stop) -> list[int | None
     for job in array:
       job.cancel()
   return [_code(job) if job.done() else None for job in array]
+
+
+def run_alone(job: Job) -> int | None:
+  """`run_job` in a process of its own, as on a node of a cluster."""
+  with Stop() as stop:
+    return run_job(job, stop)
 
 
 def submitit_executor(folder: Path, words: Sequence[str], cluster: str = 'slurm') -> Any:
@@ -76,29 +59,9 @@ def submitit_executor(folder: Path, words: Sequence[str], cluster: str = 'slurm'
   try:
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**{name: int(value) if value.isdecimal() else value for name, value in pairs})
-  except (NameError, RuntimeError) as error:  # an unknown parameter; no SLURM on this machine
+  except (AssertionError, NameError, RuntimeError) as error:  # a wrong parameter; no SLURM on this machine
     raise ConfigError(f'--runner=slurm: {" ".join(str(error).split())}') from error
   return executor
-
-
-def run_alone(job: Job) -> int | None:
-  """`run_job` in a process of its own, as on a node of a cluster."""
-  with Stop() as stop:
-    return run_job(job, stop)
-
-
-def run_job(job: Job, stop: Stop, environment: Mapping[str, str] | None = None) -> int | None:
-  """Exit code of a trial, 0 without a run where it is finished; None where a signal came before it began."""
-  while not stop.signum:
-    if in_use(job.workdir):
-      time.sleep(POLL_SECONDS)
-    elif finished(job.workdir):
-      return 0
-    else:
-      code = _run(job, stop, environment or {})
-      if code != WorkdirError.exit_code or not in_use(job.workdir):  # else a run of a killed sweep was quicker
-        return code
-  return None
 
 
 def device_shares(devices: str, processes: int) -> list[dict[str, str]]:
@@ -108,35 +71,10 @@ def device_shares(devices: str, processes: int) -> list[dict[str, str]]:
   return [{'CUDA_VISIBLE_DEVICES': ','.join(part)} if devices else {} for part in parts]
 
 
-def _run(job: Job, stop: Stop, environment: Mapping[str, str]) -> int:
-  command = [sys.executable, str(ROOT / 'launch' / 'train.py'), *job.words, f'--workdir={job.workdir}']
-  job.log.parent.mkdir(exist_ok=True)
-  logging.info('%s: runs', job.name)
-  with job.log.open('a') as log:
-    # In a session of its own: Ctrl-C at the terminal would reach it twice, once by us, and end it at once.
-    process = subprocess.Popen(
-      command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    told = False
-    while process.poll() is None:
-      if stop.signum and not told:
-        process.send_signal(stop.signum)
-        told = True
-      time.sleep(POLL_SECONDS)
-  code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-  logging.info('%s: %s', job.name, f'exit {code}: {last_line(job.log)}' if code else 'done')
-  return code
-
-
-def last_line(path: Path) -> str:
-  """The last line of a log, which says what went wrong."""
-  return ''.join(path.read_text(errors='replace').splitlines()[-1:])
-
-
-def _code(job: Any) -> int:
+def _code(job: Any) -> int | None:
   """Exit code of a job of submitit; 1 where its node or its process was lost."""
   try:
     return job.result()
   except Exception as error:  # submitit has several kinds, and brings those of the job along
-    logging.warning('job %s: %s', job.job_id, str(error).strip().splitlines()[-1:])
+    logging.warning('job %s: %s', job.job_id, ' '.join(str(error).split()))
     return 1

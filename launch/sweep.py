@@ -11,8 +11,9 @@ from ml_collections import config_flags
 
 from launch import app
 from launch.flags import define_config
+from launch.jobs import Job
 from launch.outcomes import check, show
-from launch.runners import Job, run_array, run_local, submitit_executor
+from launch.runners import run_array, run_local, submitit_executor
 from launch.trials import make_plan
 from research.report.trials import by_metric, by_score, ranked, read_outcome
 from research.train.rerun import finished

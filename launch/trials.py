@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.flags import config_of, fields, load_config, override
-from launch.runners import Job
+from launch.jobs import Job
 from research.errors import ConfigError
 from research.train.config import Config, flatten
 from research.train.root import facts_of_sweep
