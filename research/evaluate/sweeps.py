@@ -11,7 +11,7 @@ from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-DECADE = 10  # from this ratio of the greatest to the least value on, a scale is logarithmic
+WIDE = 20  # from this ratio of the greatest to the least value on, a scale is logarithmic
 APART = 0.07  # of the length of a scale, between two texts that do not touch
 
 
@@ -37,7 +37,7 @@ def trials(fields: Mapping[str, Sequence[Any]], values: Sequence[float], label: 
 
 
 def scale_of(options: Sequence[Any]) -> Scale:
-  """Numbers by size, on a logarithmic scale where they span a decade or more; other values in order of appearance."""
+  """Numbers by size, on a logarithmic scale where they span more than a decade; other values in order of appearance."""
   if _are_numbers(options):
     return _by_size(np.asarray(options, float))
   texts = list(dict.fromkeys(map(str, options)))
@@ -52,7 +52,7 @@ def _are_numbers(options: Sequence[Any]) -> bool:
 def _by_size(numbers: np.ndarray) -> Scale:
   """NaN stays NaN. Ticks are at the numbers themselves where these are few and lie apart, else at round numbers."""
   least, greatest = np.nanmin(numbers), np.nanmax(numbers)
-  logarithmic = 0 < least <= greatest / DECADE
+  logarithmic = 0 < least <= greatest / WIDE
   low, high = np.log([least, greatest]) if logarithmic else (least, greatest)
 
   def place(values: np.ndarray) -> np.ndarray:
