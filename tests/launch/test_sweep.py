@@ -208,7 +208,7 @@ def plan_of(tmp_path, body):
     ("[{'optimizer.name': 3}]", ['config.optimizer.name: 3 is int', 'str there']),
     ("[{'optimizer.milestones': 3}]", ['config.optimizer.milestones: 3 is int', 'tuple[int, ...] there']),
     ("[{'optimizer': {'lr': 1}}]", ['config.optimizer', 'nearest: optimizer.name']),
-    ("[{'optimizer.name': 'adan'}]", ['trial 0-name=adan', "'adan' is unknown", 'adam']),
+    ("[{'optimizer.name': 'adamm'}]", ['trial 0-name=adamm', "'adamm' is unknown", 'adam']),
     ("[{'batch_size': 0}]", ['trial 0-batch_size=0', 'must be at least 1']),
     ('[]', ['sweep.py', 'no trials']),
   ],
