@@ -143,8 +143,14 @@ def test_killed_again_and_again_it_ends_with_the_same_table(alone, start, tmp_pa
   wait_until(lambda: starts(tmp_path)[0] == 1, process)
   process.kill()
   process.wait()
-  assert len(processes_of(tmp_path)) == 1
+  (orphan,) = processes_of(tmp_path)
+  os.kill(orphan, signal.SIGSTOP)
+  claimed = (tmp_path / 'sweep.json').stat().st_mtime_ns
   process = start(tmp_path)
+  wait_until(lambda: (tmp_path / 'sweep.json').stat().st_mtime_ns > claimed, process)
+  time.sleep(2)
+  assert processes_of(tmp_path) == [orphan]
+  os.kill(orphan, signal.SIGCONT)
   wait_until(lambda: list((tmp_path / NAMES[1]).glob('checkpoints/[0-9]*')), process)
   process.kill()
   for pid in processes_of(tmp_path):
