@@ -41,6 +41,11 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(_tell('interrupted', 130))
 
 
+def machine_flags() -> list[str]:
+  """The flags of this process that another launcher is to have too."""
+  return [f'--cpu_levers={CPU_LEVERS.value}', f'--compilation_cache={CACHE.value}']
+
+
 def _main(main: Callable[[], int | None]) -> int | None:
   logging.get_absl_handler().python_handler.addFilter(_worth_showing)
   if CPU_LEVERS.value:

@@ -31,16 +31,33 @@ def parse(argv: list[str]) -> list[str]:
   if set(argv[1:]) & set(HELP):
     print(help_text(argv))
     raise SystemExit(0)
-  if 'config' in flags.FLAGS:
+  return _parse(argv, flags.FLAGS)
+
+
+def config_of(words: list[str]) -> Any:
+  """The config of `--config=FILE --config.FIELD=VALUE ...`, checked as in `parse`; no flag of the process changes."""
+  values, argv = flags.FlagValues(), ['config_of', *words]
+  config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=argv)
+  _parse(argv, values)
+  return values.config
+
+
+def override(field: str, value: Any) -> str:
+  """The word of a command line that sets a field of the config."""
+  return f'--config.{field}={value}'
+
+
+def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
+  if 'config' in values:
     _check_overrides(argv)
   try:
-    rest = flags.FLAGS(argv)
+    rest = values(argv)
   except flags.Error as error:
     raise ConfigError(_one_line(str(error), argv)) from error
   if len(rest) > 1:
     raise ConfigError(f'{rest[1]!r} is not a flag; flags look like --name=value')
-  if 'config' in flags.FLAGS:
-    _check_types(flags.FLAGS.config, _config_path(argv))
+  if 'config' in values:
+    _check_types(values.config, _config_path(argv))
   return rest
 
 

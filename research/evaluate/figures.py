@@ -18,7 +18,7 @@ INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
 def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
   """Every metric that training and validation share, over steps; `records` are those of metrics.jsonl."""
   names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
-  figure, axes = _figure(len(names), 1, (4.2, 3.2))
+  figure, axes = make_figure(len(names), 1, (4.2, 3.2))
   for axis, name in zip(axes, names, strict=True):
     for part, color, marker in (('train', FAINT, ''), ('validation', ACCENT, 'o')):
       points = [(record['step'], record[f'{part}/{name}']) for record in records if f'{part}/{name}' in record]
@@ -29,7 +29,7 @@ def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
     if values and 0 < 20 * min(values) < max(values):
       axis.set_yscale('log')
     axis.legend(frameon=False)
-    _plain(axis)
+    plain(axis)
   return figure
 
 
@@ -39,7 +39,7 @@ def confusion(classes: Sequence[str]) -> Report:
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     counts = confusion_matrix(logits, rows['targets'])
     size = 2.2 + 0.45 * len(classes)
-    figure, (axis,) = _figure(1, 1, (size, size))
+    figure, (axis,) = make_figure(1, 1, (size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
     for (row, column), count in np.ndenumerate(counts):
@@ -61,7 +61,7 @@ def mistakes(classes: Sequence[str], most: int = 18) -> Report:
     confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
     wrong = np.flatnonzero(guesses != targets)
     wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
-    figure, axes = _figure(6, max(1, -(-len(wrong) // 6)), (1.5, 1.9))
+    figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), (1.5, 1.9))
     for axis in axes:
       axis.set_axis_off()
     for axis, number in zip(axes, wrong, strict=False):
@@ -80,17 +80,17 @@ def predictions(unit: str = '') -> Report:
   def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     targets, outputs = rows['targets'].ravel(), outputs.ravel()
     low, high = min(targets.min(), outputs.min()), max(targets.max(), outputs.max())
-    figure, (axis,) = _figure(1, 1, (4, 4))
+    figure, (axis,) = make_figure(1, 1, (4, 4))
     axis.plot([low, high], [low, high], color=FAINT, linewidth=1)
     axis.scatter(targets, outputs, s=10, color=ACCENT, alpha=0.7)
     axis.set(xlabel=f'target {unit}'.strip(), ylabel=f'prediction {unit}'.strip())
-    _plain(axis)
+    plain(axis)
     yield 'predictions', figure
 
   return report
 
 
-def _figure(columns: int, rows: int, size: tuple[float, float]) -> tuple['Figure', list]:
+def make_figure(columns: int, rows: int, size: tuple[float, float]) -> tuple['Figure', list]:
   """A figure and its axes, row by row; `size` in inches is that of one."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
   from matplotlib.figure import Figure
@@ -100,6 +100,6 @@ def _figure(columns: int, rows: int, size: tuple[float, float]) -> tuple['Figure
   return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _plain(axis) -> None:
+def plain(axis) -> None:
   axis.spines[['top', 'right']].set_visible(False)
   axis.tick_params(colors=INK, labelsize=8)

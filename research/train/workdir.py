@@ -9,9 +9,9 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 from absl import logging
@@ -41,19 +41,9 @@ class Workdir:
   def __enter__(self) -> 'Workdir':
     if not processes.is_first():
       return self
+    self._lock = take(self.path, 'workdir', 'run')
     try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = (self.path / 'lock').open('a')
-    except OSError as error:
-      if error.errno in FULL:
-        raise
-      raise WorkdirError(f'workdir {self.path}: {error.strerror}; give a folder that can be written') from error
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       self._refuse_others()
-    except BlockingIOError as error:
-      self._lock.close()
-      raise WorkdirError(f'workdir {self.path}: another run is using it; wait for it or give another') from error
     except BaseException:
       self._lock.close()
       raise
@@ -86,9 +76,37 @@ class Workdir:
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
-      _refuse_differences(_facts(load_config(self.path)), _facts(self.config), self.path)
+      _refuse_differences(facts_of(load_config(self.path)), facts_of(self.config), self.path)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
       raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is no run; give another')
+
+
+def take(folder: Path, kind: str, user: str) -> IO[str]:
+  """Makes a folder and takes its lock, which is held until the file is closed. Raises WorkdirError that names both."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / 'lock').open('a')
+  except OSError as error:
+    if error.errno in FULL:
+      raise
+    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder that can be written') from error
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    lock.close()
+    raise WorkdirError(f'{kind} {folder}: another {user} is using it; wait for it or give another') from error
+  return lock
+
+
+def in_use(folder: Path) -> bool:
+  """Whether a process holds the lock of a folder, which need not be there."""
+  if not (folder / 'lock').exists():
+    return False
+  try:
+    take(folder, 'workdir', 'run').close()
+  except WorkdirError as error:
+    return isinstance(error.__cause__, BlockingIOError)
+  return False
 
 
 def load_config(workdir: Path) -> Config:
@@ -148,14 +166,20 @@ def _config_file(config: Config) -> str:
   return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def _facts(config: Config) -> dict[str, Any]:
+def facts_of(config: Config) -> dict[str, Any]:
+  """What makes a config's runs different from others': the file of its class, and its fields by dotted name."""
   return {'file': _config_file(config), **flatten(config)}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[str]) -> str:
+  """What `names` stand for there and now, on one line."""
+  return '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
 
 
 def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
   names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in RESUMABLE]
   if names:
-    rows = '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
+    rows = differences(old, new, names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')
   follows = new['optimizer.schedule'] in ('linear', 'cosine', 'wsd') and not new['optimizer.schedule_steps']
   if old['steps'] != new['steps'] and follows:

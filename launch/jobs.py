@@ -1,0 +1,79 @@
+"""A trial as a process: a `launch.train` of its own, told to stop when the sweep is."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+
+from launch.flags import ROOT
+from research.errors import WorkdirError
+from research.train.rerun import finished
+from research.train.signals import Stop
+from research.train.workdir import in_use
+
+POLL_SECONDS = 0.1
+
+
+class Job(NamedTuple):
+  """A trial as a command line."""
+
+  name: str
+  workdir: Path
+  words: Sequence[str]  # flags of launch.train, but for --workdir
+
+  @property
+  def log(self) -> Path:
+    """Where its output goes: beside the workdir, which takes no files of others."""
+    return self.workdir.parent / 'logs' / f'{self.name}.log'
+
+
+def run_job(job: Job, stop: Stop, environment: Mapping[str, str] | None = None) -> int | None:
+  """Exit code of a trial, 0 without a run where it is finished; None where a signal came before it began.
+
+  A sweep that was killed may have left a process that still runs the trial: that one is waited for.
+  """
+  while not stop.signum:
+    if in_use(job.workdir):
+      time.sleep(POLL_SECONDS)
+    elif finished(job.workdir):
+      return 0
+    else:
+      code = _run(job, stop, environment or {})
+      if code != WorkdirError.exit_code or not in_use(job.workdir):  # else such a process was quicker
+        return code
+  return None
+
+
+def _run(job: Job, stop: Stop, environment: Mapping[str, str]) -> int:
+  command = [sys.executable, str(ROOT / 'launch' / 'train.py'), *job.words, f'--workdir={job.workdir}']
+  job.log.parent.mkdir(exist_ok=True)
+  logging.info('%s: runs', job.name)
+  with job.log.open('a') as log:
+    # In a session of its own: Ctrl-C at the terminal would reach it twice, once by us, and end it at once.
+    process = subprocess.Popen(
+      command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    code = _wait(process, stop)
+  logging.info('%s: %s', job.name, f'exit {code}: {_last_line(job.log)}' if code else 'done')
+  return code
+
+
+def _wait(process: subprocess.Popen, stop: Stop) -> int:
+  """Its exit code, after it was told, once, of a signal that stops the sweep; 128 + N where signal N killed it."""
+  told = False
+  while process.poll() is None:
+    if stop.signum and not told:
+      process.send_signal(stop.signum)
+      told = True
+    time.sleep(POLL_SECONDS)
+  return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _last_line(log: Path) -> str:
+  """It says what went wrong."""
+  return ''.join(log.read_text(errors='replace').splitlines()[-1:])

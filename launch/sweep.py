@@ -1,0 +1,58 @@
+"""Runs every trial of a sweep, or goes on where it ends, and says which one is best on the validation part.
+
+python -m launch.sweep --config=experiments/cnn_digits/config.py --root=runs/sweep/digits --runner=processes
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from launch import app
+from launch.flags import define_config
+from launch.jobs import Job
+from launch.outcomes import check, show
+from launch.runners import run_array, run_local, submitit_executor
+from launch.trials import make_plan
+from research.report.trials import by_metric, by_score, ranked, read_outcome
+from research.train.rerun import finished
+from research.train.root import claim, held
+from research.train.signals import Stop
+
+CONFIG = define_config()
+SWEEP = flags.DEFINE_string('sweep', '', 'file of the sweep; empty: sweep.py beside the config')
+RUNS = flags.DEFINE_string('root', None, 'folder of the workdirs, the table and the figure', required=True)
+RUNNER = flags.DEFINE_enum('runner', 'serial', ['serial', 'processes', 'slurm'], 'where the trials run')
+PROCESSES = flags.DEFINE_integer('processes', 2, 'processes: trials at once', lower_bound=1)
+JOB = flags.DEFINE_list('job', [], 'slurm: parameters of submitit such as timeout_min=60,slurm_partition=gpu')
+METRIC = flags.DEFINE_string('metric', '', "validation/NAME that chooses; empty: the experiment's score")
+DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of --metric is best')
+
+
+def main() -> None:
+  jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
+  config, root = CONFIG.value, Path(RUNS.value)
+  plan = make_plan(config_flags.get_config_filename(flags.FLAGS['config']), config, SWEEP.value)
+  criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
+  with held(root, plan.facts), Stop() as stop:
+    experiment = config.build()  # here, so that the data are fetched once and not by every trial
+    criterion = criterion or by_score(experiment.score)
+    claim(root, plan.facts)
+    jobs = [plan.job(name, root, app.machine_flags()) for name in plan.trials]
+    left = [job for job in jobs if not finished(job.workdir)]
+    codes = {job.name: 0 for job in jobs} | dict(zip((job.name for job in left), run(left, root, stop), strict=True))
+    outcomes = [read_outcome(job.name, plan.fields[job.name], codes[job.name], job.workdir) for job in jobs]
+    show(ranked(outcomes, criterion), criterion, plan, root)
+  check(outcomes, root, stop.signum)
+
+
+def run(jobs: list[Job], root: Path, stop: Stop) -> list[int | None]:
+  """Exit codes of jobs, by the runner that was asked for."""
+  if RUNNER.value == 'slurm' and jobs:
+    return run_array(jobs, submitit_executor(root / 'jobs', JOB.value), stop)
+  return run_local(jobs, PROCESSES.value if RUNNER.value == 'processes' else 1, stop)
+
+
+if __name__ == '__main__':
+  app.run(main)

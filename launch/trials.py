@@ -1,0 +1,86 @@
+"""The trials of a sweep: read from its file, checked against the config, and made command lines."""
+
+import inspect
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launch.flags import config_of, fields, load_config, override
+from launch.jobs import Job
+from research.errors import ConfigError
+from research.train.config import Config, flatten
+from research.train.root import facts_of_sweep
+from research.train.sweep import Trial, named
+from research.train.workdir import import_file
+
+
+class Plan(NamedTuple):
+  """A sweep over a config, all of whose trials can be run."""
+
+  file: str  # the config's, with its scale
+  trials: Mapping[str, Trial]  # by name; with what the command line overrides for all of them
+  fields: Mapping[str, Mapping[str, Any]]  # by name: the value of every field that some trial sets
+  facts: Mapping[str, Any]  # what a root belongs to
+
+  def words(self, name: str) -> list[str]:
+    """The flags that make the config of a trial."""
+    return _words(self.file, self.trials[name])
+
+  def job(self, name: str, root: Path, flags: list[str]) -> Job:
+    """A trial to be run, in a workdir of its own."""
+    return Job(name, root / name, [*self.words(name), *flags])
+
+  def command(self, name: str, workdir: Path) -> str:
+    """What a shell takes to train a trial anew."""
+    return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={workdir}'])
+
+
+def make_plan(file: str, config: Config, sweep: str) -> Plan:
+  """The plan of `config`, which is that of `file` or overridden for all trials, and the file `sweep`.
+
+  Without `sweep` it is the `sweep.py` beside the config. Raises ConfigError that names the trial and the field.
+  """
+  path = Path(sweep or Path(file.partition(':')[0]).with_name('sweep.py'))
+  own, before = read_trials(path), flatten(load_config(file))
+  shared = {field: value for field, value in flatten(config).items() if value != before[field]}
+  trials = {name: {**shared, **trial} for name, trial in own.items()}
+  configs = {name: _checked(file, trial, f'{path}, trial {name}') for name, trial in trials.items()}
+  swept = dict.fromkeys(field for trial in own.values() for field in trial)
+  values = {name: {field: flatten(configs[name])[field] for field in swept} for name in trials}
+  return Plan(file, trials, values, facts_of_sweep(config, own))
+
+
+def read_trials(path: Path) -> dict[str, Trial]:
+  """The trials of a sweep.py by name. Raises ConfigError where there is none."""
+  if not path.is_file():
+    raise ConfigError(f'--sweep={path}: no such file; write one with a function sweep(), or give another')
+  module = import_file(path)
+  if not hasattr(module, 'sweep'):
+    raise ConfigError(f'--sweep={path}: the file has no function sweep(), which returns a list of trials')
+  try:
+    return named(module.sweep())
+  except ConfigError as error:
+    raise ConfigError(f'--sweep={path}: {error}') from error
+
+
+def _checked(file: str, trial: Trial, place: str) -> Config:
+  try:
+    config = config_of(_words(file, trial))
+    _check_values(file, trial, config)
+    config.validate()
+  except ConfigError as error:
+    raise ConfigError(f'{place}: {error}') from error
+  return config
+
+
+def _check_values(file: str, trial: Trial, config: Config) -> None:
+  """A command line is kinder than a type: there the text '3' is the number 3."""
+  kinds = {field: inspect.formatannotation(kind) for field, _, kind, _ in fields(config)}
+  for field, value in trial.items():
+    if flatten(config)[field] != value:
+      raise ConfigError(f'config.{field}: {value!r} is {type(value).__name__}; {file} has {kinds[field]} there')
+
+
+def _words(file: str, trial: Trial) -> list[str]:
+  return [f'--config={file}', *(override(field, value) for field, value in trial.items())]

@@ -1,0 +1,111 @@
+"""What the trials of a sweep reached on the validation part, which of them is best, and the table that says so."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import ConfigError
+from research.report.tables import grid
+
+PART = 'validation/'
+CAPTION = "The best trial first; metrics are of the validation part and each trial's final State."
+
+
+class Outcome(NamedTuple):
+  """How a trial ended."""
+
+  name: str
+  fields: Mapping[str, Any]  # value of each field that is swept
+  code: int | None  # exit code of its run; None: it was not run
+  metrics: Mapping[str, float]  # of the validation part alone; none where the run did not end well
+  seconds: float
+
+
+class Criterion(NamedTuple):
+  """What chooses among trials: a number made of the metrics of the validation part."""
+
+  label: str
+  measure: Callable[[Mapping[str, float]], float]
+  sign: int = 1  # -1: the lowest is best
+
+  def value(self, outcome: Outcome) -> float:
+    """The number of a trial; NaN where it has none, or one that is not finite."""
+    value = self.measure(outcome.metrics) if outcome.metrics else math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def read_outcome(name: str, fields: Mapping[str, Any], code: int | None, workdir: Path) -> Outcome:
+  """The outcome of a trial that ended with `code`, from its result.json if that is 0.
+
+  The metrics are those of the final State, the one whose test metrics result.json holds too: the best evaluation of a
+  run would be the highest of several noisy numbers, and favour runs that are evaluated more often. Metrics of the test
+  part are left behind here, so that nothing after can choose by them.
+  """
+  if code != 0:
+    return Outcome(name, fields, code, {}, math.nan)
+  result = json.loads((workdir / 'result.json').read_text())
+  metrics = {metric: value for metric, value in result['metrics'].items() if metric.startswith(PART)}
+  return Outcome(name, fields, code, metrics, result['seconds'])
+
+
+def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
+  """The experiment's own score. Raises ConfigError where it has none."""
+  if score is None:
+    raise ConfigError(f'--metric: the experiment has no score; give --metric={PART}NAME --direction=min or max')
+  return Criterion('score', score)
+
+
+def by_metric(metric: str, direction: str) -> Criterion:
+  """A metric of the validation part, whose 'min' or 'max' is best. Raises ConfigError for any other part."""
+  if not metric.startswith(PART):
+    raise ConfigError(f'--metric={metric}: only the validation part may choose; give {PART}NAME')
+  if direction not in ('min', 'max'):
+    raise ConfigError(f'--metric={metric}: give --direction=min or --direction=max too')
+
+  def measure(metrics: Mapping[str, float]) -> float:
+    if metric not in metrics:
+      raise ConfigError(
+        f'--metric={metric}: the trials have {", ".join(metrics)}; to choose by these runs nothing again'
+      )
+    return metrics[metric]
+
+  return Criterion(metric, measure, -1 if direction == 'min' else 1)
+
+
+def ranked(outcomes: Sequence[Outcome], criterion: Criterion) -> list[Outcome]:
+  """The best first; equal ones in the order of the sweep, and at the end those without a number."""
+
+  def key(outcome: Outcome) -> float:
+    value = criterion.sign * criterion.value(outcome)
+    return math.inf if math.isnan(value) else -value
+
+  return sorted(outcomes, key=key)
+
+
+def trials_table(outcomes: Sequence[Outcome], criterion: Criterion) -> str:
+  """A line for each trial, in the order given: its fields, how it ended, and the validation part's metrics."""
+  names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics if name != criterion.label)
+  fields = list(outcomes[0].fields)
+  heads = [name.removeprefix(PART).replace('_', ' ') for name in (criterion.label, *names)]
+  rows = [('trial', *fields, 'state', *heads, 'time')]
+  for outcome in outcomes:
+    numbers = [criterion.value(outcome), *(outcome.metrics.get(name, math.nan) for name in names)]
+    time = '' if math.isnan(outcome.seconds) else f'{outcome.seconds:.0f} s'
+    values = [_text(outcome.fields[field]) for field in fields]
+    rows.append((outcome.name, *values, _state(outcome), *map(_text, numbers), time))
+  return f'{CAPTION}\n\n{grid(rows)}'
+
+
+def _state(outcome: Outcome) -> str:
+  if outcome.code is None:
+    return 'not run'
+  what = 'stopped' if outcome.code > 128 else 'failed'
+  return f'{what}, exit {outcome.code}' if outcome.code else 'done'
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, float):
+    return '' if math.isnan(value) else f'{value:.4g}'
+  return str(value)

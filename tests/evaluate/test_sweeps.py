@@ -1,0 +1,62 @@
+"""The picture of a sweep, read back from its axes."""
+
+import math
+
+import numpy as np
+from matplotlib.colors import to_hex
+
+from research.evaluate import sweeps
+from research.evaluate.figures import ACCENT
+
+
+def test_numbers_lie_by_size_or_by_logarithm():
+  np.testing.assert_allclose(sweeps.scale_of([1, 4, 2]).places, [0, 1, 1 / 3])
+  scale = sweeps.scale_of([1e-4, 1e-2, 1e-3])
+  np.testing.assert_allclose(scale.places, [0, 1, 0.5])
+  assert [text for _, text in scale.ticks] == ['0.0001', '0.001', '0.01']
+  np.testing.assert_allclose(sweeps.scale_of([0.0, 100.0, 50.0]).places, [0, 1, 0.5])  # zero has no logarithm
+  assert list(sweeps.scale_of([3, 3]).places) == [0.5, 0.5]
+
+
+def test_other_values_lie_in_order_of_appearance():
+  scale = sweeps.scale_of(['sgd', 'adam', 'sgd', (1, 2)])
+  np.testing.assert_allclose(scale.places, [1 / 6, 3 / 6, 1 / 6, 5 / 6])
+  assert [text for _, text in scale.ticks] == ['sgd', 'adam', '(1, 2)']
+  assert [text for _, text in sweeps.scale_of([True, False]).ticks] == ['True', 'False']
+
+
+def test_many_numbers_have_few_round_ticks_at_their_places():
+  for numbers in (np.linspace(0, 0.5, 40), np.geomspace(1e-4, 1e-1, 40)):
+    scale = sweeps.scale_of(numbers.tolist())
+    assert 3 <= len(scale.ticks) <= 8
+    for place, text in scale.ticks:
+      assert np.isclose(np.interp(float(text), numbers, scale.places), place, atol=0.02)
+
+
+def test_points_over_one_field():
+  figure = sweeps.trials({'lr': [1e-2, 1e-3, 1e-4]}, [0.9, 0.8, math.nan], 'score')
+  (axis,) = figure.axes
+  (curve,) = axis.lines
+  np.testing.assert_allclose(curve.get_xydata(), [[0.5, 0.8], [1, 0.9]])
+  points, best, failed = axis.collections
+  np.testing.assert_allclose(best.get_offsets(), [[1, 0.9]])
+  assert len(points.get_offsets()) == 2 and list(failed.get_offsets()[:, 0]) == [0]
+  assert (axis.get_xlabel(), axis.get_ylabel()) == ('lr', 'score')
+
+
+def test_values_tried_more_than_once_are_no_curve():
+  assert not sweeps.trials({'lr': [1e-2, 1e-2, 1e-3]}, [0.9, 0.8, 0.7], 'score').axes[0].lines
+  assert not sweeps.trials({'name': ['adam', 'sgd']}, [0.9, 0.8], 'score').axes[0].lines
+
+
+def test_parallel_coordinates_pass_through_every_value():
+  fields = {'lr': [1e-2, 1e-3, 1e-4], 'width': [8, 32, 16]}
+  figure = sweeps.trials(fields, [0.9, 0.7, math.nan], 'score')
+  failed, second, best = figure.axes[0].lines[:3]
+  ends = {0: [1, 0, 1], 1: [0.5, 1, 0]}  # places of lr, width and score
+  for line, rank in ((best, 0), (second, 1)):
+    x, y = line.get_data()
+    np.testing.assert_allclose(y[np.isin(x, [0, 1, 2])], ends[rank], atol=1e-12)
+  assert failed.get_xdata()[-1] == 1  # where it ends, there is no score
+  assert to_hex(best.get_color()) == ACCENT and best.get_linewidth() > second.get_linewidth()
+  assert {'lr', 'width', 'score'} <= {text.get_text() for text in figure.axes[0].texts}
