@@ -41,6 +41,12 @@ class WorkdirError(RunError):
   exit_code = 6
 
 
+class LostProcessError(RunError):
+  """Processes that train together and one of which is gone, or never came."""
+
+  exit_code = 7
+
+
 @contextlib.contextmanager
 def naming(path: os.PathLike) -> Iterator[None]:
   """Gives `path` to an OSError raised within, if the system did not say which file it was about."""
