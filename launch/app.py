@@ -30,15 +30,20 @@ def run(main: Callable[[], int | None]) -> None:
   _open_streams()
   try:
     absl.app.run(lambda _: _main(main), flags_parser=parse)
-  except RunError as error:
-    sys.exit(_tell(str(error), error.exit_code))
-  except BrokenPipeError:
+  except BrokenPipeError as error:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
-    sys.exit(74)
-  except OSError as error:
-    sys.exit(_tell(str(error), 74))
-  except KeyboardInterrupt:
-    sys.exit(_tell('interrupted', 130))
+    sys.exit(code_of(error))
+  except (RunError, OSError) as error:
+    sys.exit(_tell(str(error), code_of(error)))
+  except KeyboardInterrupt as error:
+    sys.exit(_tell('interrupted', code_of(error)))
+
+
+def code_of(error: BaseException) -> int:
+  """Exit code that an exception stands for; 1 is a bug."""
+  if isinstance(error, KeyboardInterrupt):
+    return 130
+  return getattr(error, 'exit_code', 74 if isinstance(error, OSError) else 1)
 
 
 def machine_flags() -> list[str]:

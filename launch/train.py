@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import app
+from launch import app, distributed
 from launch.curves import draw_curves
 from launch.flags import define_config
 from launch.progress import Progress, final_table
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(distributed.together(main))

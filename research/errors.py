@@ -42,6 +42,12 @@ class WorkdirError(RunError):
   exit_code = 6
 
 
+class LostProcessError(RunError):
+  """Processes that train together and one of which is gone, or never came."""
+
+  exit_code = 7
+
+
 def check_range(name: str, value: float, below: float = math.inf) -> None:
   """Raises ConfigError unless 0 <= `value` < `below`; NaN is never in a range."""
   if not 0 <= value < below:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def start() -> Callable[..., subprocess.Popen]:
   """Function (config, workdir, *flags) -> the process, on one device; all that still run are killed at the end."""
-  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  environment = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'SLURM'))}
   processes = []
 
   def launch(config: str, workdir: Path, *flags: str, **popen) -> subprocess.Popen:
