@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from research.errors import naming
 from research.evaluate import figures
 from research.train import recorder
 
@@ -11,4 +12,5 @@ def draw_curves(workdir: Path) -> None:
   records, folder = recorder.read(workdir), workdir / 'figures'
   if any(name.startswith('train/') for record in records for name in record):
     folder.mkdir(exist_ok=True)
-    figures.learning_curves(records).savefig(folder / 'learning_curves.png')
+    with naming(folder):
+      figures.learning_curves(records).savefig(folder / 'learning_curves.png')

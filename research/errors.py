@@ -42,7 +42,7 @@ class WorkdirError(RunError):
 
 
 @contextlib.contextmanager
-def naming(path: os.PathLike) -> Iterator[None]:
+def naming(path: os.PathLike | str) -> Iterator[None]:
   """Gives `path` to an OSError raised within, if the system did not say which file it was about."""
   try:
     yield

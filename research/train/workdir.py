@@ -65,10 +65,12 @@ class Workdir:
     Raises DataError when the data are not those of the starts before.
     """
     path = self.path / 'environment.json'
-    starts = json.loads(path.read_text()) if path.exists() else []
+    starts = _starts(path)
     if starts and starts[-1]['data'] != fingerprints:
       changed = [name for name in fingerprints if starts[-1]['data'].get(name) != fingerprints[name]]
-      raise DataError(f'the {changed[0]} examples are not those that {self.path} began with; use a new workdir')
+      raise DataError(
+        f'the {changed[0]} examples are not those that {self.path} began with; use those or a new workdir'
+      )
     config = {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)}
     write_json(self.path / 'config.json', config)
     write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
@@ -87,9 +89,11 @@ def load_config(workdir: Path) -> Config:
     cls = import_file(ROOT / saved['file']).Config
     return from_fields(cls, saved['config'])
   except FileNotFoundError as error:
-    raise WorkdirError(f'workdir {workdir}: {error.filename} is missing, so there is no run to use') from error
+    missing = f'workdir {workdir}: {error.filename} is missing'
+    raise WorkdirError(f'{missing}, so there is no run to use; give the workdir of a run') from error
   except (ValueError, KeyError, ConfigError) as error:
-    raise WorkdirError(f'workdir {workdir}: config.json does not fit the code: {error}') from error
+    fault = f'workdir {workdir}: config.json does not fit the code: {error}'
+    raise WorkdirError(f'{fault}; use the code of the commit in environment.json') from error
 
 
 def import_file(path: Path) -> Any:
@@ -123,6 +127,15 @@ def tree_sha256(tree: PyTree) -> str:
     digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
     digest.update(array.tobytes())
   return digest.hexdigest()
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+  """What environment.json tells of the starts before."""
+  try:
+    return json.loads(path.read_text()) if path.exists() else []
+  except ValueError as error:
+    lost = 'delete it to go on, the data are then not compared with those of the starts before'
+    raise WorkdirError(f'{path} is damaged: {error}; {lost}') from error
 
 
 def _config_file(config: Config) -> str:

@@ -29,3 +29,11 @@ def start() -> Callable[..., subprocess.Popen]:
   for process in processes:
     process.kill()
     process.wait()
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Shows what tests have told by `record_property('summary', line)`."""
+  for report in terminalreporter.getreports('passed'):
+    for name, line in report.user_properties:
+      if name == 'summary':
+        terminalreporter.write_line(line)
