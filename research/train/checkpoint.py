@@ -92,7 +92,8 @@ class Checkpoints:
     try:
       if jax.process_index() == 0:
         shutil.rmtree(unfinished.parent, ignore_errors=True)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # and never its parent: a workdir that is gone is not made anew, half empty
+        unfinished.parent.mkdir(exist_ok=True)
       _save(unfinished, tree)
       if jax.process_index() == 0:
         manifest.write(unfinished, step=step, score=_number(score), leaves=_described(tree))
@@ -214,7 +215,10 @@ def _os_error(error: Exception, path: Path) -> OSError:
 
 def _load(path: Path, abstract: PyTree) -> PyTree:
   leaves = _by_name(abstract)
-  loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  try:
+    loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  except ValueError as error:  # its manifest agrees, so that it was never one
+    raise CheckpointError(f'{path} is nothing that Orbax can read; take it away or use a new workdir') from error
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
   return jax.tree.unflatten(jax.tree.structure(abstract), values)
 
@@ -247,10 +251,13 @@ def _described(tree: PyTree) -> dict[str, str]:
 def _match(path: Path, saved: Mapping[str, str], abstract: PyTree) -> None:
   """Raises CheckpointError that names the first leaf that differs: Orbax would cast it without a word."""
   wanted = _described(abstract)
-  for name in sorted(saved.keys() | wanted.keys()):
+  # An optimizer's leaves follow those of the model: they are at fault only where no other is.
+  for name in sorted(saved.keys() | wanted.keys(), key=lambda name: ('/opt_state/' in name, name)):
     there, here = saved.get(name, 'missing'), wanted.get(name, 'missing')
     if there != here:
-      raise CheckpointError(f'{path} is of another model: {name} is {there} there and {here} in this run')
+      what = 'optimizer' if '/opt_state/' in name else 'model'
+      difference = f'{name} is {there} there and {here} in this run'
+      raise CheckpointError(f'{path} is of another {what}: {difference}; take it away or use a new workdir')
 
 
 def _number(score: float | None) -> float | None:
