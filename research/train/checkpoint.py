@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
@@ -92,8 +93,7 @@ class Checkpoints:
     try:
       if jax.process_index() == 0:
         shutil.rmtree(unfinished.parent, ignore_errors=True)
-        self.folder.mkdir(exist_ok=True)  # and never its parent: a workdir that is gone is not made anew, half empty
-        unfinished.parent.mkdir(exist_ok=True)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
       _save(unfinished, tree)
       if jax.process_index() == 0:
         manifest.write(unfinished, step=step, score=_number(score), leaves=_described(tree))
@@ -209,7 +209,7 @@ def _os_error(error: Exception, path: Path) -> OSError:
   """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code is None:
-    return OSError(f'{path} could not be saved: {error}')
+    return OSError(f'{path} could not be saved: {textwrap.shorten(str(error), 300)}')
   return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
 
 
