@@ -75,6 +75,13 @@ class Workdir:
     write_json(self.path / 'config.json', config)
     write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
 
+  def check(self) -> None:
+    """Raises WorkdirError where the folder was moved, deleted or replaced: it would be made anew, half empty."""
+    lock = self.path / 'lock'
+    if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
+      fault = f'workdir {self.path}: was moved, deleted or replaced during the run'
+      raise WorkdirError(f'{fault}; put it back and give the same command again')
+
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
       _refuse_differences(_facts(load_config(self.path)), _facts(self.config), self.path)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -151,6 +152,21 @@ file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=Tru
     holder.communicate()
   assert (tmp_path / 'lock').exists()
   claim(tmp_path, make())
+
+
+@pytest.mark.parametrize('change', ['moved', 'deleted', 'replaced'])
+def test_a_folder_that_is_no_longer_there_is_told_and_not_made_anew(change, tmp_path):
+  path = tmp_path / 'run'
+  with Workdir(path, make()) as workdir:
+    workdir.check()
+    path.rename(tmp_path / 'moved')
+    if change == 'deleted':
+      shutil.rmtree(tmp_path / 'moved')
+    elif change == 'replaced':
+      shutil.copytree(tmp_path / 'moved', path)
+    with pytest.raises(WorkdirError, match=f'{path}: was moved, deleted or replaced'):
+      workdir.check()
+  assert path.exists() == (change == 'replaced')
 
 
 def test_a_lock_is_given_back_when_a_run_fails(tmp_path):
