@@ -36,9 +36,10 @@ def test_killed_at_random_instants(number, start, tmp_path, fault, record_proper
     process = start(config, workdir, STEPS)
     for _ in range(min(MOST, wanted - kills)):
       wait_for_start(process, workdir)
-      time.sleep(instants.uniform(0, lasts))
+      time.sleep(after := instants.uniform(0, lasts))
       process.send_signal(signal.SIGKILL)
       if (code := end(process)[1]) != 137:  # it was done before
+        lasts = after
         break
       kills, in_a_save = kills + 1, in_a_save + (workdir / 'checkpoints' / 'unfinished').exists()
       process = start(config, workdir, STEPS)
