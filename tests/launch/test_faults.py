@@ -1,6 +1,5 @@
 """What goes wrong around a run, seen from the command line: one line, the exit code, and nothing lost."""
 
-import ctypes
 import os
 import re
 import resource
@@ -144,16 +143,15 @@ def test_a_workdir_that_cannot_be_one(place, name, tmp_path, start, fault):
   fault(name, line, code, 'the other files')
 
 
-def as_nobody():
-  """Gives up the right of the superuser to write everywhere (CAP_DAC_OVERRIDE, by PR_CAPBSET_DROP)."""
-  ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+# Gives up the right of the superuser to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE.
+AS_NOBODY = 'import ctypes; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)'
 
 
 def test_a_workdir_that_cannot_be_written(start, finished, fault):
   before = content(finished)
   for path in (finished, *finished.rglob('*')):
     path.chmod(0o500)
-  line, code = end(start('classifier', finished, preexec_fn=as_nobody))
+  line, code = end(start('classifier', finished, before=AS_NOBODY))
   assert code == 6 and content(finished) == before
   fault('a workdir that cannot be written', line, code, UNTOUCHED)
   for path in (finished, *finished.rglob('*')):
@@ -204,7 +202,7 @@ def test_a_full_disk(start, tmp_path, finished, fault):
 )
 def test_closed_streams(numbers, name, start, tmp_path, finished, fault):
   """No file of the run takes their numbers, and with these what is meant for a terminal."""
-  process = start('classifier', tmp_path / 'new', preexec_fn=lambda: [os.close(number) for number in numbers])
+  process = start('classifier', tmp_path / 'new', before=f'import os; [os.close(number) for number in {numbers}]')
   _, errors = process.communicate(timeout=300)
   assert process.returncode == 0 and 'rror' not in errors, errors
   assert outcome(tmp_path / 'new') == outcome(finished)

@@ -39,13 +39,18 @@ def write(path: Path, row: Mapping[str, str]) -> None:
     lines = [row.keys(), ['---'] * len(row), *(other.values() for other in rows.values())]
     file.seek(0)
     file.truncate()
-    file.write(fill(text, '\n'.join(f'| {" | ".join(line)} |' for line in lines)))
+    file.write(fill(text, '\n'.join(f'| {" | ".join(map(_escaped, line))} |' for line in lines)))
 
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
   table = text.partition(BEGIN)[2].partition(END)[0]
-  heading, _, *rows = [line[2:-2].split(' | ') for line in table.splitlines() if line] or [(), ()]
+  lines = [line[2:-2].split(' | ') for line in table.splitlines() if line]
+  heading, _, *rows = [[cell.replace(r'\|', '|') for cell in line] for line in lines] or [(), ()]
   return {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+
+
+def _escaped(cell: str) -> str:
+  return cell.replace('|', r'\|')
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def documented(request) -> Callable[..., None]:
 
   def hold(table: str, row: Mapping[str, object], loose: Collection[str] = ()) -> None:
     path = DOCS / f'{table}.md'
-    row = {column: str(text).replace('|', r'\|') for column, text in row.items()} | {'test': f'`{test}`'}
+    row = {column: str(text) for column, text in row.items()} | {'test': f'`{test}`'}
     if request.config.getoption('--write-docs'):
       write(path, row)
     there = read(path).get(key := next(iter(row.values())))
