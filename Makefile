@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed-by-$(notdir $(PYTHON))
 
-.PHONY: demo test lint install
+.PHONY: demo test faults lint install
 
 demo: install  ## train the small digits network and show what it reaches
 	$(BIN)/python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/demo
 
 test: install  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
+
+faults: install  ## a hundred kills at random instants: every run must end with the same bits; a quarter of an hour
+	STRATA_KILLS=100 $(BIN)/python -m pytest -n 2 tests/launch/test_kill.py
 
 lint: install  ## style
 	$(BIN)/ruff check .

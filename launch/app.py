@@ -1,5 +1,7 @@
 """What every launcher shares: flags, settings of the machine, and exit codes instead of tracebacks."""
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from absl import flags, logging
 
 from launch import cpu
 from launch.flags import ROOT, parse
-from research.errors import RunError
+from research.errors import RunError, naming
 
 CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; products and sums by YNNPACK')
 CACHE = flags.DEFINE_string(
@@ -19,6 +21,17 @@ CACHE = flags.DEFINE_string(
   str(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'xla'),
   'folder of compiled programs; empty: compile anew in every process',
 )
+
+
+ADVICE = {
+  errno.ENOSPC: 'make room there',
+  errno.EDQUOT: 'make room there',
+  errno.EFBIG: 'make room there',
+  errno.EACCES: 'make it writable',
+  errno.EROFS: 'make it writable',
+  errno.ENOENT: 'put it back',
+  errno.EPIPE: 'let its reader stay to the end',
+}
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -30,10 +43,9 @@ def run(main: Callable[[], int | None]) -> None:
   _open_streams()
   try:
     absl.app.run(lambda _: _main(main), flags_parser=parse)
-  except BrokenPipeError as error:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
-    sys.exit(code_of(error))
-  except (RunError, OSError) as error:
+  except OSError as error:
+    sys.exit(_tell(_of_system(error), code_of(error)))
+  except RunError as error:
     sys.exit(_tell(str(error), code_of(error)))
   except KeyboardInterrupt as error:
     sys.exit(_tell('interrupted', code_of(error)))
@@ -58,20 +70,35 @@ def _main(main: Callable[[], int | None]) -> int | None:
       logging.info(line)
   _cache_compilations(CACHE.value)
   code = main()
-  sys.stdout.flush()
+  with naming('standard output'):
+    sys.stdout.flush()
   return code
 
 
 def _open_streams() -> None:
-  """Gives a process that was started without them somewhere to write, or its first file would be taken for them."""
-  for name in ('stdout', 'stderr'):
+  """Gives what was closed to the null device: the next file to be opened would take its number, and all output."""
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
-      setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w'))
+      setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _of_system(error: OSError) -> str:
+  """What the system said, of which file, and what mends it."""
+  if error.strerror is None:
+    return str(error)
+  place, advice = error.filename or 'standard output', ADVICE.get(error.errno, 'mend that')
+  return f'{place}: {error.strerror}; {advice} and give the same command again'
 
 
 def _tell(message: str, code: int) -> int:
   logging.debug('where it was raised', exc_info=True)
-  print(f'error: {message}', file=sys.stderr)
+  with contextlib.suppress(OSError):
+    print(f'error: {message}', file=sys.stderr)
+  for stream in (sys.stdout, sys.stderr):
+    try:
+      stream.flush()
+    except OSError:  # Python would complain of it once more at its end
+      os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
   return code
 
 

@@ -15,7 +15,7 @@ from absl import flags
 from launch import app
 from launch.progress import final_table
 from research import random
-from research.errors import ConfigError
+from research.errors import ConfigError, naming
 from research.evaluate.evaluator import Evaluator, Report
 from research.train.checkpoint import Checkpoints
 from research.train.experiment import Experiment
@@ -73,7 +73,8 @@ def saved_to(path: Path) -> Report:
     temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
     kept = {name: array for name, array in rows.items() if name != 'inputs'}
     try:
-      np.savez(temporary, outputs=outputs, index=np.arange(len(outputs)), **kept)
+      with naming(path):
+        np.savez(temporary, outputs=outputs, index=np.arange(len(outputs)), **kept)
       os.link(temporary, path)  # unlike a rename it never takes the place of a file
     finally:
       temporary.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def check_range(name: str, value: float, below: float = math.inf) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: os.PathLike) -> Iterator[None]:
+def naming(path: os.PathLike | str) -> Iterator[None]:
   """Gives `path` to an OSError raised within, if the system did not say which file it was about."""
   try:
     yield

@@ -13,6 +13,8 @@ import jaxtyping
 import pytest
 from absl import flags
 
+pytest_plugins = ['documents']  # of tests/support
+
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'tests'
 
 jax.config.update('jax_compilation_cache_dir', str(CACHE))

@@ -83,11 +83,17 @@ def _idx_dataset(archive: Archive, at: Places | None, classes: tuple[str, ...]) 
 
 
 def _pair(name: str, content: dict[str, bytes], part: str) -> tuple[np.ndarray, np.ndarray]:
-  images = archives.idx(content[f'{part}-images-idx3-ubyte'])
-  labels = archives.idx(content[f'{part}-labels-idx1-ubyte'])
+  images, labels = (_idx(name, f'{part}-{kind}-ubyte', content) for kind in ('images-idx3', 'labels-idx1'))
   if images.ndim != 3 or labels.shape != images.shape[:1]:
     raise DataError(f'{name}: {part} images {images.shape} and labels {labels.shape} do not fit together')
   return images[..., None], labels
+
+
+def _idx(name: str, file: str, content: dict[str, bytes]) -> np.ndarray:
+  try:
+    return archives.idx(content[file])
+  except DataError as error:
+    raise DataError(f'{name}: {file}: {error}; its Archive has the sum of another file') from error
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Arrays:

@@ -25,6 +25,16 @@ class Source:
       parts.append(_permutation(size, self.seed, epoch)[low : start + self.batch_size - epoch * size])
     return np.concatenate(parts)
 
+  def not_finite(self, step: int) -> str:
+    """The first array and example of the batch at `step` that is NaN or infinite; '' where none is."""
+    index = self.indices(step)
+    for name, rows in self.examples.rows(index).items():
+      if np.issubdtype(rows.dtype, np.inexact):
+        wrong = ~np.isfinite(rows.reshape(len(index), -1)).all(axis=1)
+        if wrong.any():
+          return f'{name} of example {index[wrong.argmax()]}'
+    return ''
+
 
 @lru_cache(maxsize=4)
 def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:

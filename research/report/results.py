@@ -18,7 +18,10 @@ OF_ONE_RUN = ('seed', 'fold')  # fields of a config that tell the runs of an exp
 
 def read(path: Path) -> list[dict[str, Any]]:
   """The records in a file, none where there is no file. Raises DataError that names the line at fault."""
-  lines = path.read_text().splitlines() if path.exists() else []
+  try:
+    lines = path.read_text().splitlines() if path.exists() else []
+  except UnicodeDecodeError as error:
+    raise DataError(f'{path}: is not text; take the file from git') from error
   return [_parse(line, f'{path} line {number}') for number, line in enumerate(lines, 1)]
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
@@ -218,15 +219,18 @@ def _os_error(error: Exception, path: Path) -> OSError:
   """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code is None:
-    return OSError(f'{path} could not be saved: {error}')
+    return OSError(f'{path} could not be saved: {textwrap.shorten(str(error), 300)}')
   return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
 
 
 def _load(path: Path, abstract: PyTree) -> PyTree:
   leaves, context = _by_name(abstract), ocp.Context()
   context.pytree.loading.partial_load = True  # what is there and what is wanted has been compared
-  with context:
-    loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  try:
+    with context:
+      loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+  except ValueError as error:  # its manifest agrees, so that it was never one
+    raise CheckpointError(f'{path} is nothing that Orbax can read; take it away or use a new workdir') from error
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
   return jax.tree.unflatten(jax.tree.structure(abstract), values)
 
@@ -259,10 +263,14 @@ def _described(tree: PyTree) -> dict[str, str]:
 def _match(path: Path, saved: Mapping[str, str], abstract: PyTree, part: bool) -> None:
   """Raises CheckpointError that names the first leaf that differs: Orbax would cast it without a word."""
   wanted = _described(abstract)
-  for name in sorted(wanted.keys() if part else saved.keys() | wanted.keys()):
+  # An optimizer's leaves follow those of the model: they are at fault only where no other is.
+  names = wanted.keys() if part else saved.keys() | wanted.keys()
+  for name in sorted(names, key=lambda name: ('/opt_state/' in name, name)):
     there, here = saved.get(name, 'missing'), wanted.get(name, 'missing')
     if there != here:
-      raise CheckpointError(f'{path} is of another model: {name} is {there} there and {here} in this run')
+      what = 'optimizer' if '/opt_state/' in name else 'model'
+      difference = f'{name} is {there} there and {here} in this run'
+      raise CheckpointError(f'{path} is of another {what}: {difference}; take it away or use a new workdir')
 
 
 def _number(score: float | None) -> float | None:

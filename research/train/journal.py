@@ -59,6 +59,7 @@ class Journal:
 
   def save(self, step: int, tree: PyTree, score: float | None) -> None:
     """Saves in the background, after every line up to here has reached the disk."""
+    self._workdir.check()
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
 
   def wait(self) -> None:
@@ -79,6 +80,7 @@ class Journal:
 
   def finish(self, result: Mapping[str, Any], state: State) -> None:
     """Writes result.json, last of all."""
+    self._workdir.check()
     self._recorder.sync()
     result = {**result, 'state_sha256': tree_sha256(state)}
     if processes.is_first():

@@ -219,7 +219,8 @@ class Run:
 
   def _check(self, running: Running) -> None:
     if bad_step := int(running.bad_step):
-      raise self._not_finite(f'the loss of step {bad_step} is')
+      cause = self._experiment.train.not_finite(bad_step - 1)
+      raise self._not_finite(f'the loss of step {bad_step} is', cause)
 
   def _check_state(self) -> None:
     """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
@@ -227,9 +228,10 @@ class Run:
     if not self._finite((self._state.params, self._state.mutable)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
-  def _not_finite(self, what: str) -> NotFiniteError:
+  def _not_finite(self, what: str, cause: str = '') -> NotFiniteError:
     kept = f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'
-    return NotFiniteError(f'{what} NaN or infinite: lower the learning rate or clip the gradients; {kept}')
+    advice = f'so are {cause}, mend the data' if cause else 'lower the learning rate or clip the gradients'
+    return NotFiniteError(f'{what} NaN or infinite: {advice}; {kept}')
 
   def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
     """The numbers; figures are written after all has been measured, where no signal cuts one short."""

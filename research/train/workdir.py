@@ -59,10 +59,13 @@ class Workdir:
     Raises DataError when the data are not those of the starts before.
     """
     path = self.path / 'environment.json'
-    starts = _read_json(path) if path.exists() else []
+    lost = 'delete it to go on, the data are then not compared with those of the starts before'
+    starts = _read_json(path, lost) if path.exists() else []
     if starts and starts[-1]['data'] != fingerprints:
       changed = [name for name in fingerprints if starts[-1]['data'].get(name) != fingerprints[name]]
-      raise DataError(f'the {changed[0]} examples are not those that {self.path} began with; use a new workdir')
+      raise DataError(
+        f'the {changed[0]} examples are not those that {self.path} began with; use those or a new workdir'
+      )
     self._drop_result_of_other_steps()
     config = {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)}
     write_json(self.path / 'config.json', config)
@@ -71,8 +74,15 @@ class Workdir:
   def _drop_result_of_other_steps(self) -> None:
     """A run that is to take more steps has not come to its end."""
     path = self.path / 'result.json'
-    if path.exists() and _read_json(path)['steps'] != self.config.steps:
+    if path.exists() and _read_json(path, 'delete it to have it made anew')['steps'] != self.config.steps:
       path.unlink()
+
+  def check(self) -> None:
+    """Raises WorkdirError where the folder was moved, deleted or replaced: it would be made anew, half empty."""
+    lock = self.path / 'lock'
+    if self._lock and not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
+      fault = f'workdir {self.path}: was moved, deleted or replaced during the run'
+      raise WorkdirError(f'{fault}; put it back and give the same command again')
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
@@ -116,9 +126,11 @@ def load_config(workdir: Path) -> Config:
     cls = import_file(ROOT / saved['file']).Config
     return from_fields(cls, saved['config'])
   except FileNotFoundError as error:
-    raise WorkdirError(f'workdir {workdir}: {error.filename} is missing, so there is no run to use') from error
+    missing = f'workdir {workdir}: {error.filename} is missing'
+    raise WorkdirError(f'{missing}, so there is no run to use; give the workdir of a run') from error
   except (ValueError, KeyError, TypeError, ConfigError) as error:
-    raise WorkdirError(f'workdir {workdir}: config.json does not fit the code: {error}') from error
+    fault = f'workdir {workdir}: config.json does not fit the code: {error}'
+    raise WorkdirError(f'{fault}; use the code of the commit in environment.json') from error
 
 
 def import_file(path: Path) -> Any:
@@ -133,11 +145,11 @@ def import_file(path: Path) -> Any:
   return module
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, advice: str) -> Any:
   try:
     return json.loads(path.read_text())
   except ValueError as error:
-    raise WorkdirError(f'{path} is not JSON ({error}); the run goes on without it: take it away') from error
+    raise WorkdirError(f'{path} is damaged: {error}; {advice}') from error
 
 
 def write_json(path: Path, content: Any) -> None:

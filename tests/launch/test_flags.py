@@ -151,7 +151,7 @@ def test_help_lists_fields_with_values_and_types(word, parse, capsys):
     (
       OSError(errno.ENOSPC, 'No space left on device', 'runs/a'),
       74,
-      "error: [Errno 28] No space left on device: 'runs/a'\n",
+      'error: runs/a: No space left on device; make room there and give the same command again\n',
     ),
     (KeyboardInterrupt(), 130, 'error: interrupted\n'),
   ],

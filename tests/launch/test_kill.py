@@ -1,61 +1,48 @@
 """A process killed at random instants, and started again until it is done, ends as one that was left alone.
 
-STRATA_KILLS multiplies the number of kills; their seed is printed when a test fails.
+STRATA_KILLS is the number of kills, over all the experiments (`make faults`: 100); their seed is printed when a test
+fails.
 """
 
-import json
 import os
 import random
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from runs import end, outcome, wait_for_start
 
-from research.train import recorder
-
-KILLS = 2 * int(os.environ.get('STRATA_KILLS', '1'))
+CONFIGS = ('classifier', 'regularized', 'ring')
+KILLS = int(os.environ.get('STRATA_KILLS', '6'))
+MOST = 3  # of one run
 STEPS = '--config.steps=100'  # with a checkpoint every five: most of the time is spent in saving
-TIMING = ('seconds', 'examples_per_second')
 
 
-def outcome(workdir: Path) -> tuple:
-  lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
-  result = json.loads((workdir / 'result.json').read_text())
-  return lines, {name: value for name, value in result.items() if name not in TIMING}
-
-
-def wait_for_start(process: subprocess.Popen, workdir: Path) -> None:
-  """Until the process has noted its start, just before it looks for the newest checkpoint."""
-  path = workdir / 'environment.json'
-  before = path.stat().st_size if path.exists() else 0
-  while process.poll() is None and not (path.exists() and path.stat().st_size > before):
-    time.sleep(0.005)
-
-
-def finish(process: subprocess.Popen) -> None:
-  _, errors = process.communicate(timeout=300)
-  assert process.returncode == 0, errors
-
-
-@pytest.mark.parametrize('config', ['classifier', 'regularized', 'ring'])
-def test_killed_at_random_instants(config, start, tmp_path):
-  alone, killed = tmp_path / 'alone', tmp_path / 'killed'
-  process = start(config, alone, STEPS)
-  wait_for_start(process, alone)
+@pytest.mark.parametrize('number', range(len(CONFIGS)), ids=CONFIGS)
+def test_killed_at_random_instants(number, start, tmp_path, fault, record_property):
+  config, wanted = CONFIGS[number], (KILLS + number) // len(CONFIGS)
+  process = start(config, tmp_path / 'alone', STEPS)
+  wait_for_start(process, tmp_path / 'alone')
   began = time.monotonic()
-  finish(process)
+  assert end(process)[1] == 0
   lasts = time.monotonic() - began
 
   seed = int.from_bytes(os.urandom(4))
   print(f'instants of the kills: seed {seed}, within {lasts:.2f} s')
   instants = random.Random(seed)
-  for _ in range(KILLS):
-    process = start(config, killed, STEPS)
-    wait_for_start(process, killed)
-    time.sleep(instants.uniform(0, lasts / KILLS + 1))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-  finish(start(config, killed, STEPS))
-  assert outcome(killed) == outcome(alone)
+  kills, in_a_save, runs = 0, 0, 0
+  while kills < wanted:
+    workdir, runs = tmp_path / f'run{runs}', runs + 1
+    process = start(config, workdir, STEPS)
+    for _ in range(min(MOST, wanted - kills)):
+      wait_for_start(process, workdir)
+      time.sleep(after := instants.uniform(0, lasts))
+      process.send_signal(signal.SIGKILL)
+      if (code := end(process)[1]) != 137:  # it was done before
+        lasts = after
+        break
+      kills, in_a_save = kills + 1, in_a_save + (workdir / 'checkpoints' / 'unfinished').exists()
+      process = start(config, workdir, STEPS)
+    assert process.wait(300) == 0 and outcome(workdir) == outcome(tmp_path / 'alone')
+  record_property('summary', f'{config}: {kills} kills, {in_a_save} in a save; {runs} runs, all with the same bits')
+  fault('killed at any instant', '', code, 'all; the same end')

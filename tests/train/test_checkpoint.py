@@ -22,6 +22,7 @@ from research.tasks.base import State
 from research.train import manifest
 from research.train.checkpoint import Checkpoints
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARDED, REPLICATED = PartitionSpec('data'), PartitionSpec()
 
 
@@ -302,3 +303,46 @@ def test_kill_at_any_instant_leaves_a_good_checkpoint(tmp_path, caplog):
       assert_restores(checkpoints, step, step=step)
     last = steps[-1]
   assert not caplog.records and not (tmp_path / 'set_aside').exists()
+
+
+KILLED_WITHIN = """
+import os, shutil, signal, sys, numpy as np
+from research.train.checkpoint import Checkpoints
+CHANGES = ('os.mkdir', 'os.rename', 'os.remove', 'os.rmdir')
+
+def save(folder, left):
+  def kill(event, arguments):
+    nonlocal left
+    if event in CHANGES or event == 'open' and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+      left -= 1
+      if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+  checkpoints = Checkpoints(folder)
+  sys.addaudithook(kill)
+  checkpoints.save(30, {'weights': np.full((4, 2), 30, np.float32), 'step': np.int32(30)})
+  checkpoints.close()
+  os._exit(0)
+
+killed, instant = True, 0
+while killed:
+  instant += 1
+  folder = shutil.copytree(sys.argv[1], f'{sys.argv[2]}/{instant}')
+  child = os.fork() or save(folder, instant)
+  killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+print(instant - 1)
+"""
+
+
+def test_killed_before_each_change_that_a_save_makes(folder, tmp_path, caplog, fault):
+  """One process for each call by which Python makes, opens to write, renames or removes a file in a save."""
+  command = [sys.executable, '-c', KILLED_WITHIN, folder, tmp_path / 'killed']
+  instants = int(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
+  newest = [Checkpoints(tmp_path / 'killed' / str(instant)).steps()[-1] for instant in range(1, instants + 1)]
+  assert newest == sorted(newest) and set(newest) == {20, 30} and instants > 10
+  for instant, step in enumerate(newest, 1):
+    checkpoints = Checkpoints(tmp_path / 'killed' / str(instant))
+    assert_restores(checkpoints, step)
+    assert filled(checkpoints.folder, [40]).steps()[-1] == 40
+  assert not caplog.records
+  fault('killed inside a save', '', 137, 'the checkpoint before, or the new one, whole')

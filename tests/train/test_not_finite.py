@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.wiring import supervised_experiment
 from launch.flags import load_config
+from research.data import images
+from research.data.examples import Arrays
+from research.data.preprocess import standardize
 from research.errors import NotFiniteError
+from research.metrics import mean
+from research.models.mlp import MLP
+from research.objectives.base import Aux
 from research.train import checkpoint
 from research.train.loop import train
 from research.train.optimizer import Optimizer
 from research.train.run import first_state, to_save
+from research.train.workdir import import_file
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
 
@@ -75,3 +83,64 @@ def test_an_evaluation_that_is_not_finite_stops_the_run_before_the_training_loss
     list(train(config.build(), config, tmp_path))
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
   assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == []
+
+
+KEPT = 'the newest checkpoint is the last good one; metrics.jsonl holds no NaN'
+
+
+def last_words(experiment, config, workdir, told) -> tuple[str, int]:
+  """What a launcher says of the run, once its newest checkpoint has been seen to be good."""
+  line, code = told(lambda: list(train(experiment, config, workdir)))
+  assert restored_step(config, workdir) == 10 and 'NaN' not in (workdir / 'metrics.jsonl').read_text()
+  return line, code
+
+
+def rooted(example: int):
+  """Objective whose gradient is NaN, and whose value is not, at one example: that of a root at zero."""
+
+  def objective(model, variables, batch, key, train):
+    logits = model.apply(variables, batch['inputs'], train=train)
+    reached = jnp.where(batch['index'] == example, 0.0, 1.0)
+    return mean(jnp.sqrt(reached * jnp.square(logits).sum(-1)), batch.get('mask')), Aux({}, {})
+
+  return objective
+
+
+def test_nan_from_the_loss(tmp_path, told, fault):
+  config = load_config(str(CONFIG))
+
+  def change(state, metrics):
+    factor = jnp.where(state.step == 12, jnp.nan, 1)
+    return state, {**metrics, 'loss': metrics['loss']._replace(total=metrics['loss'].total * factor)}
+
+  line, code = last_words(with_fault(config.build(), change), config, tmp_path, told)
+  assert code == 5 and 'the loss of step 12 is' in line and 'learning rate' in line
+  fault('NaN from the loss', line, code, KEPT)
+
+
+@pytest.mark.parametrize('form', ['resident', 'streamed'])
+def test_nan_from_the_data(form, tmp_path, told, fault):
+  config, remote = load_config(str(CONFIG)), import_file(CONFIG.with_name('regularized.py'))
+  experiment = config.build()
+  source = experiment.train
+  example = int(source.indices(11)[5])  # of the first epoch: no step before has it
+  inputs = source.examples.arrays['inputs'].astype(np.float32)
+  inputs[example, 2, 3] = np.nan
+  examples = Arrays({**source.examples.arrays, 'inputs': inputs})
+  spoilt = dataclasses.replace(source, examples=examples if form == 'resident' else remote.Remote(examples))
+  line, code = last_words(dataclasses.replace(experiment, train=spoilt), config, tmp_path, told)
+  assert code == 5 and f'inputs of example {example},' in line
+  fault('NaN from the data', line, code, KEPT)
+
+
+def test_nan_from_the_gradient(tmp_path, told, fault):
+  config = load_config(str(CONFIG))
+  example = int(config.build().train.indices(14)[5])
+  experiment = supervised_experiment(
+    config, images.digits(), MLP((8,), 10), rooted(example), lambda metrics: 0.0, standardize(4.9, 6.0)
+  )
+  line, code = told(lambda: list(train(experiment, config, tmp_path)))
+  assert code == 5 and 'parameters or statistics after step 15 are' in line
+  assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == [5, 10]
+  assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+  fault('NaN from the gradient', line, code, KEPT)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -47,9 +48,12 @@ def test_a_config_comes_back_from_its_workdir(tmp_path):
   assert isinstance(loaded.optimizer, Optimizer) and loaded.optimizer.milestones == (3, 5)
 
 
-def test_a_workdir_without_a_run_is_told(tmp_path):
+def test_a_workdir_without_a_run_is_told(tmp_path, told, fault):
   with pytest.raises(WorkdirError, match='no run to use'):
     load_config(tmp_path)
+  line, code = told(lambda: load_config(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
+  fault('a workdir that is not there, for `launch.evaluate`', line, code, 'nothing is made')
   (tmp_path / 'config.json').write_text('{"file": "tests/configs/classifier.py", "config": {"widht": 3}}')
   with pytest.raises(WorkdirError, match='config.widht'):
     load_config(tmp_path)
@@ -168,6 +172,21 @@ file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=Tru
   claim(tmp_path, make())
 
 
+@pytest.mark.parametrize('change', ['moved', 'deleted', 'replaced'])
+def test_a_folder_that_is_no_longer_there_is_told_and_not_made_anew(change, tmp_path):
+  path = tmp_path / 'run'
+  with Workdir(path, make()) as workdir:
+    workdir.check()
+    path.rename(tmp_path / 'moved')
+    if change == 'deleted':
+      shutil.rmtree(tmp_path / 'moved')
+    elif change == 'replaced':
+      shutil.copytree(tmp_path / 'moved', path)
+    with pytest.raises(WorkdirError, match=f'{path}: was moved, deleted or replaced'):
+      workdir.check()
+  assert path.exists() == (change == 'replaced')
+
+
 def test_a_lock_is_given_back_when_a_run_fails(tmp_path):
   config = make()
   with pytest.raises(RuntimeError), Workdir(tmp_path, config):
@@ -175,7 +194,22 @@ def test_a_lock_is_given_back_when_a_run_fails(tmp_path):
   claim(tmp_path, config)
 
 
-def test_changed_examples_are_refused_before_anything_is_compiled(tmp_path):
+@pytest.mark.parametrize('damage', ['truncated', 'other bytes'])
+def test_a_damaged_list_of_starts_is_told(damage, tmp_path, told, fault):
+  config = make()
+  claim(tmp_path, config)
+  whole = (tmp_path / 'environment.json').read_bytes()
+  (tmp_path / 'environment.json').write_bytes(whole[:99] if damage == 'truncated' else b'\x80' + whole)
+  before = content(tmp_path)
+  line, code = told(lambda: claim(tmp_path, config))
+  assert content(tmp_path) == before and 'environment.json is damaged' in line and 'delete it' in line
+  if damage == 'other bytes':
+    fault('environment.json is damaged', line, code, 'all; untouched')
+  (tmp_path / 'environment.json').unlink()
+  claim(tmp_path, config)
+
+
+def test_changed_examples_are_refused_before_anything_is_compiled(tmp_path, told, fault):
   config = make(steps=5)
   experiment = config.build()
   for _ in train(experiment, config, tmp_path):
@@ -189,6 +223,10 @@ def test_changed_examples_are_refused_before_anything_is_compiled(tmp_path):
   assert caught.value.exit_code == 3 and (tmp_path / 'metrics.jsonl').read_bytes() == lines
   starts = json.loads((tmp_path / 'environment.json').read_text())
   assert [start['data'] for start in starts] == [{'train': experiment.train.examples.fingerprint()}]
+  before = content(tmp_path)
+  line, code = told(lambda: list(train(changed, config, tmp_path)))
+  assert content(tmp_path) == before
+  fault('the data have changed between two starts', line, code, 'all; untouched')
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
