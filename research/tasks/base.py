@@ -11,6 +11,7 @@ from research.metrics import Mean, Metrics
 
 Batch = Mapping[str, Array]
 PyTree = Any
+LOSS_SCALE = 'loss_scale'  # the one entry of `State.mutable` that is no Linen collection
 
 
 @flax.struct.dataclass
@@ -19,7 +20,7 @@ class State:
 
   step: Array  # int32 scalar: number of updates done
   params: PyTree
-  mutable: PyTree  # Linen collections that training changes, such as batch statistics
+  mutable: PyTree  # Linen collections that training changes, such as batch statistics; float16's loss scale
   opt_state: PyTree
   ema: PyTree  # averaged parameters; empty where unused
   frozen: PyTree  # collections without an optimizer: a teacher, a backbone; empty where unused
@@ -33,17 +34,36 @@ class Task(NamedTuple):
   eval_step: Callable[[State, Batch, Array], Metrics]  # (state, batch, key)
 
 
+class Totals(NamedTuple):
+  """Sums over the examples of a batch, which add up over micro-batches and devices."""
+
+  gradients: PyTree  # of the loss's total
+  loss: Mean
+  metrics: Metrics
+
+
+def variables(state: State, params: PyTree) -> dict[str, PyTree]:
+  """Linen variables of a model with `params` and the collections of a state."""
+  collections = {name: value for name, value in state.mutable.items() if name != LOSS_SCALE}
+  return {'params': params, **collections, **state.frozen}
+
+
 def evaluation_variables(state: State) -> dict[str, PyTree]:
   """Linen variables to evaluate, sample and export with: averaged parameters where there are any."""
-  return {'params': state.ema or state.params, **state.mutable, **state.frozen}
+  return variables(state, state.ema or state.params)
 
 
-def mean_gradient(loss: Callable[[PyTree], tuple[Mean, PyTree]], params: PyTree) -> tuple[PyTree, tuple[Mean, PyTree]]:
-  """Gradient of a mean loss and what `loss(params)` returns: the gradient of the total over the count."""
+def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree) -> tuple[Totals, PyTree]:
+  """Sums over a batch, and the collections that changed; `loss(params)` returns (loss, metrics, collections)."""
 
-  def total(params: PyTree) -> tuple[Array, tuple[Mean, PyTree]]:
-    value, aux = loss(params)
-    return value.total, (value, aux)
+  def total(params: PyTree) -> tuple[Array, tuple[Mean, Metrics, PyTree]]:
+    value, metrics, mutable = loss(params)
+    return value.total, (value, metrics, mutable)
 
-  gradients, (value, aux) = jax.grad(total, has_aux=True)(params)
-  return jax.tree.map(lambda leaf: leaf / value.count, gradients), (value, aux)
+  gradients, (value, metrics, mutable) = jax.grad(total, has_aux=True)(params)
+  return Totals(gradients, value, metrics), mutable
+
+
+def mean_gradient(totals: Totals) -> PyTree:
+  """Gradient of a mean loss: that of the total over the count."""
+  return jax.tree.map(lambda leaf: leaf / totals.loss.count, totals.gradients)
