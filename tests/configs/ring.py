@@ -12,6 +12,7 @@ from research.data.examples import Arrays
 from research.data.source import Source
 from research.evaluate.evaluator import Evaluator, make_sweep
 from research.models.mlp import MLP
+from research.models.remat import with_remat
 from research.tasks.adversarial import GENERATOR, adversarial
 from research.tasks.base import evaluation_variables
 from research.train.config import Config as Base
@@ -47,10 +48,10 @@ class Config(Base):
   critic_steps: int = 1  # updates of the discriminator in a step
 
   def build(self) -> Experiment:
-    generator = MLP((self.width, self.width), 2)
+    generator = with_remat(MLP((self.width, self.width), 2), self.remat)
     rates = (optax.adam(1e-3, b1=0.5), optax.adam(1e-3, b1=0.5))
-    discriminator = MLP((self.width, self.width), 1, activation='leaky_relu')
-    task = adversarial(generator, discriminator, LATENT, *rates, critic_steps=self.critic_steps)
+    discriminator = with_remat(MLP((self.width, self.width), 1, activation='leaky_relu'), self.remat)
+    task = adversarial(generator, discriminator, LATENT, *rates, self.critic_steps, self.precision, self.accumulate)
 
     def predict(state, batch):
       keys = random.per_example(jax.random.key(0), batch['index'])
