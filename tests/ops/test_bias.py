@@ -34,7 +34,10 @@ def test_second_derivatives(x64):
 
 @pytest.mark.parametrize('bits', ['bfloat16', 'float16'])
 def test_the_gradient_is_summed_in_float32(bits):
-  """In bfloat16 a sum of ones would stand still at 256, in float16 at 2,048."""
+  """In bfloat16 a sum of ones would stand still at 256, in float16 at 2,048 where no compiler widens it."""
   x, bias = jnp.ones((4, 32, 32, 2), bits), jnp.ones(2, bits)
-  gradient = jax.jit(jax.grad(lambda b: bias_add(x, b).astype(jnp.float32).sum()))(bias)
-  assert gradient.dtype == bits and (np.array(gradient, np.float32) == 4096).all()
+  gradient = jax.grad(lambda b: bias_add(x, b).astype(jnp.float32).sum())
+  value = jax.jit(gradient)(bias)
+  assert value.dtype == bits and (np.array(value, np.float32) == 4096).all()
+  sums = [equation for equation in jax.make_jaxpr(gradient)(bias).eqns if equation.primitive.name == 'reduce_sum']
+  assert sums and {str(equation.invars[0].aval.dtype) for equation in sums} == {'float32'}
