@@ -8,6 +8,8 @@ from jax import Array
 from research.data.examples import Dataset
 from research.data.source import Source
 from research.evaluate.evaluator import Evaluator, Report, make_sweep
+from research.models.fields import with_field
+from research.models.remat import with_remat
 from research.objectives.base import Objective
 from research.tasks.base import Batch
 from research.tasks.supervised import predictor, supervised
@@ -33,8 +35,10 @@ def supervised_experiment(
   evaluated, `figures` are drawn of the test part alone.
   """
   optimizer = make_optimizer(config.optimizer, config.steps)
-  task = supervised(model, objective, optimizer, preprocess, augment, config.ema, config.mesh.axis_name)
-  predict = predictor(model, preprocess)
+  model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)
+  options = {'precision': config.precision, 'accumulate': config.accumulate, 'axis_name': config.mesh.axis_name}
+  task = supervised(model, objective, optimizer, preprocess, augment, config.ema, **options)
+  predict = predictor(model, preprocess, config.precision)
   sweep = make_sweep(task, predict)
   validation = Evaluator(sweep, data.validation, config.evaluate_batch_size, metrics)
   test = Evaluator(sweep, data.test, config.evaluate_batch_size, (*metrics, *figures))

@@ -29,11 +29,10 @@ class Config(Base):
 
   def build(self) -> Experiment:
     data = images.digits()
-    options = {'norm': 'batch', 'dense_dropout': self.dropout, 'axis_name': self.mesh.axis_name}
     return supervised_experiment(
       self,
       data,
-      ConvNet(self.channels, len(data.classes), self.dense, **options),
+      ConvNet(self.channels, len(data.classes), self.dense, norm='batch', dense_dropout=self.dropout),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=standardize(mean=4.9, deviation=6.0),

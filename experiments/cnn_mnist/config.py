@@ -32,8 +32,7 @@ class Config(Base):
 
   def model(self) -> ConvNet:
     """The network alone, for looking inside it."""
-    options = {'norm': 'batch', 'dense_dropout': self.dropout, 'axis_name': self.mesh.axis_name}
-    return ConvNet(self.channels, 10, self.dense, self.depth, **options)
+    return ConvNet(self.channels, 10, self.dense, self.depth, norm='batch', dense_dropout=self.dropout)
 
   def build(self) -> Experiment:
     data = images.mnist()

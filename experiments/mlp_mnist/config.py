@@ -32,7 +32,7 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      MLP(self.widths, len(data.classes), self.activation, self.dropout, self.norm, axis_name=self.mesh.axis_name),
+      MLP(self.widths, len(data.classes), self.activation, self.dropout, self.norm),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=standardize(mean=33.3, deviation=78.6),

@@ -9,6 +9,7 @@ from jaxtyping import Float, Num
 
 from research.models.activations import activation
 from research.models.norms import norm
+from research.models.remat import remat
 from research.ops.layers import Conv, Dense
 from research.ops.pooling import max_pool
 
@@ -50,23 +51,28 @@ class ConvNet(nn.Module):
   dropout: float = 0.0  # part of a stage's channels that is dropped in training
   dense_dropout: float = 0.0  # part of the units before each dense layer that is dropped in training
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
+  remat: str = ''  # policy by which stages are computed anew in the backward pass; see remat.py
 
   @nn.compact
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
-    act, use_bias = activation(self.activation), not self.norm
+    act, stage = activation(self.activation), remat(ConvNet.stage, self.remat)
     x = inputs
     for channels in self.channels:
-      for _ in range(self.depth):
-        x = Conv(channels, (self.kernel, self.kernel), use_bias=use_bias)(x)
-        x = act(norm(self.norm, channels, train, self.axis_name)(x))
-      x = max_pool(x, (2, 2))
-      x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+      x = stage(self, x, channels, train)
     x = x.reshape(x.shape[0], -1)
     for width in self.dense:
       x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
-      x = Dense(width, use_bias=use_bias)(x)
-      x = act(norm(self.norm, width, train, self.axis_name)(x))
+      x = act(norm(self.norm, width, train, self.axis_name)(Dense(width, use_bias=not self.norm)(x)))
     x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
     return Dense(self.classes)(x)
+
+  def stage(
+    self, x: Num[ArrayLike, 'batch height width _'], channels: int, train: bool
+  ) -> Float[Array, 'batch _ _ channels']:
+    for _ in range(self.depth):
+      x = Conv(channels, (self.kernel, self.kernel), use_bias=not self.norm)(x)
+      x = activation(self.activation)(norm(self.norm, channels, train, self.axis_name)(x))
+    x = max_pool(x, (2, 2))
+    return nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)

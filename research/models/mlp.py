@@ -9,6 +9,7 @@ from jaxtyping import Float, Num
 
 from research.models.activations import activation
 from research.models.norms import norm
+from research.models.remat import remat
 from research.ops.layers import Dense
 
 
@@ -26,13 +27,17 @@ class MLP(nn.Module):
   residual: bool = False  # adds a layer's input to its output where the widths are equal
   head: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
+  remat: str = ''  # policy by which hidden layers are computed anew in the backward pass; see remat.py
 
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
-    x = inputs.reshape(inputs.shape[0], -1)
+    x, layer = inputs.reshape(inputs.shape[0], -1), remat(MLP.layer, self.remat)
     for width in self.widths:
-      y = Dense(width, use_bias=not self.norm)(x)
-      y = activation(self.activation)(norm(self.norm, width, train, self.axis_name)(y))
-      y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      x = x + y if self.residual and x.shape == y.shape else y
+      x = layer(self, x, width, train)
     return activation(self.head)(Dense(self.outputs)(x))
+
+  def layer(self, x: Num[ArrayLike, 'batch _'], width: int, train: bool) -> Float[Array, 'batch _']:
+    y = Dense(width, use_bias=not self.norm)(x)
+    y = activation(self.activation)(norm(self.norm, width, train, self.axis_name)(y))
+    y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    return x + y if self.residual and x.shape == y.shape else y

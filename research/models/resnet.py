@@ -10,6 +10,7 @@ from jaxtyping import Float, Num
 
 from research.errors import ConfigError
 from research.models.norms import norm
+from research.models.remat import remat
 from research.ops.layers import Conv, Dense
 from research.ops.pooling import max_pool
 
@@ -85,20 +86,24 @@ class ResNet(nn.Module):
   stem: str = 'plain'  # 3x3 convolution; 'pooled' halves the image after it; 'large' quarters it, with a 7x7 one
   zero_scale: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
+  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
   @nn.compact
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
-    x = self.begin(inputs, train)
+    x, block = self.begin(inputs, train), remat(ResNet.block, self.remat)
     for stage, blocks in enumerate(self.blocks):
       for number in range(blocks):
         stride = 2 if stage and not number else 1
-        options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale, self.axis_name)
-        x = Block(self.width * 2**stage, stride, *options)(x, train)
+        x = block(self, x, self.width * 2**stage, stride, train)
     if self.preactivation:
       x = nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name)(x))
     return Dense(self.classes)(x.mean((1, 2)))
+
+  def block(self, x: Array, channels: int, stride: int, train: bool) -> Array:
+    options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale, self.axis_name)
+    return Block(channels, stride, *options)(x, train)
 
   def begin(self, inputs: Array, train: bool) -> Array:
     if self.stem not in ('plain', 'pooled', 'large'):

@@ -1,9 +1,8 @@
 """An objective: what is minimised and what is reported, as one pure function of a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from flax import linen as nn
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -20,8 +19,15 @@ class Aux(NamedTuple):
   mutable: PyTree  # Linen collections changed by the forward pass; empty in evaluation
 
 
+@runtime_checkable
+class Model(Protocol):
+  """A Linen module, or one that is to be applied in another precision."""
+
+  def apply(self, variables: PyTree, *args: Any, **options: Any) -> Any: ...
+
+
 # (model, variables, batch, key, train) -> (loss, aux)
-Objective = Callable[[nn.Module, PyTree, Mapping[str, ArrayLike], Array, bool], tuple[Mean, Aux]]
+Objective = Callable[[Model, PyTree, Mapping[str, ArrayLike], Array, bool], tuple[Mean, Aux]]
 
 
 def couples_examples(objective: Objective) -> Objective:
@@ -34,7 +40,7 @@ def couples_examples(objective: Objective) -> Objective:
 
 
 def apply(
-  model: nn.Module, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
+  model: Model, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:
   """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
 

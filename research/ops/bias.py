@@ -17,5 +17,7 @@ def _bias_add_jvp(primals, tangents):
   (x, bias), (dx, dbias) = primals, tangents
   # The barrier parts the gradient's sum from what computes its terms. Without it, and where YNNPACK does not take
   # sums, the compiler turns a sum over several leading axes into a tree of windowed sums, up to ten times slower.
-  rows = lax.optimization_barrier(jnp.broadcast_to(dbias, (x.size // bias.size, bias.size)))
-  return bias_add(x, bias), dx + rows.reshape(x.shape)
+  # In float32 at least: a sum of that many terms would stand still in fewer bits.
+  wide = dbias.astype(jnp.promote_types(dbias.dtype, jnp.float32))
+  rows = lax.optimization_barrier(jnp.broadcast_to(wide, (x.size // bias.size, bias.size)))
+  return bias_add(x, bias), dx + rows.reshape(x.shape).astype(dx.dtype)

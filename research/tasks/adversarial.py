@@ -10,7 +10,9 @@ from jax import Array
 
 from research import random
 from research.metrics import Mean, Metrics, mean
-from research.tasks.base import Batch, PyTree, State, Task, mean_gradient
+from research.tasks.accumulate import accumulated
+from research.tasks.base import Batch, PyTree, State, Task, Totals, mean_gradient, reduce, total_gradient
+from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
 GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'
 
@@ -22,6 +24,8 @@ def adversarial(
   generator_optimizer: optax.GradientTransformation,
   discriminator_optimizer: optax.GradientTransformation,
   critic_steps: int = 1,
+  precision: str = 'float32',
+  accumulate: int = 1,
   axis_name: str = '',
 ) -> Task:
   """Task of a generator that learns to draw examples which a discriminator cannot tell from real ones.
@@ -35,17 +39,20 @@ def adversarial(
     generator_optimizer: updates the generator, once a step.
     discriminator_optimizer: updates the discriminator, `critic_steps` times a step before the generator.
     critic_steps: updates of the discriminator in a step, each against new noise.
+    precision: what both networks compute in, one of `research.tasks.precision.PRECISIONS`.
+    accumulate: micro-batches that the batch of every update is taken in.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
   """
+  networks = {GENERATOR: computing_in(precision, generator), DISCRIMINATOR: computing_in(precision, discriminator)}
   optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
 
   def generate(params: PyTree, batch: Batch, key: Array) -> Array:
     keys = random.per_example(key, batch['index'])
     noise = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return generator.apply({'params': params[GENERATOR]}, noise)
+    return networks[GENERATOR].apply({'params': params[GENERATOR]}, noise)
 
   def discriminate(params: PyTree, inputs: Array) -> Array:
-    return discriminator.apply({'params': params[DISCRIMINATOR]}, inputs)[:, 0]
+    return networks[DISCRIMINATOR].apply({'params': params[DISCRIMINATOR]}, inputs)[:, 0]
 
   def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
     logits = discriminate(params, generate(params, batch, key))
@@ -65,16 +72,23 @@ def adversarial(
       DISCRIMINATOR: discriminator.init(random.stream(key, DISCRIMINATOR), batch['inputs'])['params'],
     }
     opt_state = {name: optimizers[name].init(nn.unbox(params[name])) for name in params}
-    return State(jnp.zeros((), jnp.int32), params, {}, opt_state, {}, {})
+    return State(jnp.zeros((), jnp.int32), params, first_loss_scale(precision), opt_state, {}, {})
 
   def update(player: str, loss: Callable, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    gradients, (value, metrics, _) = mean_gradient(
-      lambda own: loss({**state.params, player: own}, batch, key), state.params[player], axis_name
-    )
+    def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
+      def scaled_loss(own: PyTree) -> tuple[Mean, Metrics, PyTree]:
+        value, *rest = loss({**state.params, player: own}, batch, key)
+        return scaled(value, state), *rest
+
+      return total_gradient(scaled_loss, state.params[player])
+
+    totals, _ = accumulated(gradient, accumulate)(state, batch, key)
+    totals = unscaled(reduce(totals, axis_name), state)
+    gradients = mean_gradient(totals)
     updates, opt_state = optimizers[player].update(gradients, state.opt_state[player], state.params[player])
     params = {**state.params, player: optax.apply_updates(state.params[player], updates)}
-    state = state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
-    return state, {f'{player}_loss': value, **metrics}
+    new = state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
+    return unless_overflow(new, state, gradients), {f'{player}_loss': totals.loss, **totals.metrics}
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
     for turn in range(critic_steps):

@@ -11,6 +11,7 @@ from research.metrics import Mean, Metrics
 
 Batch = Mapping[str, Array]
 PyTree = Any
+LOSS_SCALE = 'loss_scale'  # the one entry of `State.mutable` that is no Linen collection
 
 
 @flax.struct.dataclass
@@ -19,7 +20,7 @@ class State:
 
   step: Array  # int32 scalar: number of updates done
   params: PyTree
-  mutable: PyTree  # Linen collections that training changes, such as batch statistics
+  mutable: PyTree  # Linen collections that training changes, such as batch statistics; float16's loss scale
   opt_state: PyTree
   ema: PyTree  # averaged parameters; empty where unused
   frozen: PyTree  # collections without an optimizer: a teacher, a backbone; empty where unused
@@ -33,28 +34,41 @@ class Task(NamedTuple):
   eval_step: Callable[[State, Batch, Array], Metrics]  # (state, batch, key)
 
 
+class Totals(NamedTuple):
+  """Sums over the examples of a batch, which add up over micro-batches and devices."""
+
+  gradients: PyTree  # of the loss's total
+  loss: Mean
+  metrics: Metrics
+
+
+def variables(state: State, params: PyTree) -> dict[str, PyTree]:
+  """Linen variables of a model with `params` and the collections of a state."""
+  collections = {name: value for name, value in state.mutable.items() if name != LOSS_SCALE}
+  return {'params': params, **collections, **state.frozen}
+
+
 def evaluation_variables(state: State) -> dict[str, PyTree]:
   """Linen variables to evaluate, sample and export with: averaged parameters where there are any."""
-  return {'params': state.ema or state.params, **state.mutable, **state.frozen}
+  return variables(state, state.ema or state.params)
 
 
-def mean_gradient(
-  loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree, axis_name: str = ''
-) -> tuple[PyTree, tuple[Mean, Metrics, PyTree]]:
-  """Gradient of a mean loss and what `loss(params)` returns: the gradient of the total over the count.
-
-  Totals, counts and gradients are summed over the devices of `axis_name` first, before anything is made of them.
-  """
+def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree) -> tuple[Totals, PyTree]:
+  """Sums over a batch, and the collections that changed; `loss(params)` returns (loss, metrics, collections)."""
 
   def total(params: PyTree) -> tuple[Array, tuple[Mean, Metrics, PyTree]]:
     value, metrics, mutable = loss(params)
     return value.total, (value, metrics, mutable)
 
   gradients, (value, metrics, mutable) = jax.grad(total, has_aux=True)(params)
-  gradients, value, metrics = reduce((gradients, value, metrics), axis_name)
-  return jax.tree.map(lambda leaf: leaf / value.count, gradients), (value, metrics, mutable)
+  return Totals(gradients, value, metrics), mutable
 
 
-def reduce(tree: PyTree, axis_name: str) -> PyTree:
-  """Sums over the devices of a mapped axis; without a name the tree as it is, of which the compiler sees all."""
-  return jax.lax.psum(tree, axis_name) if axis_name else tree
+def mean_gradient(totals: Totals) -> PyTree:
+  """Gradient of a mean loss: that of the total over the count."""
+  return jax.tree.map(lambda leaf: leaf / totals.loss.count, totals.gradients)
+
+
+def reduce(totals: Totals, axis_name: str) -> Totals:
+  """Sums over the devices of a mapped axis; without a name what is given, for the compiler sees the whole batch."""
+  return jax.lax.psum(totals, axis_name) if axis_name else totals

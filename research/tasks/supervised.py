@@ -11,7 +11,20 @@ from jax import Array
 from research import random
 from research.errors import ConfigError
 from research.metrics import Mean, Metrics
-from research.tasks.base import Batch, PyTree, State, Task, evaluation_variables, mean_gradient
+from research.tasks.accumulate import accumulated
+from research.tasks.base import (
+  Batch,
+  PyTree,
+  State,
+  Task,
+  Totals,
+  evaluation_variables,
+  mean_gradient,
+  reduce,
+  total_gradient,
+  variables,
+)
+from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
 # (model, variables, batch, key, train) -> (loss, Aux(metrics, mutable))
 Objective = Callable[..., tuple[Mean, tuple[Metrics, PyTree]]]
@@ -24,6 +37,8 @@ def supervised(
   preprocess: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
   ema: float = 0.0,
+  precision: str = 'float32',
+  accumulate: int = 1,
   axis_name: str = '',
 ) -> Task:
   """Task of fitting `model` to `objective`.
@@ -35,51 +50,59 @@ def supervised(
     preprocess: makes the model's inputs of raw ones, in training and in evaluation.
     augment: changes raw inputs, in training alone, each example by a key of its own.
     ema: decay of the average of the parameters that is evaluated; 0 evaluates the parameters themselves.
+    precision: what the model computes in, one of `research.tasks.precision.PRECISIONS`.
+    accumulate: micro-batches that a step's batch is taken in; see `accumulated` for what batch norm does then.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
 
   Raises ConfigError for an objective that couples the examples of a batch, where `axis_name` parts them.
   """
   if axis_name and getattr(objective, 'couples_examples', False):
     raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')
+  network = computing_in(precision, model)
 
   def init(key: Array, batch: Batch) -> State:
-    variables = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'])
-    params = variables.pop('params')
+    collections = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'])
+    params = collections.pop('params')
+    mutable = {**collections, **first_loss_scale(precision)}
     average = jax.tree.map(jnp.copy, params) if ema else {}
-    return State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(nn.unbox(params)), average, {})
+    return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
 
-  def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+  def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
     batch = preprocess(augment(batch, random.stream(key, 'augment')))
 
     def loss(params: PyTree) -> tuple[Mean, Metrics, PyTree]:
-      variables = {'params': params, **state.mutable, **state.frozen}
-      noise = random.per_device(random.stream(key, 'dropout'), axis_name)
-      value, aux = objective(model, variables, batch, noise, train=True)
-      return value, aux.metrics, aux.mutable
+      noise = random.per_device(random.stream(key, 'dropout', number), axis_name)
+      value, aux = objective(network, variables(state, params), batch, noise, train=True)
+      return scaled(value, state), aux.metrics, aux.mutable
 
-    gradients, (value, metrics, mutable) = mean_gradient(loss, state.params, axis_name)
+    return total_gradient(loss, state.params)
+
+  def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    totals, changed = accumulated(gradient, accumulate)(state, batch, key)
+    totals = unscaled(reduce(totals, axis_name), state)
+    gradients = mean_gradient(totals)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = _averaged(state.ema, params, state.step, ema) if ema else {}
-    mutable = {**state.mutable, **mutable}
-    state = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
-    return state, {'loss': value, **metrics}
+    mutable = {**state.mutable, **changed}
+    new = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
+    return unless_overflow(new, state, gradients), {'loss': totals.loss, **totals.metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
-    variables = evaluation_variables(state)
-    value, aux = objective(model, variables, preprocess(batch), key, train=False)
+    value, aux = objective(network, evaluation_variables(state), preprocess(batch), key, train=False)
     return {'loss': value, **aux.metrics}
 
   return Task(init, train_step, eval_step)
 
 
 def predictor(
-  model: nn.Module, preprocess: Callable[[Batch], Batch] = lambda batch: batch
+  model: nn.Module, preprocess: Callable[[Batch], Batch] = lambda batch: batch, precision: str = 'float32'
 ) -> Callable[[State, Batch], Array]:
   """Function (state, batch) -> outputs of the model [batch, ...], with the parameters that are evaluated."""
+  network = computing_in(precision, model)
 
   def predict(state: State, batch: Batch) -> Array:
-    return model.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
+    return network.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
 
   return predict
 

@@ -1,10 +1,12 @@
 """What every experiment's config has; an experiment adds its own fields and `build`."""
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.errors import ConfigError
+from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment
 from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
@@ -24,6 +26,9 @@ RESUMABLE = (
   'mesh.backend',
 )
 
+# How much of a block is computed anew: all but its input, or what a policy of `jax.checkpoint_policies` does not save.
+REMAT = ('everything', 'dots_saveable', 'dots_with_no_batch_dims_saveable', 'everything_saveable', 'nothing_saveable')
+
 
 @dataclasses.dataclass
 class Config:
@@ -34,6 +39,9 @@ class Config:
   batch_size: int = 128  # examples of a step, over all devices
   optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
   ema: float = 0.0  # decay of the averaged parameters that are evaluated
+  precision: str = 'float32'  # float32, bfloat16 or float16: of the computation; parameters stay float32
+  accumulate: int = 1  # micro-batches that a step's batch is taken in, one after another
+  remat: str = ''  # policy by which a model's blocks are computed anew in the backward pass: everything, dots_saveable
   log_every: int = 100  # mean of the training metrics
   evaluate_every: int = 1_000  # on the validation part
   evaluate_batch_size: int = 500  # examples at once; no number depends on it but by rounding
@@ -48,7 +56,7 @@ class Config:
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use."""
-    for name in ('steps', 'batch_size', 'log_every', 'evaluate_batch_size', 'keep_latest'):
+    for name in ('steps', 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest'):
       if getattr(self, name) < 1:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
     for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best'):
@@ -59,6 +67,10 @@ class Config:
         raise ConfigError(f'config.{name}={getattr(self, name)}: must be less than {end}')
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
+    _check_known('precision', self.precision, PRECISIONS)
+    _check_known('remat', self.remat, ('', *REMAT))
+    if self.batch_size % self.accumulate:
+      raise ConfigError(f'config.accumulate={self.accumulate}: must divide config.batch_size={self.batch_size}')
     self.mesh.validate()
     make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
 
@@ -97,6 +109,12 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
     nested = dataclasses.is_dataclass(value)
     flat.update(flatten(value, f'{prefix}{field.name}.') if nested else {prefix + field.name: value})
   return flat
+
+
+def _check_known(name: str, value: str, known: Sequence[str]) -> None:
+  if value not in known:
+    nearest = difflib.get_close_matches(value, known, 3, 0.4) or filter(None, known)
+    raise ConfigError(f'config.{name}={value!r}: is unknown; nearest: {", ".join(nearest)}')
 
 
 def _tuples(value: Any) -> Any:

@@ -42,7 +42,6 @@ class Config(Base):
   def build(self) -> Experiment:
     data = images.digits()
     options = {'norm': 'batch', 'dropout': self.dropout, 'dense_dropout': self.dropout}
-    options['axis_name'] = self.mesh.axis_name
     return supervised_experiment(
       self,
       data._replace(train=Remote(data.train)),

@@ -11,6 +11,7 @@ from research.data.examples import Arrays
 from research.data.source import Source
 from research.evaluate.evaluator import Evaluator, make_sweep
 from research.models.mlp import MLP
+from research.models.remat import with_remat
 from research.tasks.adversarial import GENERATOR, adversarial
 from research.tasks.base import evaluation_variables
 from research.train.config import Config as Base
@@ -48,12 +49,11 @@ class Config(Base):
   critic_steps: int = 1  # updates of the discriminator in a step
 
   def build(self) -> Experiment:
-    generator = MLP((self.width, self.width), 2)
+    generator = with_remat(MLP((self.width, self.width), 2), self.remat)
     rates = [make_optimizer(self.optimizer, self.steps) for _ in ('generator', 'discriminator')]
-    discriminator = MLP((self.width, self.width), 1, activation='leaky_relu')
-    task = adversarial(
-      generator, discriminator, LATENT, *rates, critic_steps=self.critic_steps, axis_name=self.mesh.axis_name
-    )
+    discriminator = with_remat(MLP((self.width, self.width), 1, activation='leaky_relu'), self.remat)
+    options = {'precision': self.precision, 'accumulate': self.accumulate, 'axis_name': self.mesh.axis_name}
+    task = adversarial(generator, discriminator, LATENT, *rates, self.critic_steps, **options)
 
     def predict(state, batch):
       keys = random.per_example(jax.random.key(0), batch['index'])

@@ -30,3 +30,14 @@ def test_second_derivatives(x64):
   x, bias = jnp.arange(6.0).reshape(3, 2), jnp.asarray([0.5, -1.0])
   hessian = jax.hessian(lambda b: jnp.sum(bias_add(x, b) ** 3))(bias)
   np.testing.assert_allclose(hessian, np.diag(6 * np.sum(np.asarray(x) + np.asarray(bias), 0)), atol=1e-9)
+
+
+@pytest.mark.parametrize('bits', ['bfloat16', 'float16'])
+def test_the_gradient_is_summed_in_float32(bits):
+  """In bfloat16 a sum of ones would stand still at 256, in float16 at 2,048 where no compiler widens it."""
+  x, bias = jnp.ones((4, 32, 32, 2), bits), jnp.ones(2, bits)
+  gradient = jax.grad(lambda b: bias_add(x, b).astype(jnp.float32).sum())
+  value = jax.jit(gradient)(bias)
+  assert value.dtype == bits and (np.array(value, np.float32) == 4096).all()
+  sums = [equation for equation in jax.make_jaxpr(gradient)(bias).eqns if equation.primitive.name == 'reduce_sum']
+  assert sums and {str(equation.invars[0].aval.dtype) for equation in sums} == {'float32'}

@@ -1,0 +1,34 @@
+"""Blocks whose activations are computed anew in the backward pass: less memory for more time (Chen et al. 2016)."""
+
+import inspect
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from research.errors import ConfigError
+from research.models.fields import with_field
+
+
+def remat(block: Callable, policy: str) -> Callable:
+  """`block`, a method (module, x, ...) of a Linen module, that keeps of its activations what `policy` says.
+
+  'everything' keeps nothing but `x`; other names are those of `jax.checkpoint_policies`; '' is `block` itself.
+  Names of parameters and streams of noise are the same. The arguments after `x` are static.
+
+  XLA's compiler for CPU drops the barriers that hold the second computation back until it is needed, and then little
+  or nothing is saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`.
+  """
+  if not policy:
+    return block
+  keep = None if policy == 'everything' else getattr(jax.checkpoint_policies, policy)
+  static = tuple(range(2, len(inspect.signature(block).parameters)))
+  return nn.remat(block, static_argnums=static, policy=keep)
+
+
+def with_remat(model: nn.Module, policy: str) -> nn.Module:
+  """`model`, or the model that it wraps, with `policy` on its blocks. Raises ConfigError where there are none."""
+  found = with_field(model, 'remat', policy) if policy else model
+  if found is None:
+    raise ConfigError(f"config.remat={policy!r}: {type(model).__name__} has no blocks to compute anew; leave it ''")
+  return found

@@ -1,0 +1,84 @@
+"""Computing in fewer bits: parameters, batch statistics, losses and averages stay float32 in any case.
+
+Micikevicius et al. 2018, 'Mixed precision training'. The gradients of float16 need a scaled loss, lest small ones
+become zero; those of bfloat16, which has the exponents of float32, do not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jmp
+from flax import linen as nn
+
+from research.metrics import Mean
+from research.tasks.base import LOSS_SCALE, PyTree, State, Totals
+
+PRECISIONS = ('float32', 'bfloat16', 'float16')
+FIRST_SCALE = 2.0**15
+
+
+@dataclass(frozen=True)
+class Cast:
+  """A model whose parameters and inputs are cast to `dtype` for its computation, and its outputs to float32."""
+
+  model: nn.Module
+  dtype: jnp.dtype
+
+  def apply(self, variables: PyTree, inputs: PyTree, *args: Any, **options: Any) -> Any:
+    """As `nn.Module.apply`. Whatever is not floating is left alone, and so are collections such as batch statistics."""
+    params, inputs = jax.tree.map(self._to_dtype, (variables['params'], inputs))
+    returned = self.model.apply({**variables, 'params': params}, inputs, *args, **options)
+    return jax.tree.map(self._from_dtype, returned)
+
+  def _to_dtype(self, leaf: Any) -> Any:
+    return leaf.astype(self.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+  def _from_dtype(self, leaf: Any) -> Any:
+    return leaf.astype(jnp.float32) if leaf.dtype == self.dtype else leaf
+
+
+def computing_in(precision: str, model: nn.Module) -> nn.Module | Cast:
+  """`model`, to be applied in one of PRECISIONS."""
+  return model if precision == 'float32' else Cast(model, jnp.dtype(precision))
+
+
+def first_loss_scale(precision: str) -> dict[str, PyTree]:
+  """What `State.mutable` begins with: in float16 the loss scale and the steps since it changed."""
+  if precision != 'float16':
+    return {}
+  return {LOSS_SCALE: {'loss_scale': jnp.float32(FIRST_SCALE), 'counter': jnp.int32(0)}}
+
+
+def scaled(loss: Mean, state: State) -> Mean:
+  """A loss whose gradient is that of `loss` times the loss scale."""
+  return loss._replace(total=_loss_scale(state).scale(loss.total))
+
+
+def unscaled(totals: Totals, state: State) -> Totals:
+  """What `totals` of a scaled loss would be without the scale, which is a power of two: nothing is rounded."""
+  gradients, total = _loss_scale(state).unscale((totals.gradients, totals.loss.total))
+  return totals._replace(gradients=gradients, loss=totals.loss._replace(total=total))
+
+
+def unless_overflow(new: State, old: State, gradients: PyTree) -> State:
+  """`new`, or `old` one step later where `gradients`, which led to `new`, overflowed; the loss scale is adjusted.
+
+  It doubles after 2,000 steps without an overflow and is halved by each. Where it is 1 already, the gradients are
+  not finite for another reason: `new` stands, and the run stops as in any precision.
+  """
+  if LOSS_SCALE not in old.mutable:
+    return new
+  scale, finite = _loss_scale(old), jmp.all_finite(gradients)
+  stands = finite | (scale.loss_scale <= scale.min_loss_scale)
+  state = jmp.select_tree(stands, new, old.replace(step=new.step))
+  scale = scale.adjust(finite)
+  after = {LOSS_SCALE: {'loss_scale': scale.loss_scale, 'counter': scale.counter}}
+  return state.replace(mutable={**state.mutable, **after})
+
+
+def _loss_scale(state: State) -> jmp.LossScale:
+  if LOSS_SCALE not in state.mutable:
+    return jmp.NoOpLossScale()
+  return jmp.DynamicLossScale(**state.mutable[LOSS_SCALE])

@@ -1,0 +1,59 @@
+"""Averaged parameters, with the batch statistics of training: what is evaluated, predicted with and saved."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from launch.flags import load_config
+from research.data.preprocess import standardize
+from research.models.cnn import ConvNet
+from research.train import checkpoint
+from research.train.loop import train
+from research.train.run import first_state, to_save
+
+CONFIG = Path(__file__).parents[1] / 'configs' / 'regularized.py'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The config, the experiment, the last record and the workdir of a run with averaged parameters."""
+  folder, config = tmp_path_factory.mktemp('run'), load_config(str(CONFIG))
+  experiment = config.build()
+  *_, last = train(experiment, config, folder)
+  return config, experiment, last, folder
+
+
+def outputs(params, state, inputs) -> np.ndarray:
+  """By the bare model of the config."""
+  model = ConvNet((4, 8), 10, (16,), norm='batch')
+  scaled = standardize(mean=4.9, deviation=6.0)({'inputs': inputs})['inputs']
+  return model.apply({'params': params, 'batch_stats': state.mutable['batch_stats']}, scaled)
+
+
+def test_the_average_is_what_is_evaluated(run):
+  _, experiment, last, _ = run
+  examples = experiment.final_evaluators['test'].examples
+  rows = examples.rows(np.arange(len(examples)))
+  losses = [
+    optax.softmax_cross_entropy(
+      outputs(params, last.state, rows['inputs']), optax.smooth_labels(jax.nn.one_hot(rows['targets'], 10), 0.1)
+    ).mean()
+    for params in (last.state.ema, last.state.params)
+  ]
+  np.testing.assert_allclose(last.metrics['test/loss'], losses[0], rtol=1e-5)
+  assert abs(losses[1] / losses[0] - 1) > 5e-5
+
+
+def test_predictions_of_a_checkpoint_are_those_of_its_average(run):
+  config, experiment, last, folder = run
+  batch = {**experiment.train.examples.rows(np.arange(6)), 'index': np.arange(6)}
+  abstract = to_save(*jax.eval_shape(lambda: first_state(experiment.task, batch, jax.random.key(0))))
+  step, tree = checkpoint.Checkpoints(folder / 'checkpoints').restore({**abstract, 'lines': np.int32(0)})
+  assert step == config.steps
+  jax.tree.map(np.testing.assert_array_equal, tree['state'], last.state)
+  predicted = experiment.predict(jax.device_put(tree['state']), batch)
+  np.testing.assert_allclose(predicted, outputs(last.state.ema, last.state, batch['inputs']), rtol=1e-4, atol=1e-5)
+  assert np.abs(predicted - outputs(last.state.params, last.state, batch['inputs'])).max() > 1e-3
