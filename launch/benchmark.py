@@ -28,7 +28,7 @@ def main() -> None:
   config = CONFIG.value
   config.validate()
   experiment = config.build()
-  mesh = make_mesh(config.mesh, config.batch_size)
+  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   # No evaluation: it is work of its own, which a bare loop would do as well.
   endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
   with (

@@ -25,7 +25,7 @@ def main() -> None:
   config = CONFIG.value
   config.validate()
   experiment = config.build()
-  mesh = make_mesh(config.mesh, config.batch_size)
+  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   key = abstract(jax.random.key(config.seed), replicated(mesh))
   index = experiment.train.indices(0)
   batch = abstract({**experiment.train.examples.rows(index), 'index': index}, placement.split(mesh))

@@ -28,7 +28,8 @@ WORKDIR = flags.DEFINE_string(
 def main() -> None:
   config, workdir = CONFIG.value, Path(WORKDIR.value)
   config.validate()
-  make_mesh(config.mesh, config.batch_size)  # both here, so that what cannot be is told before data are fetched
+  # Both here, so that what cannot be is told before any data are fetched.
+  make_mesh(config.mesh, config.batch_size, config.accumulate)
   with Workdir(workdir, config):
     pass
   experiment = config.build()

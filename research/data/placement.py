@@ -50,7 +50,8 @@ def put_rows(
 
 def fetch(tree):
   """Numpy arrays of a tree of arrays, each as a whole; where other processes hold parts, all must call this."""
-  if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+  arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
+  if all(array.is_fully_addressable or array.is_fully_replicated for array in arrays):
     return jax.device_get(tree)
   from jax.experimental import multihost_utils
 

@@ -11,3 +11,8 @@ def with_field(model: nn.Module, name: str, value: Any) -> nn.Module | None:
     return model.clone(**{name: value})
   wrapped = with_field(model.model, name, value) if hasattr(model, 'model') else None
   return model.clone(model=wrapped) if wrapped else None
+
+
+def innermost(model: nn.Module) -> nn.Module:
+  """`model`, or the one that it wraps."""
+  return innermost(model.model) if hasattr(model, 'model') else model

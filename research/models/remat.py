@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from research.errors import ConfigError
-from research.models.fields import with_field
+from research.models.fields import innermost, with_field
 
 
 def remat(block: Callable, policy: str) -> Callable:
@@ -30,5 +30,7 @@ def with_remat(model: nn.Module, policy: str) -> nn.Module:
   """`model`, or the model that it wraps, with `policy` on its blocks. Raises ConfigError where there are none."""
   found = with_field(model, 'remat', policy) if policy else model
   if found is None:
-    raise ConfigError(f"config.remat={policy!r}: {type(model).__name__} has no blocks to compute anew; leave it ''")
+    raise ConfigError(
+      f"config.remat={policy!r}: {type(innermost(model)).__name__} has no blocks to compute anew; leave it ''"
+    )
   return found

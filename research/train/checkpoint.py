@@ -46,10 +46,13 @@ class Checkpoints:
   def save(self, step: int, tree: PyTree, score: float | None = None) -> None:
     """Copies a tree of arrays to the host and writes it in the background, in place of an older one of `step`.
 
-    The arrays may be donated on return. Waits for the save before; raises OSError where that one failed.
+    The arrays may be donated on return. Waits for the save before; raises OSError where that one failed. Where many
+    processes train together it waits for this one too: Orbax's messages would get among those of the next steps.
     """
     self.wait()
     self._pending = self._writer.submit(self._write, step, _to_host(tree), score)
+    if jax.process_count() > 1:
+      self.wait()
 
   def wait(self) -> None:
     """Returns once what was saved can be restored. Raises OSError where it could not be written."""

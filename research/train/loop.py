@@ -29,7 +29,7 @@ def train(experiment: Experiment, config: Config, workdir: str | os.PathLike = '
     Interrupted: SIGINT or SIGTERM arrived, and all was saved.
   """
   config.validate()
-  mesh = make_mesh(config.mesh, config.batch_size)
+  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
     stop = stack.enter_context(Stop(alone=jax.process_count() == 1))

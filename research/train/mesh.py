@@ -38,11 +38,11 @@ class MeshShape:
       raise ConfigError('config.mesh.backend=pmap: splits batches alone; fsdp and tensor must be 1, or take jit')
 
 
-def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
+def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
   """Mesh with the axes data, fsdp and tensor over the devices of all processes; under pmap with data alone.
 
   A single process may use fewer than it has. Raises ConfigError when there are not so many, or when they cannot share
-  a batch evenly.
+  a batch, or each of its `accumulate` micro-batches, evenly.
   """
   shape.validate()
   devices, sizes = jax.devices(), [getattr(shape, name) for name in AXES]
@@ -52,10 +52,9 @@ def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
   text = ' x '.join(f'{name} {size}' for name, size in zip(AXES, sizes, strict=True))
   if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
     raise ConfigError(f'config.mesh: {text} makes {count} devices, and there are {len(devices)}')
-  if batch_size % (sizes[0] * sizes[1]):
-    raise ConfigError(
-      f'config.batch_size={batch_size}: must be a multiple of the {sizes[0] * sizes[1]} devices (data x fsdp)'
-    )
+  if batch_size % (sizes[0] * sizes[1] * accumulate):
+    parts = f'{sizes[0] * sizes[1]} devices (data x fsdp)' + f' x {accumulate} micro-batches' * (accumulate > 1)
+    raise ConfigError(f'config.batch_size={batch_size}: must be a multiple of the {parts}')
   if shape.backend == 'pmap' and jax.process_count() > 1:
     raise ConfigError('config.mesh.backend=pmap: works in one process; take jit')
   axes = (shape.axis_name,) if shape.axis_name else AXES  # pmap knows no mesh but that of its own axis

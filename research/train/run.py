@@ -104,7 +104,7 @@ class Run:
     self._feed, self._journal, self._stop = feed, journal, stop
     self._everywhere = replicated(mesh)
     self._finite = jax.jit(_all_finite, out_shardings=self._everywhere)
-    self._key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=self._everywhere)()
+    self._key = jax.jit(jax.random.key, static_argnums=0, out_shardings=self._everywhere)(config.seed)
     self.step = 0
     self._state: State | None = None
     self._unlogged: tuple[int, Running] | None = None

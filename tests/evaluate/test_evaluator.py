@@ -15,7 +15,7 @@ from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.tasks.base import Task
 from research.tasks.supervised import predictor, supervised
-from research.train.mesh import make_mesh, replicated
+from research.train.mesh import MeshShape, make_mesh, replicated
 
 KEY = jax.random.key(0)
 NUMBERS = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def logits_of(params) -> np.ndarray:
 @pytest.mark.parametrize('devices', [0, 1, 8])
 @pytest.mark.parametrize('batch_size', [1, 5, 36, 37, 38, 100])
 def test_means_and_outputs_are_those_of_all_examples(batch_size, devices, state):
-  placed = jax.device_put(state, replicated(make_mesh(devices, 8))) if devices else state
+  placed = jax.device_put(state, replicated(make_mesh(MeshShape(devices), 8))) if devices else state
   logits, targets = logits_of(state.ema), EXAMPLES.arrays['targets']
   evaluator = Evaluator(SWEEP, EXAMPLES, batch_size, (exact.multiclass,))
   metrics, outputs = evaluator.collect(placed, KEY)

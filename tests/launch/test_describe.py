@@ -37,9 +37,9 @@ def test_a_description_adds_up(monkeypatch, capsys):
   monkeypatch.setattr(describe, 'CONFIG', type('Flag', (), {'value': Tiny(batch_size=8)}))
   describe.main()
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-  assert ['dense/bias', '(3,)', 'float32', '3', '12', 'replicated'] in lines
-  assert ['dense/kernel', '(10,', '3)', 'float32', '30', '120', 'replicated'] in lines
-  assert ['sum', '33', '132'] in lines
+  assert ['dense/bias', '(3,)', 'float32', '3', '12', '12', 'replicated'] in lines
+  assert ['dense/kernel', '(10,', '3)', 'float32', '30', '120', '120', 'replicated'] in lines
+  assert ['sum', '33', '132', '132'] in lines
   text = {line[0]: ' '.join(line) for line in lines if line}
   # step, parameters, two moments of each, two counts of Adam
   assert text['State:'].startswith(f'State: {4 + 132 + 2 * 132 + 2 * 4} bytes, of it step 4 bytes, params 132 bytes')
@@ -53,7 +53,7 @@ def test_sharding_is_shown():
   mesh = make_mesh(MeshShape(), jax.device_count())
   split = jax.ShapeDtypeStruct((8, 2), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec('data')))
   row = describe.parameter_table({'w': split}).splitlines()[1]
-  assert row.split(None, 6) == ['w', '(8,', '2)', 'bfloat16', '16', '32', str(PartitionSpec('data'))]
+  assert row.split(None, 7) == ['w', '(8,', '2)', 'bfloat16', '16', '32', '4', 'data']  # of eight devices
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """Many processes on this machine, over the loopback interface: the numbers of one, and what is lost when one is."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -11,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from launch.flags import load_config
 from research.train import recorder
 from research.train.restore import restore_state
+from research.train.workdir import load_config
 
 ROOT = Path(__file__).parents[2]
 MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  # Adam would magnify rounding
@@ -42,8 +43,8 @@ def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
   return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
 
 
-def end_of(workdir: Path, name: str):
-  config = load_config(f'{ROOT}/tests/configs/{name}.py')
+def end_of(workdir: Path):
+  config = load_config(workdir)
   return restore_state(config.build(), config, workdir)[1]
 
 
@@ -68,7 +69,9 @@ def test_processes_together_end_as_one_does(name, count, mesh, together, start, 
   split = [f'--config.mesh.{part}' for part in mesh]
   for code, errors in ends(together(count, name, tmp_path / 'run', *flags, *split)):
     assert code == 0, errors
-  pairs = zip(*(jax.tree.leaves(end_of(path, name)) for path in (tmp_path / 'run', alone / name)), strict=True)
+  pairs = zip(
+    *(map(np.asarray, jax.tree.leaves(end_of(path))) for path in (tmp_path / 'run', alone / name)), strict=True
+  )
   assert all(np.abs(a - b).max() <= max(1e-5 * np.abs(b).max(), 1e-6) for a, b in pairs)
   lines = [[line['step'] for line in recorder.read(path)] for path in (tmp_path / 'run', alone / name)]
   assert lines[0] == lines[1]  # one process writes them
@@ -86,7 +89,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, tmp_path):
-  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=3000', '--config.checkpoint_every=500')
+  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=800', '--config.checkpoint_every=200')
   for code, errors in ends(together(2, 'classifier', tmp_path / 'alone', *flags)):
     assert code == 0, errors
   processes = together(2, 'classifier', tmp_path / 'run', *flags)
@@ -101,7 +104,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, 
   assert results[0]['state_sha256'] == results[1]['state_sha256']
 
 
-ASKS = """
+ASKS = r"""
 import jax, numpy as np, sys
 from research.data import placement
 from research.train.mesh import MeshShape, make_mesh
@@ -110,7 +113,7 @@ jax.distributed.initialize(address, int(count), int(process))
 mesh, asked = make_mesh(MeshShape(*map(int, sizes)), 8), []
 rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
 batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
-print(*asked)
+print('\nasked', *asked)
 assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
 """
 
@@ -120,13 +123,16 @@ assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in ran
   [((4, 1, 1), [2, 2, 2, 2]), ((2, 1, 2), [4, 4, 4, 4]), ((1, 1, 4), [8, 8, 8, 8]), ((1, 2, 2), [4, 4, 4, 4])],
 )
 def test_a_process_asks_for_the_rows_of_its_devices_alone(sizes, expected):
-  address, environment = f'127.0.0.1:{free_port()}', {'JAX_PLATFORMS': 'cpu'}
+  address, environment = (
+    f'127.0.0.1:{free_port()}',
+    {name: os.environ[name] for name in os.environ if name != 'XLA_FLAGS'},
+  )
   command = [sys.executable, '-c', ASKS, address, '4']
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
   processes = [
-    subprocess.Popen([*command, str(number), *map(str, sizes)], env={**environment}, **pipes) for number in range(4)
+    subprocess.Popen([*command, str(number), *map(str, sizes)], env=environment, **pipes) for number in range(4)
   ]
   outputs = [process.communicate(timeout=120) for process in processes]
-  asked = [list(map(int, out.split())) for out, _ in outputs]
+  asked = [list(map(int, out.split('asked ')[1].splitlines()[0].split())) for out, _ in outputs]
   assert [len(rows) for rows in asked] == expected, outputs
   assert set(sum(asked, [])) == set(range(100, 108))

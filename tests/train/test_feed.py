@@ -9,7 +9,7 @@ from research.data import feed
 from research.data.examples import Arrays
 from research.data.feed import Resident, Streamed, make_feed
 from research.data.source import Source
-from research.train.mesh import make_mesh
+from research.train.mesh import MeshShape, make_mesh
 
 EXAMPLES = Arrays({'inputs': np.arange(200, dtype=np.uint8).reshape(100, 2), 'targets': np.arange(100, dtype=np.int32)})
 SOURCE = Source(EXAMPLES, 16, seed=3)
@@ -17,7 +17,7 @@ SOURCE = Source(EXAMPLES, 16, seed=3)
 
 @pytest.fixture(params=[1, 8])
 def mesh(request):
-  return make_mesh(request.param, 16)
+  return make_mesh(MeshShape(request.param), 16)
 
 
 @pytest.fixture(params=[Resident, Streamed])

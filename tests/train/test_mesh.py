@@ -196,6 +196,12 @@ def test_a_mesh_that_cannot_be_is_refused(mesh, batch_size, message):
     make_mesh(mesh, batch_size)
 
 
+def test_devices_share_each_micro_batch():
+  with pytest.raises(ConfigError, match=r'config.batch_size=32: must be a multiple of the 4 devices .* x 16 micro'):
+    make_mesh(MeshShape(4), 32, accumulate=16)
+  assert make_mesh(MeshShape(4), 32, accumulate=8).size == 4
+
+
 def test_the_rest_of_the_devices():
   assert dict(make_mesh(MeshShape(), 8).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
   assert dict(make_mesh(MeshShape(2, -1, 2), 8).shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
