@@ -22,7 +22,9 @@ HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
 
 
 def define_config() -> flags.FlagHolder:
-  """Defines `--config=FILE[:SCALE]`, whose value is the config, and `--config.FIELD=VALUE` for its fields."""
+  """Defines `--config=FILE[:SCALE]`, whose value is the config, and `--config.FIELD=VALUE` for its fields; once."""
+  if 'config' in flags.FLAGS:  # by a launcher that another one imports
+    return flags.FlagHolder(flags.FLAGS, flags.FLAGS['config'])
   return config_flags.DEFINE_config_file('config', None, 'file of the experiment; :SCALE after it if wanted')
 
 
