@@ -80,7 +80,7 @@ class Liveness:
       if lost := self._lost():
         names = ' and '.join(f'process {number} ({self._hosts[number]})' for number in lost)
         verb, silence = 'was' if len(lost) == 1 else 'were', SILENT * self._pause
-        line = f'{names} {verb} lost: no sign of life for {silence:g} s; {GO_ON}'
+        line = f'{names} {verb} lost: no sign of life for {silence:.1f} s; {GO_ON}'
         leave(line, LINGER * self._pause if self._process == 0 else 0)
 
   def _lost(self) -> list[int]:

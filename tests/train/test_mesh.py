@@ -36,6 +36,7 @@ MESHES = {
   'pmap 8': MeshShape(8, backend='pmap'),
 }
 ALONE = MeshShape(1)
+TASKS = {'regularized': 'classifier with batch norm', 'ring': 'toy GAN'}
 CHANGES = {
   'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema': 0.9},
   'ring': {'optimizer': Optimizer('momentum', lr=0.01)},
@@ -50,7 +51,7 @@ def make(name: str, **changes):
 
 @functools.cache
 def end(name: str, mesh: str, double: bool, noise: bool) -> list[np.ndarray]:
-  """Leaves of the State after 20 steps; `double`: every number in float64; `noise`: with dropout."""
+  """Leaves of the State after 20 steps, and its losses in evaluation; `double`: every number in float64; `noise`: with dropout."""
   config = make(name, mesh=MESHES.get(mesh, ALONE), **CHANGES[name])
   if name == 'regularized' and not noise:
     config = dataclasses.replace(config, dropout=0.0)
@@ -58,9 +59,10 @@ def end(name: str, mesh: str, double: bool, noise: bool) -> list[np.ndarray]:
     experiment = config.build()
     if double:
       experiment = dataclasses.replace(experiment, task=experiment.task._replace(init=doubled(experiment.task.init)))
-    state = list(train(experiment, config))[-1].state
-    assert len(jax.tree.leaves(state)[0].sharding.device_set) == (8 if mesh in MESHES else 1)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    last = list(train(experiment, config))[-1]
+    assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == (8 if mesh in MESHES else 1)
+    losses = [value for metric, value in last.metrics.items() if metric.endswith('loss')]
+    return [*map(np.asarray, jax.tree.leaves(last.state)), np.array(losses)]
 
 
 def doubled(init):
@@ -73,13 +75,18 @@ def doubled(init):
 @pytest.mark.parametrize('double', [True, False], ids=['float64', 'float32'])
 @pytest.mark.parametrize('mesh', MESHES)
 @pytest.mark.parametrize('name', CHANGES)
-def test_every_mesh_ends_where_one_device_does(name, mesh, double):
+def test_every_mesh_ends_where_one_device_does(name, mesh, double, documented):
   noise = 'pmap' not in mesh  # there each device draws a dropout mask of its own
   pairs = list(zip(end(name, mesh, double, noise), end(name, 'alone', double, noise), strict=True))
-  if double:
-    assert max(np.abs(leaf - alone).max() for leaf, alone in pairs) < 1e-9
-  else:
-    assert all(np.abs(leaf - alone).max() <= max(1e-5 * np.abs(alone).max(), 1e-6) for leaf, alone in pairs)
+  differences = [np.abs(leaf - alone).max() / (1 if double else max(np.abs(alone).max(), 0.1)) for leaf, alone in pairs]
+  assert max(differences) <= (1e-9 if double else 1e-5)
+  row = {
+    'task and mesh': f'{TASKS[name]}, {mesh}, {"float64" if double else "float32"}',
+    'largest difference': f'{max(differences):.0e}',
+    'of': 'the number itself' if double else "its leaf's largest entry",
+    'dropout': 'on' if noise and name == 'regularized' else 'off',
+  }
+  documented('meshes', row, loose=['largest difference'])
 
 
 def test_each_device_of_pmap_draws_dropout_of_its_own():
@@ -170,7 +177,7 @@ def losses(workdir: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize('name', CHANGES)
-def test_a_run_goes_on_on_another_mesh(name, tmp_path):
+def test_a_run_goes_on_on_another_mesh(name, tmp_path, fault):
   config = make(name, log_every=1, checkpoint_every=5, steps=15, **CHANGES[name])
   list(train(config.build(), config, tmp_path / 'alone'))
   for steps, mesh in ((5, MeshShape(8)), (10, ALONE), (15, MeshShape(1, 2, 2))):
@@ -178,6 +185,7 @@ def test_a_run_goes_on_on_another_mesh(name, tmp_path):
     last = list(train(part.build(), dataclasses.replace(part), tmp_path / 'moved'))[-1]
     assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == mesh.data * mesh.fsdp * mesh.tensor
   np.testing.assert_allclose(losses(tmp_path / 'moved'), losses(tmp_path / 'alone'), rtol=1e-5)
+  fault('another number of devices on resume', '', 0, 'all; the same losses to 1e-5')
 
 
 @pytest.mark.parametrize(
