@@ -84,7 +84,7 @@ def load_config(path: str) -> Any:
 def help_text(argv: list[str]) -> str:
   """The program's docstring, its flags, and the fields of its config with types, values and comments."""
   lines = [inspect.getdoc(sys.modules['__main__']) or argv[0], '', 'Flags:']
-  modules = [argv[0], 'launch.flags', 'launch.app', 'launch.distributed']
+  modules = [argv[0], 'launch.flags', 'launch.app', 'launch.distributed', 'launch.cluster']
   for flag in dict.fromkeys(flag for name in modules for flag in flags.FLAGS.get_key_flags_for_module(name)):
     default = '' if flag.default is None else f' ({flag.default_as_str})'
     lines.append(f'  --{flag.name}: {" ".join(flag.help.split())}{default}')

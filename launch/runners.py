@@ -5,13 +5,11 @@ import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from launch.jobs import POLL_SECONDS, Job, run_job
-from research.errors import ConfigError
 from research.train.signals import Stop
 
 
@@ -47,21 +45,6 @@ def run_alone(job: Job) -> int | None:
   """`run_job` in a process of its own, as on a node of a cluster."""
   with Stop() as stop:
     return run_job(job, stop)
-
-
-def submitit_executor(folder: Path, words: Sequence[str], cluster: str = 'slurm') -> Any:
-  """An executor of submitit, whose parameters are `words` such as timeout_min=60; its files go to `folder`."""
-  try:
-    import submitit  # an extra
-  except ImportError as error:
-    raise ConfigError('--runner=slurm: needs submitit; pip install submitit') from error
-  pairs = [word.partition('=')[::2] for word in words]
-  try:
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-    executor.update_parameters(**{name: int(value) if value.isdecimal() else value for name, value in pairs})
-  except (AssertionError, NameError, RuntimeError) as error:  # a wrong parameter; no SLURM on this machine
-    raise ConfigError(f'--runner=slurm: {" ".join(str(error).split())}') from error
-  return executor
 
 
 def device_shares(devices: str, processes: int) -> list[dict[str, str]]:

@@ -10,10 +10,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import app
+from launch.cluster import executor
 from launch.flags import define_config
 from launch.jobs import Job
 from launch.outcomes import check, show
-from launch.runners import run_array, run_local, submitit_executor
+from launch.runners import run_array, run_local
 from launch.trials import make_plan
 from research.report.trials import by_metric, by_score, ranked, read_outcome
 from research.train.rerun import finished
@@ -25,7 +26,6 @@ SWEEP = flags.DEFINE_string('sweep', '', 'file of the sweep; empty: sweep.py bes
 RUNS = flags.DEFINE_string('root', None, 'folder of the workdirs, the table and the figure', required=True)
 RUNNER = flags.DEFINE_enum('runner', 'serial', ['serial', 'processes', 'slurm'], 'where the trials run')
 PROCESSES = flags.DEFINE_integer('processes', 2, 'processes: trials at once', lower_bound=1)
-JOB = flags.DEFINE_list('job', [], 'slurm: parameters of submitit such as timeout_min=60,slurm_partition=gpu')
 METRIC = flags.DEFINE_string('metric', '', "validation/NAME that chooses; empty: the experiment's score")
 DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of --metric is best')
 
@@ -50,7 +50,7 @@ def main() -> None:
 def run(jobs: list[Job], root: Path, stop: Stop) -> list[int | None]:
   """Exit codes of jobs, by the runner that was asked for."""
   if RUNNER.value == 'slurm' and jobs:
-    return run_array(jobs, submitit_executor(root / 'jobs', JOB.value), stop)
+    return run_array(jobs, executor(whole=True), stop)
   return run_local(jobs, PROCESSES.value if RUNNER.value == 'processes' else 1, stop)
 
 

@@ -16,6 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from launch import slurm
+from launch.cluster import OWN, executor, minutes
 from research.errors import ConfigError
 from research.train import recorder
 
@@ -40,7 +41,7 @@ def local(tmp_path, monkeypatch):
   monkeypatch.delenv('XLA_FLAGS')
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   with flagsaver.flagsaver(cluster='local', requeue=True, time='20', logs=str(tmp_path / 'jobs')):
-    yield slurm.executor()
+    yield executor()
 
 
 def make_room(job: submitit.Job, *signals: signal.Signals) -> None:
@@ -139,13 +140,13 @@ def test_there_may_be_no_cluster(tmp_path):
 
 @pytest.mark.parametrize(('text', 'value'), [('90', 90), ('01:30:00', 90), ('0:00:01', 1), ('2-00:00:01', 2881)])
 def test_times_are_slurms(text, value):
-  assert slurm.minutes(text) == value
+  assert minutes(text) == value
 
 
 def test_times_that_are_none():
   with pytest.raises(ConfigError, match='--time=1:2'):
-    slurm.minutes('1:2')
+    minutes('1:2')
 
 
 def test_own_flags_are_told_from_those_of_training():
-  assert set(flags.FLAGS.flags_by_module_dict()['launch.slurm']) == {flags.FLAGS[holder.name] for holder in slurm.OWN}
+  assert set(flags.FLAGS.flags_by_module_dict()['launch.cluster']) == {flags.FLAGS[holder.name] for holder in OWN}

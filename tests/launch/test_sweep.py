@@ -12,10 +12,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl.testing import flagsaver
 
+from launch import cluster
 from launch.flags import load_config
 from launch.jobs import Job
-from launch.runners import device_shares, run_array, submitit_executor
+from launch.runners import device_shares, run_array
 from launch.trials import make_plan
 from research.errors import ConfigError
 from research.train.signals import Stop
@@ -258,11 +260,10 @@ def test_devices_are_dealt_out():
 
 
 def test_an_array_of_jobs(tmp_path):
-  pytest.importorskip('submitit')
   words = [f'--config={CONFIG}', '--config.steps=5', CACHE]
   jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.optimizer.lr=1e30'])]
-  with Stop() as stop:
-    assert run_array(jobs, submitit_executor(tmp_path / 'jobs', ['timeout_min=5'], 'local'), stop) == [0, 5]
+  with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
+    assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 5]
   assert (tmp_path / '0' / 'result.json').exists()
-  with pytest.raises(ConfigError, match='--runner=slurm: .*timeout'):
-    submitit_executor(tmp_path / 'jobs', ['timeout_min=soon'], 'local')
+  with flagsaver.flagsaver(nodes=2), pytest.raises(ConfigError, match='--nodes=2: a job of this launcher is one'):
+    cluster.executor(whole=True)

@@ -51,7 +51,7 @@ def make(name: str, **changes):
 
 @functools.cache
 def end(name: str, mesh: str, double: bool, noise: bool) -> list[np.ndarray]:
-  """Leaves of the State after 20 steps, and its losses in evaluation; `double`: every number in float64; `noise`: with dropout."""
+  """Leaves of the State after 20 steps and its losses in evaluation; `double`: in float64; `noise`: with dropout."""
   config = make(name, mesh=MESHES.get(mesh, ALONE), **CHANGES[name])
   if name == 'regularized' and not noise:
     config = dataclasses.replace(config, dropout=0.0)

@@ -1,0 +1,70 @@
+"""What jobs on a cluster ask for, by flags, and submitit's executor that asks for it."""
+
+import re
+from typing import Any
+
+from absl import flags
+
+from research.errors import ConfigError
+
+CLUSTER = flags.DEFINE_enum('cluster', 'slurm', ['slurm', 'local'], 'local: a task on this machine, by the same way')
+NODES = flags.DEFINE_integer('nodes', 1, 'machines', 1)
+GPUS = flags.DEFINE_integer('gpus_per_node', 0, 'on each machine; 0: CPU', 0)
+CPUS = flags.DEFINE_integer('cpus_per_task', 0, 'cores of a task; 0: what the cluster gives', 0)
+PARTITION = flags.DEFINE_string('partition', '', "the cluster's; empty: its default")
+TIME = flags.DEFINE_string('time', '24:00:00', 'longest time of a turn: minutes, HH:MM:SS or DAYS-HH:MM:SS')
+REQUEUE = flags.DEFINE_bool('requeue', False, 'when preempted or out of time, save and queue again')
+SBATCH = flags.DEFINE_list('sbatch', [], 'more options of sbatch, such as account=vision,mem=64G')
+LOGS = flags.DEFINE_string('logs', 'runs/jobs', 'folder of the logs; all nodes must see it')
+OWN = (CLUSTER, NODES, GPUS, CPUS, PARTITION, TIME, REQUEUE, SBATCH, LOGS)
+
+WARNING_SECONDS = 120  # from the signal to the end of a turn: a step, and a checkpoint
+TURNS = 1_000  # at most, of a job that runs out of time
+
+
+def executor(whole: bool = False) -> Any:
+  """submitit's executor with the resources that the flags ask for.
+
+  whole: a job is one task with all GPUs of its machine, and not a task for each.
+  Raises ConfigError where there is no such cluster, and for several machines of a whole job.
+  """
+  if whole and NODES.value > 1:
+    raise ConfigError(f'--nodes={NODES.value}: a job of this launcher is one process; leave it 1')
+  try:
+    import submitit
+  except ImportError as error:
+    raise ConfigError("a cluster needs submitit: pip install -e '.[cluster]'") from error
+  turns = TURNS if REQUEUE.value else 0
+  try:
+    found = submitit.AutoExecutor(LOGS.value, cluster=CLUSTER.value, **{f'{CLUSTER.value}_max_num_timeout': turns})
+    found.update_parameters(**_resources(whole))
+  except (RuntimeError, ValueError) as error:
+    raise ConfigError(f'--cluster={CLUSTER.value}: {" ".join(str(error).split())}') from error
+  return found
+
+
+def minutes(text: str) -> int:
+  """Whole minutes of a time as SLURM writes it."""
+  match = re.fullmatch(r'(?:(\d+)-)?(\d+):(\d\d):(\d\d)|(\d+)', text)
+  if not match:
+    raise ConfigError(f'--time={text}: must be minutes, HH:MM:SS or DAYS-HH:MM:SS')
+  days, hours, rest, seconds, whole = (int(part or 0) for part in match.groups())
+  return whole or max(1, (days * 24 + hours) * 60 + rest + (seconds > 0))
+
+
+def _resources(whole: bool) -> dict[str, Any]:
+  single = whole or CLUSTER.value != 'slurm'  # elsewhere tasks would not know of each other
+  tasks = 1 if single else max(1, GPUS.value)
+  more = {name: value or True for name, _, value in (option.partition('=') for option in SBATCH.value)}
+  wanted = {
+    'name': 'strata',
+    'nodes': NODES.value,
+    'tasks_per_node': tasks,
+    'gpus_per_node': GPUS.value,
+    'cpus_per_task': CPUS.value,
+    'timeout_min': minutes(TIME.value),
+    'slurm_partition': PARTITION.value,
+    'slurm_signal_delay_s': WARNING_SECONDS,
+    'slurm_additional_parameters': {'requeue' if REQUEUE.value else 'no-requeue': True, **more},
+  }
+  return {name: value for name, value in wanted.items() if value}
