@@ -157,10 +157,10 @@ def _check_overrides(argv: list[str]) -> None:
 
 def _nearest(name: str, known: list[str]) -> list[str]:
   """Names that look alike as a whole or in their last part, best first."""
-  last = name.split('.')[-1]
+  last = name.lower().split('.')[-1]
   alike = difflib.get_close_matches(last, [other.split('.')[-1] for other in known], 3, 0.6)
   same = [other for word in alike for other in known if other.split('.')[-1] == word]
-  return list(dict.fromkeys([*same, *difflib.get_close_matches(name, known, 3, 0.6)]))[:3] or known
+  return list(dict.fromkeys([*same, *difflib.get_close_matches(name.lower(), known, 3, 0.6)]))[:3] or known
 
 
 def _check_types(config: Any, path: str) -> None:

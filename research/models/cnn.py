@@ -7,6 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from research.errors import check_range
 from research.models.activations import activation
 from research.models.norms import norm
 from research.models.remat import remat
@@ -57,6 +58,8 @@ class ConvNet(nn.Module):
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
+    check_range('dropout', self.dropout, below=1)
+    check_range('dense_dropout', self.dense_dropout, below=1)
     act, stage = activation(self.activation), remat(ConvNet.stage, self.remat)
     x = inputs
     for channels in self.channels:

@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
+from research.errors import ConfigError
 from research.ops.bias import bias_add
 from research.ops.conv import convolve
 from research.ops.logical import logical
@@ -22,6 +23,7 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
+    _check_features(self.features)
     init = logical(self.kernel_init, 'inputs', 'features')
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
@@ -54,9 +56,15 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
+    _check_features(self.features)
     kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
+
+
+def _check_features(features: int) -> None:
+  if features < 1:
+    raise ConfigError(f'a layer of {features} units or channels: must be at least 1')
 
 
 def _with_bias(layer: Dense | Conv, y: Array) -> Array:

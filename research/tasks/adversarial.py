@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from research import random
+from research.errors import ConfigError
 from research.metrics import Mean, Metrics, mean
 from research.tasks.accumulate import accumulated
 from research.tasks.base import Batch, PyTree, State, Task, Totals, mean_gradient, reduce, total_gradient
@@ -42,7 +43,11 @@ def adversarial(
     precision: what both networks compute in, one of `research.tasks.precision.PRECISIONS`.
     accumulate: micro-batches that the batch of every update is taken in.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
+
+  Raises ConfigError for fewer than one critic step.
   """
+  if critic_steps < 1:
+    raise ConfigError(f'critic_steps={critic_steps}: must be at least 1')
   networks = {GENERATOR: computing_in(precision, generator), DISCRIMINATOR: computing_in(precision, discriminator)}
   optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
 

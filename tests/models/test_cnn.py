@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.errors import ConfigError
 from research.models.cnn import ConvNet, LeNet5
 
 KEY = jax.random.key(0)
@@ -57,3 +58,19 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
   gradient = jax.grad(lambda x: model.apply(variables, x)[1].sum())(IMAGES)
   assert (gradient[1] != 0).any()
   np.testing.assert_array_equal(np.delete(gradient, 1, 0), 0)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'channels': (4, 4, 4, 4, 4)}, 'pooling by 2x2 of images that have become 1x1'),
+    ({'channels': (0,)}, 'a layer of 0 units or channels'),
+    ({'dense': (-1,)}, 'a layer of -1 units or channels'),
+    ({'dropout': 1.0}, 'dropout=1.0: must be at least 0 and less than 1'),
+    ({'dense_dropout': -0.1}, 'dense_dropout=-0.1'),
+  ],
+)
+def test_sizes_that_cannot_be_are_told_in_one_line(options, message):
+  model = ConvNet(**{'channels': (4,), 'classes': 3, **options})
+  with pytest.raises(ConfigError, match=message):
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))
