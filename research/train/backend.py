@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
-from research.train.layout import describe, layout
+from research.train.layout import layout, log_layout
 from research.train.mesh import MeshShape
 
 
@@ -15,7 +15,7 @@ def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) 
   place = layout(task.init, mesh, key, batch)
   if shape.axis_name:
     return per_device(task, mesh, shape.axis_name), place
-  describe(jax.eval_shape(task.init, key, batch), place, mesh)
+  log_layout(jax.eval_shape(task.init, key, batch), place, mesh)
   if mesh.shape['fsdp'] == 1:
     return task, place
   return gathering(task, layout(task.init, mesh, key, batch, fsdp=False).params), place

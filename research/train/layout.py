@@ -49,7 +49,7 @@ def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, whole)
 
 
-def describe(state: State, shardings: State, mesh: Mesh) -> None:
+def log_layout(state: State, shardings: State, mesh: Mesh) -> None:
   """Logs the rule and what it comes to, where anything is split."""
   if mesh.shape['fsdp'] * mesh.shape['tensor'] == 1:
     return
