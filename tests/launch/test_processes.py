@@ -17,6 +17,7 @@ from research.train.restore import restore_state
 from research.train.workdir import load_config
 
 ROOT = Path(__file__).parents[2]
+QUIET = '--config.evaluate_every=0'
 MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  # Adam would magnify rounding
 
 
@@ -63,7 +64,7 @@ def alone(tmp_path_factory):
   ],
 )
 def test_processes_together_end_as_one_does(name, count, mesh, together, start, alone, tmp_path):
-  flags = (*MOMENTUM, '--config.steps=20')
+  flags = (*MOMENTUM, '--config.steps=20', QUIET, '--config.checkpoint_every=10')
   if not (alone / name).exists():
     assert ends([start(name, alone / name, *flags)])[0][0] == 0
   split = [f'--config.mesh.{part}' for part in mesh]
@@ -78,7 +79,8 @@ def test_processes_together_end_as_one_does(name, count, mesh, together, start, 
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
-  processes = together(2, 'classifier', tmp_path / 'run', '--config.mesh.data=2', '--config.steps=100000')
+  flags = ('--config.mesh.data=2', '--config.steps=100000', '--config.checkpoint_every=0', QUIET)
+  processes = together(2, 'classifier', tmp_path / 'run', *flags)
   while not processes[0].stderr.readline().startswith('training'):
     assert processes[0].poll() is None
   processes[1].send_signal(signal.SIGTERM)
@@ -89,7 +91,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, tmp_path):
-  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=800', '--config.checkpoint_every=200')
+  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=300', '--config.checkpoint_every=50', QUIET)
   for code, errors in ends(together(2, 'classifier', tmp_path / 'alone', *flags)):
     assert code == 0, errors
   processes = together(2, 'classifier', tmp_path / 'run', *flags)
