@@ -1,10 +1,12 @@
 """Puts host arrays on a mesh of devices: each process loads just the rows that its own devices hold."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 BATCH_AXES = ('data', 'fsdp')  # of the mesh: the examples of a batch are split along both
@@ -18,7 +20,7 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 def parts(mesh: Mesh) -> int:
   """Number of parts that a batch is split into."""
-  return int(np.prod([mesh.shape.get(name, 1) for name in BATCH_AXES]))
+  return math.prod(mesh.shape.get(name, 1) for name in BATCH_AXES)
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> Array:
@@ -53,6 +55,4 @@ def fetch(tree):
   arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
   if all(array.is_fully_addressable or array.is_fully_replicated for array in arrays):
     return jax.device_get(tree)
-  from jax.experimental import multihost_utils
-
   return multihost_utils.process_allgather(tree, tiled=True)

@@ -1,6 +1,7 @@
 """Which devices share the work."""
 
 import dataclasses
+import math
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -46,9 +47,9 @@ def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
   """
   shape.validate()
   devices, sizes = jax.devices(), [getattr(shape, name) for name in AXES]
-  known = -sizes[0] * sizes[1] * sizes[2] if -1 in sizes else sizes[0] * sizes[1] * sizes[2]
+  known = math.prod(size for size in sizes if size != -1)
   sizes = [max(len(devices) // known, 1) if size == -1 else size for size in sizes]
-  count = sizes[0] * sizes[1] * sizes[2]
+  count = math.prod(sizes)
   text = ' x '.join(f'{name} {size}' for name, size in zip(AXES, sizes, strict=True))
   if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
     raise ConfigError(f'config.mesh: {text} makes {count} devices, and there are {len(devices)}')

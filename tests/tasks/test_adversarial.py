@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from launch.flags import load_config
 from research import random
+from research.errors import ConfigError
 from research.tasks.adversarial import adversarial
 from research.train.loop import train
 
@@ -116,3 +117,8 @@ def test_it_learns_a_ring_of_eight_gaussians():
   *_, last = train(config.build(), config)
   assert last.metrics['validation/modes'] >= 7 and last.metrics['validation/near'] > 0.6
   assert 0.5 < last.metrics['validation/accuracy'] < 0.85  # the discriminator is seldom sure
+
+
+def test_a_step_without_a_critic_step_is_refused():
+  with pytest.raises(ConfigError, match='critic_steps=0: must be at least 1'):
+    adversarial(Affine(2), Affine(1), 2, optax.sgd(0.1), optax.sgd(0.1), critic_steps=0)
