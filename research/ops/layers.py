@@ -20,6 +20,7 @@ class Dense(nn.Module):
   features: int
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
@@ -27,7 +28,7 @@ class Dense(nn.Module):
     init = logical(self.kernel_init, 'inputs', 'features')
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
-    return _with_bias(self, x @ kernel)
+    return _with_bias(self, x @ kernel, self.bias_init)
 
 
 class Embed(nn.Module):
@@ -67,9 +68,9 @@ def _check_features(features: int) -> None:
     raise ConfigError(f'a layer of {features} units or channels: must be at least 1')
 
 
-def _with_bias(layer: Dense | Conv, y: Array) -> Array:
+def _with_bias(layer: Dense | Conv, y: Array, init: nn.initializers.Initializer = nn.initializers.zeros) -> Array:
   if not layer.use_bias:
     return y
   names = ('features',) if isinstance(layer, Dense) else (None,)
-  bias = layer.param('bias', logical(nn.initializers.zeros, *names), (layer.features,))
+  bias = layer.param('bias', logical(init, *names), (layer.features,))
   return bias_add(y, bias.astype(y.dtype))

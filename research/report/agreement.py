@@ -18,9 +18,19 @@ class Target(NamedTuple):
   """
 
   metric: str  # of result.json
-  least: float  # mean over the recorded seeds
-  margin: float  # largest distance from the recorded mean, whatever their spread
+  least: float = -math.inf  # mean over the recorded seeds
+  most: float = math.inf  # the same, where less is better
+  margin: float = math.inf  # largest distance from the recorded mean, whatever their spread
   examples: int = 0  # of the test part, whose sampling error is allowed; 0: none is (no accuracy)
+
+  def reached(self, mean: float) -> bool:
+    """Whether a mean over the seeds is what it is to be."""
+    return self.least <= mean <= self.most
+
+  @property
+  def goal(self) -> float:
+    """The end of the range that is to be reached."""
+    return self.least if self.most == math.inf else self.most
 
 
 class Agreement(NamedTuple):

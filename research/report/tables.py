@@ -25,7 +25,7 @@ def experiment_table(records: Sequence[Record], target: Target) -> str:
   rows = [('test', 'mean ± sd', 'least', 'greatest', 'to reach')]
   for name in sorted(names, key=lambda name: name != target.metric):
     values = list(seed_means(records, name).values())
-    goal = _number(target.least) if name == target.metric else ''
+    goal = _number(target.goal) if name == target.metric else ''
     rows.append((_label(name), spread(values), _number(min(values)), _number(max(values)), goal))
   return f'{grid(rows)}\n\n{_how(records)}'
 
@@ -38,7 +38,7 @@ def overview_table(entries: Sequence[Entry]) -> str:
     seconds = fmean(record['seconds'] for record in records)
     time = f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
     link = f'[{name}](experiments/{name}/README.md)'
-    label, goal = _label(target.metric), _number(target.least)
+    label, goal = _label(target.metric), _number(target.goal)
     rows.append((link, what, label, goal, reached, str(len(records)), time))
   return grid(rows)
 

@@ -8,7 +8,7 @@ from research.report.results import Record
 
 
 def verdict(runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequence[Record], target: Target) -> str:
-  """What is wrong: runs that agree at no level, or too low a mean; '' for nothing.
+  """What is wrong: runs that agree at no level, or a mean short of the target; '' for nothing.
 
   The mean is over the seeds on record, with the new runs in the place of theirs: a single seed may well lie below.
   """
@@ -18,4 +18,5 @@ def verdict(runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequen
   ended = [run for run in runs if 'metrics' in run]
   means = {**seed_means(recorded, target.metric), **seed_means(ended, target.metric)}
   mean = fmean(means.values())
-  return f'{target.metric} is {mean:.4f} in the mean, below {target.least}' if mean < target.least else ''
+  short = 'below' if mean < target.least else 'above'
+  return '' if target.reached(mean) else f'{target.metric} is {mean:.4f} in the mean, {short} {target.goal}'

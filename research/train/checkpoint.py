@@ -85,6 +85,17 @@ class Checkpoints:
     chosen = processes.from_first(chosen)  # the others read what the first has verified
     return None if chosen == NONE else (chosen, _load(self._path(chosen), abstract))
 
+  def restore_named(self, prefixes: tuple[str, ...], step: int = -1, best: bool = False) -> tuple[int, PyTree] | None:
+    """Step and numpy arrays, by name, of all leaves that a checkpoint has under `prefixes`; see `restore` for the rest.
+
+    What they are is taken from the checkpoint itself: for who knows no model to compare it with.
+    """
+    chosen = self._choose({}, step, best, set_aside=False, part=True)
+    if chosen == NONE:
+      return None
+    leaves = manifest.read(self._path(chosen))['leaves']
+    return chosen, _load(self._path(chosen), {n: _abstract(leaves[n]) for n in leaves if n.startswith(prefixes)})
+
   def _choose(self, abstract: PyTree, step: int, best: bool, set_aside: bool, part: bool) -> int:
     """The step that `restore` is to read, NONE where there is none."""
     found = self._found()
@@ -261,6 +272,12 @@ def _by_name(tree: PyTree) -> dict[str, Any]:
 def _described(tree: PyTree) -> dict[str, str]:
   """Dtype and shape by name of leaf: `float32[3, 4]`."""
   return {name: f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}' for name, leaf in _by_name(tree).items()}
+
+
+def _abstract(description: str) -> jax.ShapeDtypeStruct:
+  """What `_described` made the description of."""
+  dtype, _, shape = description.rstrip(']').partition('[')
+  return jax.ShapeDtypeStruct(tuple(int(size) for size in shape.split(',') if size), np.dtype(dtype))
 
 
 def _match(path: Path, saved: Mapping[str, str], abstract: PyTree, part: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from research.errors import ConfigError
 from research.tasks.precision import PRECISIONS
-from research.train.experiment import Experiment
+from research.train.experiment import Experiment, Sampler
 from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
 
@@ -53,6 +53,13 @@ class Config:
   def build(self) -> Experiment:
     """Wires the experiment; the one place where its parts meet."""
     raise NotImplementedError
+
+  def sampler(self, files: Mapping[str, str]) -> Sampler:
+    """What `launch.sample` draws, of the run's workdir alone; `files` are the texts that `Experiment.files` kept there.
+
+    Raises ConfigError where an experiment has nothing to sample.
+    """
+    raise ConfigError(f'{type(self).__module__}: has no sampler; give the workdir of a model that writes or forecasts')
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import Array
 
@@ -11,6 +11,19 @@ from research.tasks.base import Batch, PyTree, State, Task
 
 # (state, key) -> pairs of a name and a number, a text or a figure
 Evaluator = Callable[[State, Array], Iterator[tuple[str, Any]]]
+
+
+class Request(NamedTuple):
+  """What a sampler is asked for; it says itself what it can do without."""
+
+  prompt: str = ''  # text that is continued, or translated
+  input: str = ''  # path of a file: what is heard, or what is forecast from
+  length: int = 500  # tokens, or time steps
+  temperature: float = 1.0  # of the distribution that is drawn from; 0 takes the likeliest
+
+
+# (variables, key, request) -> pairs of a name and a text or a figure
+Sampler = Callable[[PyTree, Array, Request], Iterator[tuple[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -23,3 +36,4 @@ class Experiment:
   final_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)  # once, after the last step: the test set
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
+  files: Mapping[str, str] = field(default_factory=dict)  # texts kept in the workdir, by name: a tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import ConfigError
+from research.errors import ConfigError, naming
 from research.tasks.base import PyTree, State
 from research.train import processes
 from research.train.checkpoint import Checkpoints
@@ -62,6 +62,12 @@ class Journal:
     self._workdir.check()
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
 
+  def keep(self, files: Mapping[str, str]) -> None:
+    """Writes texts that belong to the run, by name."""
+    for name, text in files.items() if processes.is_first() else ():
+      with naming(self.path / name):
+        (self.path / name).write_text(text)
+
   def wait(self) -> None:
     """Until the save under way is complete."""
     self._checkpoints.wait()
@@ -99,6 +105,7 @@ class NoJournal(contextlib.nullcontext):
     return 0, None
 
   def save(self, step, tree, score) -> None: ...
+  def keep(self, files) -> None: ...
   def wait(self) -> None: ...
   def write(self, step, values) -> None: ...
   def show(self, step, name, value) -> None: ...

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import jax
+from flax import traverse_util
 
 from research.errors import CheckpointError, ConfigError
-from research.tasks.base import State
+from research.tasks.base import PyTree, State, evaluation_variables
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.experiment import Experiment
@@ -25,8 +26,28 @@ def restore_state(
   checkpoints = Checkpoints(Path(workdir) / 'checkpoints')
   restored = checkpoints.restore({'state': _abstract(experiment, config)}, step, best, set_aside=False, part=True)
   if restored is None:
-    raise CheckpointError(f'workdir {workdir}: has no checkpoint yet; wait for the first one')
+    raise _no_checkpoint(workdir)
   return restored[0], restored[1]['state']
+
+
+def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = False) -> tuple[int, PyTree]:
+  """Step and the Linen variables to sample with, as numpy arrays, by what is written in a checkpoint alone.
+
+  Neither data nor model is needed; which checkpoint, and what is raised, as for `restore_state`.
+  """
+  prefixes = tuple(f'state/{part}/' for part in ('params', 'ema', 'mutable', 'frozen'))
+  restored = Checkpoints(Path(workdir) / 'checkpoints').restore_named(prefixes, step, best)
+  if restored is None:
+    raise _no_checkpoint(workdir)
+  parts = traverse_util.unflatten_dict(restored[1], sep='/')['state']
+  state = State(
+    restored[0], parts['params'], parts.get('mutable', {}), {}, parts.get('ema', {}), parts.get('frozen', {})
+  )
+  return restored[0], evaluation_variables(state)
+
+
+def _no_checkpoint(workdir: str | os.PathLike) -> CheckpointError:
+  return CheckpointError(f'workdir {workdir}: has no checkpoint yet; wait for the first one')
 
 
 def _abstract(experiment: Experiment, config: Config) -> State:

@@ -126,6 +126,7 @@ class Run:
     state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
     self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
+    self._journal.keep(self._experiment.files)
     if tree:
       self._state, self._running = tree['state'], tree['running']
       self._evaluated, self._saved_step = bool(tree['evaluated']), self.step

@@ -1,0 +1,191 @@
+"""Recurrent networks: Elman, GRU, LSTM and LSTM with layer norm, in layers and in both directions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float, Int, Num
+
+from research.errors import ConfigError, check_range
+from research.ops import recurrent
+from research.ops.layers import Dense
+
+PyTree = Any
+GATES = {'elman': 1, 'gru': 3, 'lstm': 4, 'layer_norm_lstm': 4}  # blocks of units that a cell computes
+MEMORIES = {'elman': 1, 'gru': 1, 'lstm': 2, 'layer_norm_lstm': 2}  # arrays [batch, units] of a carry
+
+
+class Padded(NamedTuple):
+  """Sequences of several lengths; what follows a sequence's end changes no result."""
+
+  values: Num[Array, 'batch length ...']
+  lengths: Int[Array, ' batch']
+
+
+def unpadded(inputs: Array | Padded) -> tuple[Array, Array | None]:
+  """Values, and lengths where there are any."""
+  return (inputs.values, inputs.lengths) if isinstance(inputs, Padded) else (inputs, None)
+
+
+def valid(lengths: Int[Array, ' batch'], length: int) -> Bool[Array, 'batch length']:
+  """True where a sequence has not ended."""
+  return jnp.arange(length)[None, :] < lengths[:, None]
+
+
+class RecurrentLayer(nn.Module):
+  """One layer in one direction; see `research.ops.recurrent` for the equations.
+
+  An Elman or LSTM layer equals torch's with the sum of its two biases. `dropout` is of the output on its way to the
+  next step, the same units at every step (Gal and Ghahramani 2016).
+  """
+
+  units: int
+  cell: str = 'lstm'
+  dropout: float = 0.0
+  reverse: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: Float[Array, 'length batch features'],
+    mask: Bool[Array, 'length batch'] | None,
+    carry: tuple[Array, ...],
+    train: bool,
+  ) -> tuple[Float[Array, 'length batch units'], tuple[Array, ...]]:
+    gates = GATES[self.cell]
+    use_bias, bias_init = self.cell != 'layer_norm_lstm', _remembering if self.cell == 'lstm' else nn.initializers.zeros
+    x = Dense(gates * self.units, use_bias, bias_init=bias_init, name='input')(inputs)
+    kernel = self.param('recurrent', _orthogonal_blocks, (self.units, gates * self.units))
+    cell, params = self._cell()
+    ones = jnp.ones_like(carry[0]) if train and self.dropout else None
+    dropped = ones if ones is None else nn.Dropout(self.dropout)(ones, deterministic=False)
+    return recurrent.recurrence(cell, params, x, kernel.astype(x.dtype), carry, mask, dropped, self.reverse)
+
+  def _cell(self) -> tuple[recurrent.Cell, PyTree]:
+    """The step's equations, and the parameters that are in them."""
+    ones, zeros = nn.initializers.ones, nn.initializers.zeros
+    match self.cell:
+      case 'elman':
+        return recurrent.elman, ()
+      case 'gru':
+        return recurrent.gru, self.param('recurrent_bias', zeros, (self.units,))
+      case 'lstm':
+        return recurrent.lstm, ()
+    scales = [self.param(f'{name}_scale', ones, (size,)) for name, size in self._norms().items()]
+    biases = [self.param(f'{name}_bias', zeros, (size,)) for name, size in self._norms().items()]
+    return recurrent.layer_norm_lstm, tuple(zip(scales, biases, strict=True))
+
+  def _norms(self) -> dict[str, int]:
+    return {'input_norm': 4 * self.units, 'recurrent_norm': 4 * self.units, 'cell_norm': self.units}
+
+
+class RNN(nn.Module):
+  """Stacked recurrent layers.
+
+  Raises ConfigError for an unknown cell and for a dropout that is not below 1.
+  """
+
+  units: int  # of a layer, in each direction
+  layers: int = 1
+  cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
+  bidirectional: bool = False
+  dropout: float = 0.0  # part of the units between layers that is dropped in training, anew at every step
+  recurrent_dropout: float = 0.0  # part of a layer's units that is dropped on the way to its next step
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: Float[Array, 'batch length features'],
+    lengths: Int[Array, ' batch'] | None = None,
+    carry: PyTree = None,
+    train: bool = False,
+  ) -> tuple[Float[Array, 'batch length units'], PyTree]:
+    """Outputs (of both directions one after the other), 0 past a sequence's end, and the carry at its end.
+
+    `carry` is what an earlier call returned, so that one direction can be fed in pieces; None begins with zeros.
+    """
+    self._check()
+    carry = self.initial_carry(inputs.shape[0], inputs.dtype) if carry is None else carry
+    mask = None if lengths is None else valid(lengths, inputs.shape[1]).T
+    x, last = inputs.swapaxes(0, 1), []
+    for number, begin in enumerate(carry):
+      if number:
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+      ways = [
+        self._layer(number, way)(x, mask, way_carry, train)
+        for way, way_carry in zip(self._directions(), begin, strict=True)
+      ]
+      x = jnp.concatenate([outputs for outputs, _ in ways], -1)
+      last.append(tuple(end for _, end in ways))
+    return x.swapaxes(0, 1), tuple(last)
+
+  def initial_carry(self, batch_size: int, dtype: Any = jnp.float32) -> PyTree:
+    """Zeros: of each layer, in each direction, arrays [batch, units]."""
+    zeros = (jnp.zeros((batch_size, self.units), dtype),) * MEMORIES[self.cell]
+    return ((zeros,) * len(self._directions()),) * self.layers
+
+  def _directions(self) -> tuple[str, ...]:
+    return ('forward', 'backward') if self.bidirectional else ('forward',)
+
+  def _layer(self, number: int, way: str) -> RecurrentLayer:
+    reverse = way == 'backward'
+    return RecurrentLayer(self.units, self.cell, self.recurrent_dropout, reverse, name=f'{way}_{number}')
+
+  def _check(self) -> None:
+    check_range('dropout', self.dropout, below=1)
+    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    if self.cell not in GATES:
+      raise ConfigError(f'cell: {self.cell!r} is none of {", ".join(GATES)}')
+    if self.units < 1 or self.layers < 1:
+      raise ConfigError(f'a recurrent network of {self.layers} layers of {self.units} units: both must be at least 1')
+
+
+class SequenceClassifier(nn.Module):
+  """Class logits of a sequence, from its last output or the mean of all; a backward direction ends at the start."""
+
+  rnn: RNN
+  classes: int
+  pooling: str = 'last'  # or 'mean'
+  dropout: float = 0.0  # part of what is pooled that is dropped in training
+
+  @nn.compact
+  def __call__(
+    self, inputs: Float[Array, 'batch length features'] | Padded, train: bool = False
+  ) -> Float[Array, 'batch classes']:
+    check_range('dropout', self.dropout, below=1)
+    values, lengths = unpadded(inputs)
+    outputs, carry = self.rnn(values, lengths, train=train)
+    x = POOLING[self.pooling](outputs, lengths, carry) if self.pooling in POOLING else self._refuse()
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    return Dense(self.classes)(x)
+
+  def _refuse(self):
+    raise ConfigError(f'pooling: {self.pooling!r} is none of {", ".join(POOLING)}')
+
+
+def _last(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch units']:
+  return jnp.concatenate([way[0] for way in carry[-1]], -1)
+
+
+def _mean(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch units']:
+  if lengths is None:
+    return outputs.mean(1)
+  return outputs.sum(1) / jnp.maximum(lengths, 1)[:, None].astype(outputs.dtype)
+
+
+POOLING: dict[str, Callable] = {'last': _last, 'mean': _mean}
+
+
+def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+  """An orthogonal matrix for each gate, which keeps gradients through time in their size (Saxe et al. 2014)."""
+  units, gates = shape[0], shape[1] // shape[0]
+  blocks = [nn.initializers.orthogonal()(part, (units, units), dtype) for part in jax.random.split(key, gates)]
+  return jnp.concatenate(blocks, -1)
+
+
+def _remembering(key: Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+  """Biases of an LSTM whose forget gates are open at first (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
+  return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
