@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,25 @@ from jaxtyping import Bool, Float
 
 PyTree = Any
 Carry = tuple[Array, ...]  # each [batch, units]; the first is the output
-# (params, projected input, projected output of the step before, both [batch, gates], carry) -> carry
-Cell = Callable[[PyTree, Array, Array, Carry], Carry]
 
 
-def elman(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
-  """h' = tanh(x + s) (Elman 1990)."""
+class Cell(NamedTuple):
+  """What a step does elementwise with its projected input `x` and recurrent product `s`, both [batch, gates]."""
+
+  step: Callable[[PyTree, Array, Array, Carry], Carry]  # (params, x, s, carry) -> carry
+  linearized: Callable[..., tuple[Carry, PyTree]]  # the same arguments -> (carry, what `transposed` needs)
+  transposed: Callable[[PyTree, Carry], tuple]  # of what is kept and d_carry: d_params, d_x, d_s, d_carry
+
+
+def _by_autodiff(step: Callable[[PyTree, Array, Array, Carry], Carry]) -> Cell:
+  return Cell(step, partial(jax.vjp, step), lambda pullback, d_carry: pullback(d_carry))
+
+
+def _elman(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
   return (jnp.tanh(x + s),)
 
 
-def gru(bias: Array, x: Array, s: Array, carry: Carry) -> Carry:
-  """Gates in the order reset, update, new; `bias` [units] is inside the reset gate (Cho et al. 2014; cuDNN)."""
+def _gru(bias: Array, x: Array, s: Array, carry: Carry) -> Carry:
   (h,) = carry
   (x_r, x_z, x_n), (s_r, s_z, s_n) = jnp.split(x, 3, -1), jnp.split(s, 3, -1)
   reset, update = jax.nn.sigmoid(x_r + s_r), jax.nn.sigmoid(x_z + s_z)
@@ -29,19 +37,29 @@ def gru(bias: Array, x: Array, s: Array, carry: Carry) -> Carry:
   return (new + update * (h - new),)
 
 
-def lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
-  """Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
-  _, c = carry
+def _lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
+  return _lstm_linearized(params, x, s, carry)[0]
+
+
+def _lstm_linearized(params: PyTree, x: Array, s: Array, carry: Carry) -> tuple[Carry, PyTree]:
+  """The derivatives of c and h by the gates are made here, where all that they need is at hand."""
+  _, before = carry
   i, f, g, o = jnp.split(x + s, 4, -1)
-  c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-  return jax.nn.sigmoid(o) * jnp.tanh(c), c
+  i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+  c = f * before + i * g
+  t = jnp.tanh(c)
+  by_gates = jnp.concatenate([g * i * (1 - i), before * f * (1 - f), i * (1 - g * g), t * o * (1 - o)], -1)
+  return (o * t, c), (by_gates, f, o * (1 - t * t))
 
 
-def layer_norm_lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
-  """An LSTM with normalised inputs, recurrent products and cells (Ba, Kiros and Hinton 2016, equations 20 to 22).
+def _lstm_transposed(kept: PyTree, d_carry: Carry) -> tuple:
+  (by_gates, f, h_by_c), (d_h, d_c) = kept, d_carry
+  d_c = d_c + d_h * h_by_c
+  d_gates = by_gates * jnp.concatenate([d_c, d_c, d_c, d_h], -1)
+  return (), d_gates, d_gates, (jnp.zeros_like(d_h), d_c * f)
 
-  `params` has scale and bias for each of the three.
-  """
+
+def _layer_norm_lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
   of_input, of_recurrent, of_cell = params
   _, c = carry
   i, f, g, o = jnp.split(_normalised(x, *of_input) + _normalised(s, *of_recurrent), 4, -1)
@@ -51,10 +69,23 @@ def layer_norm_lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
 
 def _normalised(x: Array, scale: Array, bias: Array) -> Array:
   """Mean 0 and variance 1 over the last axis, then scaled and shifted."""
-  mean = x.mean(-1, keepdims=True)
-  centred = x - mean
+  centred = x - x.mean(-1, keepdims=True)
   deviation = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
   return centred / deviation * scale[None] + bias[None]
+
+
+# h' = tanh(x + s) (Elman 1990).
+elman = _by_autodiff(_elman)
+
+# Gates in the order reset, update, new; `params` is a bias [units] within the reset gate (Cho et al. 2014; cuDNN).
+gru = _by_autodiff(_gru)
+
+# Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+lstm = Cell(_lstm, _lstm_linearized, _lstm_transposed)
+
+# Inputs, recurrent products and cells are normalised (Ba, Kiros and Hinton 2016, equations 20 to 22); `params` has
+# scale and bias for each of the three.
+layer_norm_lstm = _by_autodiff(_layer_norm_lstm)
 
 
 def recurrence(
@@ -70,29 +101,30 @@ def recurrence(
   """Outputs of all steps and the last carry of `cell`, fed with `x` and with its own output times `kernel`.
 
   Args:
+    params: what the cell has beside the kernel.
     x: inputs, projected already: one product for all steps. Time comes first.
     mask: where it is False the carry is held and the output is 0.
     dropped: what the output is multiplied by on its way to the next step, the same for all steps
       (variational dropout, Gal and Ghahramani 2016).
     reverse: from the last step to the first.
 
-  Derivatives are reverse-mode, of any order; forward mode is refused by JAX, for a custom derivative has none.
+  Derivatives are reverse-mode, of any order; JAX refuses forward mode, which a derivative of one's own has not.
   """
   return _recurrence(cell, reverse, params, x, kernel, carry, mask, dropped)
 
 
-def _step(cell: Cell, mask: Array | None, params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
-  new = cell(params, x, s, carry)
+def _held(mask: Array | None, new: Carry, old: Carry) -> Carry:
+  """`new` where the mask is True, else `old`."""
   if mask is None:
     return new
-  return tuple(jnp.where(mask[:, None], after, before) for after, before in zip(new, carry, strict=True))
+  return tuple(jnp.where(mask[:, None], after, before) for after, before in zip(new, old, strict=True))
 
 
-def _fed_back(h: Array, dropped: Array | None) -> Array:
+def _times(h: Array, dropped: Array | None) -> Array:
   return h if dropped is None else h * dropped
 
 
-def _masked(outputs: Array, mask: Array | None) -> Array:
+def _shown(outputs: Array, mask: Array | None) -> Array:
   return outputs if mask is None else jnp.where(mask[..., None], outputs, 0)
 
 
@@ -100,11 +132,11 @@ def _masked(outputs: Array, mask: Array | None) -> Array:
 def _recurrence(cell, reverse, params, x, kernel, carry, mask, dropped):
   def step(carry, inputs):
     x, mask = inputs
-    carry = _step(cell, mask, params, x, _fed_back(carry[0], dropped) @ kernel, carry)
-    return carry, carry[0]
+    new = _held(mask, cell.step(params, x, _times(carry[0], dropped) @ kernel, carry), carry)
+    return new, new[0]
 
-  carry, outputs = lax.scan(step, carry, (x, mask), reverse=reverse)
-  return _masked(outputs, mask), carry
+  last, outputs = lax.scan(step, carry, (x, mask), reverse=reverse)
+  return _shown(outputs, mask), last
 
 
 def _forward(cell, reverse, params, x, kernel, carry, mask, dropped):
@@ -112,30 +144,35 @@ def _forward(cell, reverse, params, x, kernel, carry, mask, dropped):
 
   def step(carry, inputs):
     x, mask = inputs
-    s = _fed_back(carry[0], dropped) @ kernel
-    new, pullback = jax.vjp(partial(_step, cell, mask), params, x, s, carry)
-    return new, (new[0], carry[0], pullback)
+    new, kept = cell.linearized(params, x, _times(carry[0], dropped) @ kernel, carry)
+    new = _held(mask, new, carry)
+    return new, (new[0], kept)
 
-  last, (outputs, before, pullbacks) = lax.scan(step, carry, (x, mask), reverse=reverse)
-  return (_masked(outputs, mask), last), (params, kernel, before, pullbacks, mask, dropped)
+  last, (outputs, kept) = lax.scan(step, carry, (x, mask), reverse=reverse)
+  return (_shown(outputs, mask), last), (params, kernel, carry[0], outputs, kept, mask, dropped)
 
 
 def _backward(cell, reverse, residuals, cotangents):
-  params, kernel, before, pullbacks, mask, dropped = residuals
-  d_outputs, d_carry = cotangents
+  params, kernel, first, outputs, kept, mask, dropped = residuals
+  d_outputs, d_last = cotangents
+  transposed = kernel.T
 
-  def step(carry, inputs):
-    (d_h, *d_rest), d_params = carry
-    d_output, pullback = inputs
-    d_step, d_x, d_s, d_carry = pullback((d_h + d_output, *d_rest))
-    d_carry = (d_carry[0] + _fed_back(d_s @ kernel.T, dropped), *d_carry[1:])
-    return (d_carry, jax.tree.map(jnp.add, d_params, d_step)), (d_x, d_s)
+  def step(sums, inputs):
+    (d_h, *d_rest), d_params = sums
+    d_output, kept, mask = inputs
+    d_new = (d_h + d_output, *d_rest)
+    zeros = jax.tree.map(jnp.zeros_like, d_new)
+    more, d_x, d_s, d_old = cell.transposed(kept, _held(mask, d_new, zeros))
+    d_old = (d_old[0] + _times(d_s @ transposed, dropped), *d_old[1:])
+    if mask is not None:
+      d_old = jax.tree.map(jnp.add, d_old, _held(mask, zeros, d_new))
+    return (d_old, jax.tree.map(jnp.add, d_params, more)), (d_s if d_x is d_s else (d_x, d_s))
 
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  (d_carry, d_params), (d_x, d_s) = lax.scan(
-    step, (d_carry, zeros), (_masked(d_outputs, mask), pullbacks), reverse=not reverse
-  )
-  fed_back = _fed_back(before, dropped if dropped is None else dropped[None])
+  begin = (d_last, jax.tree.map(jnp.zeros_like, params))
+  (d_carry, d_params), d_steps = lax.scan(step, begin, (_shown(d_outputs, mask), kept, mask), reverse=not reverse)
+  d_x, d_s = d_steps if isinstance(d_steps, tuple) else (d_steps, d_steps)
+  before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
+  fed_back = _times(jnp.concatenate(before), dropped if dropped is None else dropped[None])
   d_kernel = fed_back.reshape(-1, kernel.shape[0]).T @ d_s.reshape(-1, kernel.shape[1])
   return d_params, d_x, d_kernel, d_carry, None, None
 

@@ -1,0 +1,175 @@
+"""Recurrent networks against numpy and torch, padding, streams, and what each kind of dropout drops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from research.errors import ConfigError
+from research.models.rnn import GATES, RNN, Padded, SequenceClassifier
+
+KEY = jax.random.key(0)
+BATCH, LENGTH, FEATURES, UNITS = 3, 7, 5, 4
+INPUTS = jax.random.normal(KEY, (BATCH, LENGTH, FEATURES))
+LENGTHS = jnp.array([7, 3, 5], jnp.int32)
+
+
+def made(**options) -> tuple[RNN, dict]:
+  rnn = RNN(UNITS, **options)
+  variables = rnn.init(KEY, INPUTS)
+  noise = lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape)  # no bias is zero  # noqa: E731
+  return rnn, jax.tree.map(noise, variables)
+
+
+def steps_in_numpy(cell: str, params: dict, inputs: np.ndarray) -> np.ndarray:
+  """Outputs [length, batch, units] of one layer, step by step, in float64."""
+  params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+  h = c = np.zeros((inputs.shape[1], UNITS))
+  outputs = []
+  for x in inputs:
+    a = x @ params['input']['kernel'] + params['input']['bias']
+    s = h @ params['recurrent']
+    if cell == 'elman':
+      h = np.tanh(a + s)
+    elif cell == 'gru':
+      (a_r, a_z, a_n), (s_r, s_z, s_n) = np.split(a, 3, -1), np.split(s, 3, -1)
+      z = expit(a_z + s_z)
+      n = np.tanh(a_n + expit(a_r + s_r) * (s_n + params['recurrent_bias']))
+      h = (1 - z) * n + z * h
+    else:
+      i, f, g, o = np.split(a + s, 4, -1)
+      c = expit(f) * c + expit(i) * np.tanh(g)
+      h = expit(o) * np.tanh(c)
+    outputs.append(h)
+  return np.stack(outputs)
+
+
+@pytest.mark.parametrize('cell', ['elman', 'gru', 'lstm'])
+def test_two_layers_in_both_directions_are_those_of_numpy(cell):
+  rnn, variables = made(layers=2, cell=cell, bidirectional=True)
+  x = np.asarray(INPUTS, np.float64).swapaxes(0, 1)
+  for number in range(2):
+    forward, backward = (variables['params'][f'{way}_{number}'] for way in ('forward', 'backward'))
+    x = np.concatenate([steps_in_numpy(cell, forward, x), steps_in_numpy(cell, backward, x[::-1])[::-1]], -1)
+  np.testing.assert_allclose(jax.jit(rnn.apply)(variables, INPUTS)[0], x.swapaxes(0, 1), atol=1e-5)
+
+
+def torch_layer(torch, cell: str, params: dict):
+  """torch's layer with the weights of ours, whose one bias it has twice."""
+  kinds = {'elman': torch.nn.RNN, 'gru': torch.nn.GRU, 'lstm': torch.nn.LSTM}
+  layer = kinds[cell](FEATURES, UNITS, batch_first=True)
+  tensor = lambda array: torch.nn.Parameter(torch.tensor(np.asarray(array)))  # noqa: E731
+  layer.weight_ih_l0, layer.weight_hh_l0 = tensor(params['input']['kernel'].T), tensor(params['recurrent'].T)
+  bias = np.zeros(GATES[cell] * UNITS, np.float32)
+  if cell == 'gru':
+    bias[2 * UNITS :] = params['recurrent_bias']
+  layer.bias_ih_l0, layer.bias_hh_l0 = tensor(params['input']['bias']), tensor(bias)
+  return layer
+
+
+@pytest.mark.parametrize('cell', ['elman', 'gru', 'lstm'])
+def test_values_and_gradients_are_those_of_torch(cell):
+  torch = pytest.importorskip('torch', reason='of the extra `peers`')
+  rnn, variables = made(cell=cell)
+  params = variables['params']['forward_0']
+  layer = torch_layer(torch, cell, params)
+  outputs = layer(torch.tensor(np.asarray(INPUTS)))[0]
+  outputs.square().sum().backward()
+  np.testing.assert_allclose(rnn.apply(variables, INPUTS)[0], outputs.detach(), atol=1e-5)
+  gradient = jax.grad(lambda variables: jnp.sum(rnn.apply(variables, INPUTS)[0] ** 2))(variables)['params']['forward_0']
+  close = lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)  # noqa: E731
+  close(gradient['input']['kernel'], layer.weight_ih_l0.grad.T)
+  close(gradient['input']['bias'], layer.bias_ih_l0.grad)
+  close(gradient['recurrent'], layer.weight_hh_l0.grad.T)
+  if cell == 'gru':
+    close(gradient['recurrent_bias'], layer.bias_hh_l0.grad[2 * UNITS :])
+
+
+@pytest.mark.parametrize('cell', GATES)
+def test_what_follows_a_sequence_changes_nothing(cell):
+  rnn, variables = made(layers=2, cell=cell, bidirectional=True)
+  padding = jnp.arange(LENGTH)[None, :, None] >= LENGTHS[:, None, None]
+
+  @jax.jit
+  def results(inputs):
+    outputs, carry = rnn.apply(variables, inputs, LENGTHS)
+    return outputs, carry, jax.grad(lambda x: jnp.sum(jnp.sin(rnn.apply(variables, x, LENGTHS)[0])))(inputs)
+
+  first, other = results(INPUTS), results(jnp.where(padding, 1e3, INPUTS))
+  jax.tree.map(np.testing.assert_array_equal, first, other)
+  assert not np.where(padding, first[0], 0).any() and not np.where(padding, first[2], 0).any()
+  for row, length in enumerate(LENGTHS):
+    alone = rnn.apply(variables, INPUTS[row : row + 1, :length])
+    np.testing.assert_allclose(first[0][row, :length], alone[0][0], atol=1e-5)
+    jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a[row], b[0], atol=1e-5), first[1], alone[1])
+
+
+@pytest.mark.parametrize('cell', GATES)
+def test_a_stream_in_pieces_is_the_stream_as_a_whole(cell):
+  rnn, variables = made(layers=2, cell=cell)
+  whole, end = rnn.apply(variables, INPUTS)
+  pieces, carry = [], None
+  for start, stop in ((0, 3), (3, 4), (4, LENGTH)):
+    outputs, carry = rnn.apply(variables, INPUTS[:, start:stop], carry=carry)
+    pieces.append(outputs)
+  np.testing.assert_allclose(jnp.concatenate(pieces, 1), whole, atol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry, end)
+
+
+def test_a_direction_looks_one_way():
+  rnn, variables = made(layers=2)
+  slopes = jax.jacrev(lambda x: rnn.apply(variables, x)[0][0].sum(-1))(INPUTS)[:, 0].any(-1)
+  np.testing.assert_array_equal(slopes, np.tri(LENGTH, dtype=bool))
+
+
+def test_dropout_between_layers_is_drawn_at_every_step_and_recurrent_dropout_once():
+  """Of LSTMs whose layers give what they get: outputs of the second tell what reached it."""
+  rnn, variables = made(layers=2, dropout=0.5)
+  draw = lambda rnn: rnn.apply(variables, INPUTS, train=True, rngs={'dropout': KEY})[0]  # noqa: E731
+  assert not np.allclose(draw(rnn), rnn.apply(variables, INPUTS)[0])
+  np.testing.assert_array_equal(draw(RNN(UNITS, 2)), rnn.apply(variables, INPUTS)[0])
+  recurrent = RNN(UNITS, 2, recurrent_dropout=0.5)
+  first, rest = np.split(draw(recurrent) != rnn.apply(variables, INPUTS)[0], [1], axis=1)
+  assert not first.any() and rest.any()  # nothing is fed back before the first output
+
+
+def test_recurrent_dropout_drops_the_same_units_at_every_step():
+  """Where half of the units are cut off, outputs are those of a kernel without their rows, and twice the others."""
+  rnn = RNN(UNITS, recurrent_dropout=0.5)
+  variables = rnn.init(KEY, INPUTS[:1])
+  found = rnn.apply(variables, INPUTS[:1], train=True, rngs={'dropout': KEY})[0]
+  masks = (2.0 * ((np.arange(2**UNITS)[:, None] >> np.arange(UNITS)) & 1)).astype(np.float32)
+  layer = variables['params']['forward_0']
+  cut = [{'params': {'forward_0': {**layer, 'recurrent': mask[:, None] * layer['recurrent']}}} for mask in masks]
+  gaps = [np.abs(RNN(UNITS).apply(one, INPUTS[:1])[0] - found).max() for one in cut]
+  assert sum(gap < 1e-6 for gap in gaps) == 1
+
+
+@pytest.mark.parametrize('pooling', ['last', 'mean'])
+def test_a_classifier_sees_what_a_sequence_has(pooling):
+  model = SequenceClassifier(RNN(UNITS, bidirectional=True), 2, pooling)
+  variables = model.init(KEY, INPUTS)
+  logits = model.apply(variables, Padded(INPUTS, LENGTHS))
+  np.testing.assert_array_equal(logits, model.apply(variables, Padded(INPUTS.at[1, 3:].set(9.0), LENGTHS)))
+  np.testing.assert_allclose(logits[1], model.apply(variables, INPUTS[1:2, :3])[0], atol=1e-6)
+  outputs, _ = model.rnn.apply({'params': variables['params']['rnn']}, INPUTS[:1])
+  pooled = outputs[0].mean(0) if pooling == 'mean' else jnp.concatenate([outputs[0, -1, :UNITS], outputs[0, 0, UNITS:]])
+  head = variables['params']['Dense_0']
+  np.testing.assert_allclose(logits[0], pooled @ head['kernel'] + head['bias'], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('model', 'message'),
+  [
+    (RNN(4, cell='lstn'), "cell: 'lstn' is none of elman"),
+    (RNN(0), 'at least 1'),
+    (RNN(4, layers=0), 'at least 1'),
+    (RNN(4, dropout=1.0), 'dropout=1.0'),
+    (RNN(4, recurrent_dropout=-0.1), 'recurrent_dropout'),
+    (SequenceClassifier(RNN(4), 2, 'max'), "pooling: 'max' is none of last, mean"),
+  ],
+)
+def test_what_cannot_be_is_told_in_one_line(model, message):
+  with pytest.raises(ConfigError, match=message):
+    model.init(KEY, INPUTS)

@@ -1,0 +1,93 @@
+"""The recurrences against plain scans in numpy's order, to all derivatives that there are."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.ops import recurrent
+
+LENGTH, BATCH, UNITS = 6, 3, 4
+CELLS = {'elman': (1, 1), 'gru': (3, 1), 'lstm': (4, 2), 'layer_norm_lstm': (4, 2)}  # gates, arrays of the carry
+MASK = np.arange(LENGTH)[:, None] < np.array([6, 2, 4])
+
+
+def arguments(name: str) -> tuple:
+  """Parameters, projected inputs, kernel, carry."""
+  gates, memories = CELLS[name]
+  keys = iter(jax.random.split(jax.random.key(0), 20))
+  normal = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
+  sizes = (gates * UNITS, gates * UNITS, UNITS)
+  params = {'gru': lambda: normal(UNITS), 'layer_norm_lstm': lambda: tuple((1 + normal(n), normal(n)) for n in sizes)}
+  carry = tuple(normal(BATCH, UNITS) for _ in range(memories))
+  return params.get(name, tuple)(), normal(LENGTH, BATCH, gates * UNITS), normal(UNITS, gates * UNITS), carry
+
+
+def plain(cell, mask, dropped, reverse, params, x, kernel, carry):
+  """A loop in Python, which autodiff takes apart by itself."""
+  outputs = [None] * LENGTH
+  for t in reversed(range(LENGTH)) if reverse else range(LENGTH):
+    new = cell.step(params, x[t], (carry[0] if dropped is None else carry[0] * dropped) @ kernel, carry)
+    keep = jnp.ones((BATCH, 1), bool) if mask is None else mask[t][:, None]
+    carry = tuple(jnp.where(keep, a, b) for a, b in zip(new, carry, strict=True))
+    outputs[t] = jnp.where(keep, carry[0], 0)
+  return jnp.stack(outputs), carry
+
+
+def fast(cell, mask, dropped, reverse, params, x, kernel, carry):
+  return recurrent.recurrence(cell, params, x, kernel, carry, mask, dropped, reverse)
+
+
+def loss(function, *given):
+  """A number that every output and every part of the last carry moves."""
+  outputs, carry = function(*given)
+  weight = jnp.sin(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
+  return jnp.sum(weight * outputs**2) + sum(jnp.sum(jnp.cos(part)) for part in carry)
+
+
+def gradient_size(function, *given):
+  return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(jax.grad(loss_of(function), (0, 1, 2, 3))(*given)))
+
+
+def loss_of(function):
+  return partial(loss, function)
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('name', CELLS)
+def test_values_and_derivatives_are_those_of_a_plain_loop(name, masked, reverse, x64):
+  given = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arguments(name))
+  dropped = jnp.asarray(2.0 * (np.arange(BATCH * UNITS) % 3 > 0).reshape(BATCH, UNITS)) if masked else None
+  ways = [
+    partial(way, getattr(recurrent, name), jnp.asarray(MASK) if masked else None, dropped, reverse)
+    for way in (plain, fast)
+  ]
+  for what in (lambda way: way, lambda way: jax.grad(loss_of(way), (0, 1, 2, 3))):
+    expected, found = (jax.jit(what(way))(*given) for way in ways)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize('name', CELLS)
+def test_second_derivatives(name, x64):
+  given = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arguments(name))
+  ways = [partial(way, getattr(recurrent, name), None, None, False) for way in (plain, fast)]
+  expected, found = (jax.jit(jax.grad(partial(gradient_size, way), (1, 2)))(*given) for way in ways)
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), found, expected)
+
+
+def test_forward_mode_is_refused_with_a_clear_error():
+  given = arguments('lstm')
+  with pytest.raises(TypeError, match='forward-mode'):
+    jax.jvp(lambda x: fast(recurrent.lstm, None, None, False, given[0], x, *given[2:])[0], given[1:2], given[1:2])
+
+
+def test_the_weight_gradient_is_one_product_outside_the_scan():
+  """Autodiff of a plain scan would add up a matrix like the kernel in every step."""
+  given = arguments('lstm')
+  text = str(jax.make_jaxpr(jax.grad(loss_of(partial(fast, recurrent.lstm, None, None, False)), 2))(*given))
+  inside = [line for line in text.splitlines() if 'dot_general' in line]
+  products = [line for line in inside if f'f32[{UNITS},{4 * UNITS}] = dot_general' in line]
+  assert len(products) == 1 and len(inside) == 3  # forward and backward step, and this one
