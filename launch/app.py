@@ -34,7 +34,7 @@ ADVICE = {
 }
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]] = parse) -> None:
   """Runs `main` after the flags are parsed, and exits: with its number, or the one that its exception stands for.
 
   RunError has an exit code of its own; 74 stands for an OSError, 130 for Ctrl-C. The traceback of these is shown
@@ -42,7 +42,7 @@ def run(main: Callable[[], int | None]) -> None:
   """
   _open_streams()
   try:
-    absl.app.run(lambda _: _main(main), flags_parser=parse)
+    absl.app.run(lambda _: _main(main), flags_parser=parser)
   except OSError as error:
     sys.exit(_tell(_of_system(error), code_of(error)))
   except RunError as error:

@@ -1,31 +1,41 @@
 """What the loop costs: training with logs, checkpoints and a progress bar beside a bare loop over the same step.
 
 python -m launch.benchmark --config=experiments/mlp_mnist/config.py
+python -m launch.benchmark --peer=torch
 
 The two take turns within one process. Printed are examples per second, and the ratio of the times, turn by turn.
+With --peer it is our recurrent layers beside those of another library; see `launch.benchmark_peer`.
 """
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import tempfile
 
 from absl import flags
 
 from launch import app
-from launch.flags import define_config
+from launch.benchmark_peer import compare
+from launch.flags import define_config, parse
 from launch.turns import bare_loop, full_loop, timed
 from research.data.feed import make_feed
+from research.train.config import Config
 from research.train.loop import train
 from research.train.mesh import make_mesh
 
 CONFIG = define_config()
 ROUNDS = flags.DEFINE_integer('rounds', 12, 'turns of each', lower_bound=2)
+PEER = flags.DEFINE_enum('peer', '', ['', 'torch'], 'library to compare recurrent layers with, in place of --config')
 SECONDS = flags.DEFINE_float('seconds', 3.0, 'about how long a turn takes', lower_bound=0.1)
 
 
 def main() -> None:
-  config = CONFIG.value
+  print(compare(ROUNDS.value) if PEER.value else beside_a_bare_loop(CONFIG.value))
+
+
+def beside_a_bare_loop(config: Config) -> str:
+  """What training by the loop takes, and by hand."""
   config.validate()
   experiment = config.build()
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
@@ -42,7 +52,7 @@ def main() -> None:
     loop = full_loop(records, endless.steps)
     loop(steps)
     turns = [(timed(lambda: loop(steps)), timed(lambda: bare(steps))) for _ in range(ROUNDS.value)]
-  print(report(turns, steps, config.batch_size))
+  return report(turns, steps, config.batch_size)
 
 
 def report(turns: list[tuple[float, float]], steps: int, batch_size: int) -> str:
@@ -58,4 +68,4 @@ def report(turns: list[tuple[float, float]], steps: int, batch_size: int) -> str
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, functools.partial(parse, unless='peer'))

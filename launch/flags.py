@@ -28,12 +28,15 @@ def define_config() -> flags.FlagHolder:
   return config_flags.DEFINE_config_file('config', None, 'file of the experiment; :SCALE after it if wanted')
 
 
-def parse(argv: list[str]) -> list[str]:
-  """Parses the command line `argv`, the program's name first; raises ConfigError, one line, for any mistake."""
+def parse(argv: list[str], unless: str = '') -> list[str]:
+  """Parses the command line `argv`, the program's name first; raises ConfigError, one line, for any mistake.
+
+  With the flag `unless` given a launcher that has a config can do without.
+  """
   if set(argv[1:]) & set(HELP):
     print(help_text(argv))
     raise SystemExit(0)
-  return _parse(argv, flags.FLAGS)
+  return _parse(argv, flags.FLAGS, unless)
 
 
 def config_of(words: list[str]) -> Any:
@@ -49,8 +52,9 @@ def override(field: str, value: Any) -> str:
   return f'--config.{field}={value}'
 
 
-def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
-  if 'config' in values:
+def _parse(argv: list[str], values: flags.FlagValues, unless: str = '') -> list[str]:
+  has_config = 'config' in values and not (unless and any(word.startswith(f'--{unless}=') for word in argv))
+  if has_config:
     _check_overrides(argv)
   try:
     rest = values(argv)
@@ -58,7 +62,7 @@ def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
     raise ConfigError(_one_line(str(error), argv)) from error
   if len(rest) > 1:
     raise ConfigError(f'{rest[1]!r} is not a flag; flags look like --name=value')
-  if 'config' in values:
+  if has_config:
     _check_types(values.config, _config_path(argv))
   return rest
 

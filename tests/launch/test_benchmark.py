@@ -1,10 +1,12 @@
 """The benchmark of the loop: its sums, and that it runs the loop with a bar."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from launch import benchmark, turns
+from launch import benchmark, benchmark_peer, turns
 from launch.flags import load_config
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
@@ -38,3 +40,41 @@ def test_the_loop_is_measured_with_its_bar_on(monkeypatch, capsys):
   assert capsys.readouterr().out.splitlines()[1].startswith('ratio of times: median ')
   (terminal,) = terminals
   assert 'training  |' in terminal.getvalue() and '/1000000000' in terminal.getvalue()
+
+
+def test_a_peer_needs_no_config():
+  """And where torch is missing, that is told."""
+  run = subprocess.run(
+    [sys.executable, '-c', WITHOUT_TORCH], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+  )
+  assert run.returncode == 2 and run.stderr.strip().splitlines()[-1] == (
+    "error: --peer=torch: torch is not installed; pip install -e '.[peers]'"
+  )
+
+
+WITHOUT_TORCH = """
+import functools, importlib.util, sys
+sys.argv = ['benchmark', '--peer=torch', '--cpu_levers=false', '--compilation_cache=']
+find, importlib.util.find_spec = importlib.util.find_spec, lambda name: None if name == 'torch' else find(name)
+from launch import app, benchmark
+app.run(benchmark.main, functools.partial(benchmark.parse, unless='peer'))
+"""
+
+
+def test_a_peer_is_measured_in_turn(monkeypatch):
+  seconds = iter(['0.010', '0.020', '0.030', '0.020', '0.012', '0.016'])
+  asked = []
+
+  def run(command, **options):
+    asked.append(command[3])
+    return SimpleNamespace(stdout=next(seconds))
+
+  monkeypatch.setattr(benchmark_peer.subprocess, 'run', run)
+  line = benchmark_peer._compared('gru', 3)
+  assert asked == ['--library=strata', '--library=torch'] * 3
+  assert line == 'gru: 12.0 ms a step, torch 20.0 ms; ratio of times: median 0.75, from 0.50 to 1.50'
+
+
+def test_steps_of_the_peer_benchmark_train(monkeypatch):
+  monkeypatch.setattr(benchmark_peer, 'UNITS', 4)
+  assert 0 < benchmark_peer.seconds_of(benchmark_peer.strata_steps('gru'), steps=2, blocks=1) < 60
