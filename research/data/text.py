@@ -1,0 +1,214 @@
+"""Texts as numbers: tokenizers of bytes, of characters and of byte pairs, each kept as one text file.
+
+What a tokenizer makes of a text it makes back into the same text. A character that it has no token for is an error,
+never another token: only `Characters` can meet one.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer as Model
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from research.errors import ConfigError
+
+FILE = 'tokenizer.json'  # in the workdir of a run
+
+
+class Corpus(NamedTuple):
+  """Three disjoint parts of a collection of texts, each by name."""
+
+  train: Mapping[str, str]
+  validation: Mapping[str, str]
+  test: Mapping[str, str]
+
+
+class Tokenizer(Protocol):
+  """Texts to tokens from 0 to `size` - 1 and back."""
+
+  @property
+  def size(self) -> int: ...
+
+  def encode(self, text: str) -> np.ndarray:
+    """Tokens int32 [length]; raises ConfigError for a character without a token."""
+    ...
+
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    """The text of tokens [length]; what is no whole character of UTF-8 is shown as U+FFFD."""
+    ...
+
+  def characters(self) -> np.ndarray:
+    """How many characters each token adds to a text: float32 [size]. Summed over a text they are its length."""
+    ...
+
+  def to_json(self) -> str:
+    """What `from_json` makes the same tokenizer of."""
+    ...
+
+
+@dataclass(frozen=True)
+class Bytes:
+  """A token is a byte of UTF-8."""
+
+  @property
+  def size(self) -> int:
+    return 256
+
+  def encode(self, text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    return bytes(np.asarray(tokens, np.uint8)).decode(errors='replace')
+
+  def characters(self) -> np.ndarray:
+    return _characters(bytes([byte]) for byte in range(256))
+
+  def to_json(self) -> str:
+    return json.dumps({'kind': 'bytes'})
+
+
+@dataclass(frozen=True)
+class Characters:
+  """A token is a character of the sorted `alphabet`."""
+
+  alphabet: str
+
+  @classmethod
+  def of(cls, texts: Iterable[str]) -> 'Characters':
+    """The tokenizer that knows every character of `texts`."""
+    return cls(''.join(sorted(set().union(*texts))))
+
+  @property
+  def size(self) -> int:
+    return len(self.alphabet)
+
+  def encode(self, text: str) -> np.ndarray:
+    if unknown := sorted(set(text) - set(self.alphabet)):
+      shown = ', '.join(map(repr, unknown[:5]))
+      raise ConfigError(
+        f'the text has characters that the tokenizer does not know: {shown}; it knows {self.alphabet!r}'
+      )
+    table = np.zeros(ord(self.alphabet[-1]) + 1, np.int32)
+    table[[ord(character) for character in self.alphabet]] = np.arange(self.size)
+    return table[np.frombuffer(text.encode('utf-32-le'), np.uint32)]
+
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    return ''.join(self.alphabet[token] for token in tokens)
+
+  def characters(self) -> np.ndarray:
+    return np.ones(self.size, np.float32)
+
+  def to_json(self) -> str:
+    return json.dumps({'kind': 'characters', 'alphabet': self.alphabet})
+
+
+@dataclass(frozen=True)
+class BytePairs:
+  """A token is one of the commonest strings of bytes, found by merging pairs; `model` is the JSON of `tokenizers`.
+
+  Source: Sennrich, Haddow and Birch (2016), 'Neural machine translation of rare words with subword units'; over
+  bytes as in Radford et al. (2019), so that no character is unknown.
+  """
+
+  model: str
+
+  @classmethod
+  def of(cls, texts: Iterable[str], size: int, special: Sequence[str] = ()) -> 'BytePairs':
+    """A vocabulary of at most `size` tokens trained on `texts`; `special` ones come first, and no text has them.
+
+    Raises ConfigError for a size that has no room for the 256 bytes.
+    """
+    if size < 256 + len(special):
+      raise ConfigError(f'vocabulary={size}: must be at least {256 + len(special)}: all bytes have a token')
+    model = Model(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+      vocab_size=size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
+    model.train_from_iterator(texts, trainer)
+    return cls(model.to_str())
+
+  @cached_property
+  def _model(self) -> Model:
+    model = Model.from_str(self.model)
+    model.encode_special_tokens = True  # their names in a text are text
+    return model
+
+  @property
+  def size(self) -> int:
+    return self._model.get_vocab_size()
+
+  def token(self, special: str) -> int:
+    """The number of a special token."""
+    return self._model.token_to_id(special)
+
+  def encode(self, text: str) -> np.ndarray:
+    return np.asarray(self._model.encode(text).ids, np.int32)
+
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    return self._model.decode(list(map(int, tokens)), skip_special_tokens=True)
+
+  def characters(self) -> np.ndarray:
+    return _characters(map(self._bytes, range(self.size)))
+
+  def to_json(self) -> str:
+    return json.dumps({'kind': 'byte_pairs', 'model': self.model})
+
+  def _bytes(self, token: int) -> bytes:
+    """What a token stands for; nothing where it is a special one."""
+    if token in self._model.get_added_tokens_decoder():
+      return b''
+    return bytes(_BYTES[character] for character in self._model.id_to_token(token))
+
+
+def from_files(files: Mapping[str, str]) -> Tokenizer:
+  """The tokenizer among the files that a run keeps. Raises ConfigError where it is missing or damaged."""
+  if FILE not in files:
+    raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a text model')
+  return from_json(files[FILE])
+
+
+def from_json(text: str) -> Tokenizer:
+  """The tokenizer that `to_json` made `text` of. Raises ConfigError for any other text."""
+  try:
+    facts = json.loads(text)
+    kind = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}[facts.pop('kind')]
+    return kind(**facts)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
+
+
+def make_tokenizer(kind: str, texts: Sequence[str], vocabulary: int = 0) -> Tokenizer:
+  """The tokenizer of a kind, trained on `texts`; byte pairs have a `vocabulary`.
+
+  Raises ConfigError for an unknown kind.
+  """
+  match kind:
+    case 'bytes':
+      return Bytes()
+    case 'characters':
+      return Characters.of(texts)
+    case 'byte_pairs':
+      return BytePairs.of(texts, vocabulary)
+  raise ConfigError(f'tokenizer={kind!r}: must be bytes, characters or byte_pairs')
+
+
+def _characters(tokens: Iterable[bytes]) -> np.ndarray:
+  """How many characters of UTF-8 begin in each token: all but its continuation bytes 10xxxxxx."""
+  return np.array([sum(byte & 0xC0 != 0x80 for byte in token) for token in tokens], np.float32)
+
+
+def _byte_names() -> dict[str, int]:
+  """Bytes by the character that `tokenizers` writes for each (Radford et al. 2019): itself where it can be seen."""
+  seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  unseen = [byte for byte in range(256) if byte not in seen]
+  return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(unseen)}
+
+
+_BYTES = _byte_names()

@@ -1,0 +1,59 @@
+"""Token sequences as windows of one length: what a language model reads, and the token that follows each."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from research.data.examples import Arrays
+from research.data.source import Source
+from research.errors import ConfigError
+
+
+class Streams(Source):
+  """Batches of windows whose rows go on from batch to batch, for a model that carries its state along.
+
+  The windows of `examples` lie in the order of the text. Row b reads the b-th of `batch_size` equal stretches of it, a
+  window a step, and begins anew after the last one. Where it does, `reset` of `stream_examples` is True.
+  """
+
+  def indices(self, step: int) -> np.ndarray:
+    """Windows of the batch at `step`: int32 [batch]."""
+    steps = len(self.examples) // self.batch_size
+    return (np.arange(self.batch_size) * steps + step % steps).astype(np.int32)
+
+
+def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: int) -> Arrays:
+  """Windows for `Streams` of documents one after another: `inputs`, `targets` [windows, length], `reset` [windows].
+
+  What is left at the end and fills no window of every row, less than (length + 1) * batch_size tokens, is
+  not used. Raises ConfigError where it would be all.
+  """
+  tokens = np.concatenate(list(documents))
+  steps = (len(tokens) - 1) // (batch_size * length)
+  if not steps:
+    needed = batch_size * length + 1
+    raise ConfigError(f'batch_size x length: {batch_size} x {length} need {needed} tokens, and there are {len(tokens)}')
+  windows = batch_size * steps
+  inputs, targets = (tokens[start : start + windows * length].reshape(windows, length) for start in (0, 1))
+  return Arrays({'inputs': inputs, 'targets': targets, 'reset': np.arange(windows) % steps == 0})
+
+
+def context_examples(documents: Iterable[np.ndarray], context: int, length: int) -> Arrays:
+  """Windows to measure a model on: every token of each document but the first is a target exactly once.
+
+  Arrays `inputs`, `targets`, `weights` [windows, context + length] and `document` [windows], its number. The first
+  `context` targets of a window have weight 0, for the model has seen little there, and so has what lies beyond the
+  end; but in the first window of a document all count, as there is no more to be seen.
+  """
+  rows = [(*row, number) for number, tokens in enumerate(documents) for row in _context_rows(tokens, context, length)]
+  inputs, targets, weights, numbers = map(np.stack, zip(*rows, strict=True))
+  return Arrays({'inputs': inputs, 'targets': targets, 'weights': weights.astype(np.float32), 'document': numbers})
+
+
+def _context_rows(tokens: np.ndarray, context: int, length: int) -> Iterator[tuple[np.ndarray, ...]]:
+  targets, width = len(tokens) - 1, context + length
+  padded = np.pad(tokens, (0, width))
+  for start in range(0, max(targets - context, 1), length):
+    places = start + np.arange(width)
+    counts = (places < targets) & ((places >= start + context) | (start == 0))
+    yield padded[places], padded[places + 1], counts
