@@ -13,11 +13,11 @@ import numpy as np
 from absl import flags
 
 from launch import app
+from launch.checkpoints import parse_checkpoint
 from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, naming
 from research.evaluate.evaluator import Evaluator, Report
-from research.train.checkpoint import Checkpoints
 from research.train.experiment import Experiment
 from research.train.restore import restore_state
 from research.train.workdir import load_config
@@ -44,14 +44,6 @@ def main() -> None:
   key = random.stream(jax.random.key(config.seed), SPLIT.value, step)  # as in the run itself
   values = dict(evaluator(state, key))
   print(final_table({f'{SPLIT.value}/{name}': value for name, value in values.items() if isinstance(value, float)}))
-
-
-def parse_checkpoint(text: str, workdir: Path) -> int:
-  """The step, or -1 for 'best' and 'latest'. Raises ConfigError with those that there are."""
-  if text not in ('best', 'latest') and not text.isdecimal():
-    steps = ', '.join(map(str, Checkpoints(workdir / 'checkpoints').steps())) or 'none yet'
-    raise ConfigError(f'--checkpoint={text}: must be best, latest or a step of {workdir}: {steps}')
-  return int(text) if text.isdecimal() else -1
 
 
 def evaluator_of(experiment: Experiment, split: str) -> Evaluator:

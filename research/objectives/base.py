@@ -39,13 +39,22 @@ def couples_examples(objective: Objective) -> Objective:
   return objective
 
 
+def carries_state(objective: Objective) -> Objective:
+  """Marks an objective of a model that goes on from what it left in the batch before, row by row.
+
+  A task refuses to take the rows of a batch apart (micro-batches, pmap).
+  """
+  objective.carries_state = True
+  return objective
+
+
 def apply(
   model: Model, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:
   """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
 
-  In training dropout draws from `key` and batch statistics move; in evaluation nothing is random or changes.
+  In training dropout draws from `key`, batch statistics and carries move; in evaluation nothing is random or changes.
   """
   if not train:
     return model.apply(variables, batch['inputs'], train=False), {}
-  return model.apply(variables, batch['inputs'], train=True, rngs={'dropout': key}, mutable=['batch_stats'])
+  return model.apply(variables, batch['inputs'], train=True, rngs={'dropout': key}, mutable=['batch_stats', 'carry'])

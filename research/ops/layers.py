@@ -38,11 +38,16 @@ class Embed(nn.Module):
   features: int
   embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
 
-  @nn.compact
-  def __call__(self, tokens: Int[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:
+  def setup(self):
     init = logical(self.embedding_init, 'vocabulary', None)
-    table = self.param('embedding', init, (self.vocabulary, self.features))
-    return table[tokens]
+    self.embedding = self.param('embedding', init, (self.vocabulary, self.features))
+
+  def __call__(self, tokens: Int[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:
+    return self.embedding[tokens]
+
+  def attend(self, x: Float[Array, '*shape features']) -> Float[Array, '*shape vocabulary']:
+    """Products with the vector of every token."""
+    return x @ self.embedding.T
 
 
 class Conv(nn.Module):

@@ -54,10 +54,10 @@ def supervised(
     accumulate: micro-batches that a step's batch is taken in; see `accumulated` for what batch norm does then.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
 
-  Raises ConfigError for an objective that couples the examples of a batch, where `axis_name` parts them.
+  Raises ConfigError for an objective that couples the examples of a batch, or carries state from batch to batch, where
+  `axis_name` or `accumulate` parts the batch.
   """
-  if axis_name and getattr(objective, 'couples_examples', False):
-    raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')
+  _check_whole(objective, accumulate, axis_name)
   network = computing_in(precision, model)
 
   def init(key: Array, batch: Batch) -> State:
@@ -105,6 +105,16 @@ def predictor(
     return network.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
 
   return predict
+
+
+def _check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
+  carries = getattr(objective, 'carries_state', False)
+  if axis_name and getattr(objective, 'couples_examples', False):
+    raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')
+  if axis_name and carries:
+    raise ConfigError('config.mesh.backend=pmap: the model carries its state from batch to batch; take jit')
+  if accumulate > 1 and carries:
+    raise ConfigError(f'config.accumulate={accumulate}: the model carries its state from batch to batch; take 1')
 
 
 def _averaged(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:

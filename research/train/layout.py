@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from research.data import placement
 from research.tasks.base import Batch, PyTree, State
 
 # Tensor parallelism: where on the mesh the axes lie that layers name (research/ops/logical.py). A layer is split by
@@ -20,6 +21,7 @@ RULES = (
   ('inputs', None),
   ('head_features', None),
 )
+CARRY = ('mutable', 'carry')  # the collection whose leaves are [batch, ...]
 LEAST = 256  # entries of a leaf that is worth splitting along fsdp
 
 
@@ -29,7 +31,7 @@ def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsd
   Parameters are split along `tensor` by the axes that their layer names, and what an optimizer keeps of a parameter
   lies as the parameter does. Then every leaf of at least 256 entries, moments, averages and statistics included, is
   split along `fsdp` (if asked to): at the axis that `tensor` splits already, or else at its longest one. What does not
-  divide evenly is not split.
+  divide evenly is not split. What a model carries from batch to batch lies where the rows of the batch do.
   """
   with nn.logical_axis_rules(RULES):
     # In a function of its own: JAX keeps traces by function, and one with names must serve no other caller.
@@ -37,7 +39,10 @@ def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsd
   state, tensor = nn.unbox(named), _tensor_axes(named.params)
 
   def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-    axes = _dividing(leaf.shape, _own_axes(_names(path), leaf.shape, tensor), mesh)
+    names = _names(path)
+    if names[:2] == CARRY and not leaf.shape[0] % placement.parts(mesh):
+      return placement.split(mesh)
+    axes = _dividing(leaf.shape, _own_axes(names, leaf.shape, tensor), mesh)
     return NamedSharding(mesh, PartitionSpec(*(_with_fsdp(leaf.shape, axes, mesh) if fsdp else axes)))
 
   return jax.tree.map_with_path(sharding, state)

@@ -1,0 +1,123 @@
+"""An LSTM that reads Shakespeare and writes like him, tested on three plays that it has never seen: see README.md."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from jax import Array
+
+from experiments.wiring import supervised_experiment
+from research.data import text, windows
+from research.data.examples import Dataset
+from research.data.shakespeare import shakespeare
+from research.errors import ConfigError
+from research.evaluate import language, sampling
+from research.models.language import LanguageModel, Stream
+from research.models.rnn import RNN
+from research.objectives.base import carries_state
+from research.objectives.language import next_token, token_losses
+from research.report.agreement import Target
+from research.tasks.base import Batch, PyTree, State
+from research.tasks.supervised import predictor
+from research.train.config import Config as Base
+from research.train.config import at_scale
+from research.train.experiment import Experiment, Request, Sampler
+from research.train.optimizer import Optimizer
+
+TARGET = Target('test/bits_per_character', most=2.15, margin=0.03)
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """One recurrent layer, whose state goes on from window to window; a batch's rows are places in the text."""
+
+  tokenizer: str = 'byte_pairs'  # bytes, characters or byte_pairs
+  vocabulary: int = 512  # most tokens of byte_pairs
+  length: int = 64  # tokens of a window, through which the gradient flows
+  context: int = 64  # tokens that an evaluation reads before those that count
+  counted: int = 448  # tokens of an evaluation's window that count
+  cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
+  layers: int = 1  # of the recurrent network
+  units: int = 512  # of each layer
+  embed_dim: int = 128  # numbers that stand for a token
+  dropout: float = 0.0  # part of the units before and after the recurrent network
+  tied: bool = False  # whether the head has the embedding's vectors
+
+  def build(self) -> Experiment:
+    corpus = shakespeare()
+    tokenizer = text.make_tokenizer(self.tokenizer, list(corpus.train.values()), self.vocabulary)
+    train, *held_out = ([tokenizer.encode(play) for play in part.values()] for part in corpus)
+    examples = windows.stream_examples(train, self.batch_size, self.length)
+    data = Dataset(examples, *(windows.context_examples(part, self.context, self.counted) for part in held_out))
+    model, characters = self.model(tokenizer.size), tokenizer.characters()
+    return supervised_experiment(
+      self,
+      data,
+      model,
+      carries_state(next_token(characters)),
+      score=lambda metrics: -metrics['validation/bits_per_character'],
+      preprocess=preprocess,
+      metrics=(language.perplexity,),
+      figures=(language.bits_by_document(list(corpus.test), characters), language.bits_by_context(self.context)),
+      predict=losses(model, self.precision),
+      source=windows.Streams(examples, self.batch_size),
+      files={text.FILE: tokenizer.to_json()},
+    )
+
+  def model(self, vocabulary: int) -> LanguageModel:
+    rnn = RNN(self.units, self.layers, self.cell, dropout=self.dropout)
+    return LanguageModel(vocabulary, rnn, self.embed_dim, self.dropout, self.tied)
+
+  def sampler(self, files: Mapping[str, str]) -> Sampler:
+    tokenizer = text.from_files(files)
+    model = self.model(tokenizer.size)
+
+    def advance(variables: PyTree, tokens: Array, carry: PyTree) -> tuple[Array, PyTree]:
+      return model.apply(variables, tokens, carry, method='advance')
+
+    def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, str]]:
+      prompt, carry = encoded(tokenizer, request), model.rnn.initial_carry(1)
+      drawn = sampling.continued(advance, variables, carry, prompt, request.length, request.temperature, key)
+      yield 'text', request.prompt + tokenizer.decode(drawn)
+
+    return sample
+
+
+def preprocess(batch: Batch) -> Batch:
+  """Training windows go on where those before them ended; those of an evaluation stand alone."""
+  inputs = Stream(batch['inputs'], batch['reset']) if 'reset' in batch else batch['inputs']
+  return {**batch, 'inputs': inputs}
+
+
+def losses(model: LanguageModel, precision: str):
+  """Function (state, batch) -> what each target costs [batch, length]: logits of a whole part would fill the memory."""
+  logits = predictor(model, preprocess, precision)
+
+  def predict(state: State, batch: Batch) -> Array:
+    return token_losses(logits(state, batch), batch['targets'])
+
+  return predict
+
+
+def encoded(tokenizer: text.Tokenizer, request: Request):
+  """The prompt's tokens. Raises ConfigError where there is none, or nothing that the tokenizer knows."""
+  if request.input or not request.prompt:
+    raise ConfigError("--prompt: this model goes on with a text and reads no --input; give one, --prompt='ROMEO.'")
+  try:
+    return tokenizer.encode(request.prompt)
+  except ConfigError as error:
+    raise ConfigError(f'--prompt: {error}') from error
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  small = {'length': 16, 'context': 16, 'counted': 112, 'units': 16, 'embed_dim': 8, 'tokenizer': 'characters'}
+  tiny = Config(steps=20, batch_size=8, log_every=10, evaluate_every=10, **small)
+  recorded = Config(
+    steps=3_000,
+    batch_size=32,
+    optimizer=Optimizer('adam', lr=4e-3, schedule='cosine', warmup=100, final_lr=0.02, clip_norm=1.0),
+    evaluate_every=1_000,
+    evaluate_batch_size=64,
+    checkpoint_every=1_000,
+  )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

@@ -1,0 +1,69 @@
+"""Draws from a trained model: a text that goes on, a transcript, a forecast; the run's workdir is all that is needed.
+
+python -m launch.sample --workdir=runs/shakespeare --prompt='ROMEO.' --length=1000 --temperature=0.8
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+from absl import flags
+
+from launch import app
+from launch.checkpoints import parse_checkpoint
+from research import random
+from research.errors import ConfigError, check_range, naming
+from research.train.experiment import Request
+from research.train.restore import restore_variables
+from research.train.workdir import load_config
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run', required=True)
+PROMPT = flags.DEFINE_string('prompt', '', 'text that the model goes on from, or translates')
+INPUT = flags.DEFINE_string('input', '', 'file that the model hears, or forecasts from')
+LENGTH = flags.DEFINE_integer('length', 500, 'tokens, or time steps', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float('temperature', 1.0, 'below 1 more likely, above 1 more varied; 0: the likeliest')
+SEED = flags.DEFINE_integer('seed', 0, 'another number is another draw', lower_bound=0, upper_bound=2**32 - 1)
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
+OUTPUT = flags.DEFINE_string('output', '', 'folder for figures; empty: `samples` in the workdir')
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+
+def main() -> None:
+  workdir, request = Path(WORKDIR.value), make_request()
+  config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
+  sampler = config.sampler(texts_of(workdir))
+  step, variables = restore_variables(workdir, step, best=CHECKPOINT.value == 'best')
+  key = random.stream(jax.random.key(SEED.value), 'sample', step)
+  for name, value in sampler(variables, key, request):
+    if isinstance(value, str):
+      print(value)
+    else:
+      print(saved(value, Path(OUTPUT.value or workdir / 'samples') / f'{name}.png'))
+
+
+def make_request() -> Request:
+  """What the flags ask for. Raises ConfigError for a file that cannot be read, and a temperature that is none."""
+  check_range('--temperature', TEMPERATURE.value)
+  if INPUT.value and not (Path(INPUT.value).is_file() and os.access(INPUT.value, os.R_OK)):
+    raise ConfigError(f'--input={INPUT.value}: there is no such file that can be read; give the path of one')
+  return Request(PROMPT.value, INPUT.value, LENGTH.value, TEMPERATURE.value)
+
+
+def texts_of(workdir: Path) -> dict[str, str]:
+  """The texts that a run keeps in its workdir, by name."""
+  return {path.name: path.read_text() for path in sorted(workdir.iterdir()) if path.suffix in ('.json', '.txt')}
+
+
+def saved(figure: 'Figure', path: Path) -> Path:
+  """The path at which the figure lies now."""
+  with naming(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+  return path
+
+
+if __name__ == '__main__':
+  app.run(main)

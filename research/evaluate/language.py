@@ -1,0 +1,52 @@
+"""Reports of a language model, from what each target costs: nats [windows, length] of `research.data.windows`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.evaluate.evaluator import Report
+from research.evaluate.figures import ACCENT, FAINT, make_figure, plain
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+Rows = Mapping[str, np.ndarray]
+
+
+def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
+  """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
+  yield 'perplexity', math.exp(np.average(losses.astype(np.float64), weights=rows['weights']))
+
+
+def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
+  """Report of the bits per character of each document; `characters` [vocabulary] is how many a token stands for."""
+
+  def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
+    nats = (losses.astype(np.float64) * rows['weights']).sum(1)
+    lengths = (characters[rows['targets']] * rows['weights']).sum(1)
+    for number, name in enumerate(names):
+      own = rows['document'] == number
+      yield f'bits_per_character_{name}', float(nats[own].sum() / lengths[own].sum() / math.log(2))
+
+  return report
+
+
+def bits_by_context(context: int, bins: int = 40) -> Report:
+  """Report that draws what a token costs after so many others; the first `context` ones of a window do not count."""
+
+  def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    whole = rows['weights'][:, context:].all(1) & (rows['weights'][:, 0] == 0)
+    bits = losses[whole].mean(0) / math.log(2)
+    figure, (axis,) = make_figure(1, 1, (4.6, 3.2))
+    edges = np.unique(np.geomspace(1, len(bits), bins).astype(int) - 1)
+    places = (edges[:-1] + edges[1:] + 1) / 2
+    axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=1.6)
+    axis.axvline(context, color=FAINT, linewidth=1, linestyle=':')
+    axis.set(xlabel='tokens read before', ylabel='bits of a token', xscale='log')
+    plain(axis)
+    if whole.any():
+      yield 'bits_by_context', figure
+
+  return report

@@ -1,0 +1,66 @@
+"""Text drawn from a language model, a token at a time."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax import Array
+from jaxtyping import Float, Int, Key
+
+from research.tasks.base import PyTree
+
+# (variables, tokens [batch, length], carry) -> (logits [batch, length, vocabulary], carry)
+Advance = Callable[[PyTree, Array, PyTree], tuple[Array, PyTree]]
+
+
+def continued(
+  advance: Advance, variables: PyTree, carry: PyTree, prompt: np.ndarray, length: int, temperature: float, key: Array
+) -> np.ndarray:
+  """`length` tokens that follow `prompt`, int32 [prompt length, at least 1]; logs how many were drawn a second.
+
+  `carry` is that of a batch of one at the beginning of a text.
+  """
+  draw = jax.jit(partial(sample, advance, length=length))
+  given = (variables, carry, jnp.asarray(prompt)[None], jnp.float32(temperature), key)
+  compiled = draw.lower(*given).compile()  # apart, so that the time is that of drawing
+  began = time.monotonic()
+  tokens = np.asarray(compiled(*given))[0]
+  seconds = time.monotonic() - began
+  logging.info('%d tokens in %.2f s: %.0f tokens/s', length, seconds, length / seconds)
+  return tokens
+
+
+def sample(
+  advance: Advance,
+  variables: PyTree,
+  carry: PyTree,
+  prompt: Int[Array, 'batch prompt'],
+  temperature: Float[Array, ''],
+  key: Key[Array, ''],
+  length: int,
+) -> Int[Array, 'batch length']:
+  """Tokens that follow `prompt`, each drawn from softmax(logits / temperature); at temperature 0 the likeliest.
+
+  The prompt is read at once, then each token that was drawn, from the carry that the one before left.
+  """
+  logits, carry = advance(variables, prompt, carry)
+
+  def step(state: tuple[PyTree, Array], number: Array) -> tuple[tuple[PyTree, Array], Array]:
+    carry, logits = state
+    token = _draw(logits, temperature, jax.random.fold_in(key, number))
+    logits, carry = advance(variables, token[:, None], carry)
+    return (carry, logits[:, -1]), token
+
+  _, tokens = jax.lax.scan(step, (carry, logits[:, -1]), jnp.arange(length))
+  return tokens.T
+
+
+def _draw(
+  logits: Float[Array, 'batch vocabulary'], temperature: Float[Array, ''], key: Key[Array, '']
+) -> Int[Array, ' batch']:
+  warm = logits / jnp.where(temperature > 0, temperature, 1)
+  return jnp.where(temperature > 0, jax.random.categorical(key, warm), logits.argmax(-1)).astype(jnp.int32)

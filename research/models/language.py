@@ -1,0 +1,73 @@
+"""Language models: logits of the token that follows each token."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from research.errors import check_range
+from research.models.rnn import RNN
+from research.ops.layers import Dense, Embed
+
+PyTree = Any
+
+
+class Stream(NamedTuple):
+  """Windows of texts whose beginnings the model has read in the batch before."""
+
+  tokens: Int[Array, 'batch length']
+  reset: Bool[Array, ' batch']  # True where a text begins anew
+
+
+class LanguageModel(nn.Module):
+  """Embedding, recurrent network, head.
+
+  Given tokens [batch, length] it begins with zeros. Given a `Stream` in training it goes on from the carry in the
+  collection 'carry', and leaves the new one there; the gradient ends at the window's beginning (truncated
+  back-propagation through time, Williams and Peng 1990).
+
+  Raises ConfigError for a dropout that is not below 1.
+  """
+
+  vocabulary: int
+  rnn: RNN
+  embed_dim: int
+  dropout: float = 0.0  # part of the units before and after the recurrent network that is dropped in training
+  tied: bool = False  # the head has the embedding's vectors (Press and Wolf 2017), after a projection to their size
+
+  def __call__(
+    self, inputs: Int[Array, 'batch length'] | Stream, train: bool = False
+  ) -> Float[Array, 'batch length vocabulary']:
+    tokens, reset = inputs if isinstance(inputs, Stream) else (inputs, None)
+    carry = self.rnn.initial_carry(tokens.shape[0])
+    if reset is None:
+      return self.advance(tokens, carry, train)[0]
+    if self.is_initializing():
+      self.put_variable('carry', 'rnn', carry)
+    elif train:
+      carry = _reset(self.get_variable('carry', 'rnn'), reset)
+    logits, carry = self.advance(tokens, carry, train)
+    if train:
+      self.put_variable('carry', 'rnn', carry)
+    return logits
+
+  @nn.compact
+  def advance(
+    self, tokens: Int[Array, 'batch length'], carry: PyTree, train: bool = False
+  ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
+    """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
+    check_range('dropout', self.dropout, below=1)
+    embed = Embed(self.vocabulary, self.embed_dim, name='embed')
+    x = nn.Dropout(self.dropout)(embed(tokens), deterministic=not train)
+    carry = jax.tree.map(lambda leaf: leaf.astype(x.dtype), carry)
+    x, carry = self.rnn(x, carry=carry, train=train)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = Dense(self.embed_dim if self.tied else self.vocabulary, name='head')(x)
+    return embed.attend(x) if self.tied else x, carry
+
+
+def _reset(carry: PyTree, reset: Bool[Array, ' batch']) -> PyTree:
+  return jax.tree.map(lambda leaf: jnp.where(reset[:, None], 0, leaf), carry)
