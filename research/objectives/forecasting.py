@@ -50,7 +50,7 @@ def forecast_error(
 def check_quantiles(quantiles: Sequence[float]) -> None:
   """Raises ConfigError unless the shares increase between 0 and 1; a forecast without them is none of an interval."""
   edges = (0, *quantiles, 1)
-  if any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
+  if not all(low < high for low, high in zip(edges, edges[1:], strict=False)):
     raise ConfigError(f'quantiles={tuple(quantiles)}: must increase, and each be between 0 and 1')
 
 
