@@ -1,6 +1,7 @@
 """GARCH against its recursion in numpy, and a test of two forecasts against scipy."""
 
 import numpy as np
+import pytest
 from arch import arch_model
 from scipy.stats import ttest_1samp
 
@@ -21,14 +22,16 @@ def simulated(days: int = 700) -> np.ndarray:
 RETURNS = simulated()
 
 
-def test_garch_is_the_recursion_with_the_parameters_of_the_past():
-  forecasts = volatility.garch(RETURNS, FIRST)
-  fit = arch_model(RETURNS[:FIRST], mean='Constant', vol='GARCH', p=1, q=1, rescale=False).fit(disp='off')
-  mean, omega, alpha, beta = fit.params
-  variance = fit.conditional_volatility[-1] ** 2
-  expected = []
-  for value in RETURNS[FIRST - 1 : -1]:
-    variance = omega + alpha * (value - mean) ** 2 + beta * variance
+@pytest.mark.parametrize('leverage', [False, True])
+def test_garch_is_the_recursion_with_the_parameters_of_the_past(leverage):
+  forecasts = volatility.garch(RETURNS, FIRST, leverage)
+  model = arch_model(RETURNS[:FIRST], mean='Constant', vol='GARCH', p=1, o=int(leverage), q=1, rescale=False)
+  fit = model.fit(disp='off')
+  mean, omega, alpha, *gamma, beta = fit.params
+  variance, expected = fit.conditional_volatility[-1] ** 2, []
+  for error in RETURNS[FIRST - 1 : -1] - mean:
+    slope = alpha + sum(gamma) * (error < 0)
+    variance = omega + slope * error**2 + beta * variance
     expected.append(variance)
   assert forecasts.shape == (100,)
   np.testing.assert_allclose(forecasts, expected, rtol=1e-6)
@@ -48,16 +51,18 @@ def test_diebold_mariano_is_a_t_statistic():
 
 
 def test_report_holds_losses_of_the_same_days():
-  squares, dates = np.square(RETURNS[FIRST:]), np.arange(100).astype('datetime64[D]')
-  garch = volatility.garch(RETURNS, FIRST)
+  squares, dates = np.square(RETURNS[FIRST:]), np.arange(700).astype('datetime64[D]')
+  garch, gjr = volatility.garch(RETURNS, FIRST), volatility.garch(RETURNS, FIRST, leverage=True)
   log_variance = np.log(garch) + 0.3
   rows = {'targets': squares[:, None, None]}
-  values = dict(volatility.against(dates, garch)(log_variance, rows))
-  np.testing.assert_allclose(values['garch_qlike'], (np.log(garch) + squares / garch).mean())
+  values = dict(volatility.against(dates, RETURNS)(log_variance, rows))
+  for name, variance in (('garch_qlike', garch), ('gjr_garch_qlike', gjr)):
+    np.testing.assert_allclose(values[name], (np.log(variance) + squares / variance).mean())
   own = log_variance + squares / np.exp(log_variance)
   statistic = ttest_1samp(own - np.log(garch) - squares / garch, 0).statistic
   np.testing.assert_allclose(values['diebold_mariano'], statistic)
   sizes, yardstick, network = values['volatility'].axes[0].lines
+  assert network.get_xdata()[0] == dates[FIRST]
   np.testing.assert_allclose(network.get_ydata(), np.exp(log_variance / 2))
   np.testing.assert_allclose(yardstick.get_ydata(), np.sqrt(garch))
   np.testing.assert_allclose(sizes.get_ydata(), np.abs(RETURNS[FIRST:]))
