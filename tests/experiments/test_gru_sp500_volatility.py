@@ -30,7 +30,7 @@ def test_other_prices_after_a_day_change_no_forecast_up_to_it(monkeypatch):
 
   def changed():
     frame = load().astype(float)
-    frame.iloc[first + half + 1 :] *= np.linspace(1, 3, len(frame) - first - half - 1)[:, None]
+    frame.iloc[first + half + 1 :] *= np.linspace(2, 3, len(frame) - first - half - 1)[:, None]
     return frame
 
   monkeypatch.setattr(package, 'load', changed)
