@@ -169,6 +169,14 @@ class ZipUrl(Package):
     return self.address
 
 
+@dataclass(frozen=True)
+class FilesUrl(ZipUrl):
+  """Files at an address, one by one: `address` + name; or all of them in `name`.zip in the manual directory."""
+
+  def fetch(self, names: Collection[str]) -> dict[str, bytes]:
+    return {name: _download(self.address, name) for name in names}
+
+
 def _run(command: list[str], folder: str) -> None:
   client = Path(command[0]).name
   if not shutil.which(command[0]):

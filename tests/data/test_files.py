@@ -16,7 +16,7 @@ import pytest
 
 from research.data import files
 from research.data.files import Archive, Places
-from research.data.origins import Debian, Npm, Pip, Sdist, Url
+from research.data.origins import Debian, FilesUrl, Npm, Pip, Sdist, Url
 from research.errors import DataError
 
 CONTENT = {'one': b'the first file' * 50, 'two': b'the second'}
@@ -195,9 +195,10 @@ BACKEND = """
 from pathlib import Path
 Path({ran!r}).touch()
 def prepare_metadata_for_build_wheel(folder, *settings):
-  (Path(folder) / 'tiny_data-1.0.dist-info').mkdir()
-  (Path(folder) / 'tiny_data-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n')
-  return 'tiny_data-1.0.dist-info'
+  facts = Path(folder) / 'tiny_data-1.0.dist-info'
+  facts.mkdir()
+  (facts / 'METADATA').write_text('Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n')
+  return facts.name
 def build_wheel(*arguments): ...
 """
 
@@ -220,11 +221,11 @@ def test_a_source_distribution_is_run_only_if_it_is_the_right_one(at, tmp_path, 
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-  """Serves CONTENT gzipped; below /cut/ it breaks off half way, below /none/ nothing is found."""
+  """Serves CONTENT, gzipped where a name says so; below /cut/ it breaks off half way, below /none/ is nothing."""
 
   def do_GET(self):
     folder, name = self.path.strip('/').split('/')
-    data = gzip.compress(CONTENT[name.removesuffix('.gz')])
+    data = gzip.compress(CONTENT[name.removesuffix('.gz')]) if name.endswith('.gz') else CONTENT[name]
     self.send_response(404 if folder == 'none' else 200)
     self.send_header('Content-Length', str(len(data)))
     self.end_headers()
@@ -245,6 +246,19 @@ def address():
 def test_the_canonical_address_is_the_last_resort(at, address):
   assert files.load(archive(NPM, Url(f'{address}/good/')), at) == CONTENT
   assert names(at.cache / 'tiny') == ['one', 'two']
+
+
+def test_plain_files_at_an_address_or_all_in_a_zip_put_there_by_hand(at, address):
+  plain = archive(FilesUrl('tiny', '', '', f'{address}/good/'))
+  assert files.load(plain, at) == CONTENT
+  with zipfile.ZipFile(at.manual / 'tiny.zip', 'w') as package:
+    for name, data in CONTENT.items():
+      package.writestr(name, data)
+  for name in CONTENT:
+    (at.cache / 'tiny' / name).write_bytes(b'wrong, and never looked at')
+  assert files.load(archive(FilesUrl('tiny', '', '', f'{address}/none/')), at) == CONTENT
+  (at.manual / 'tiny.zip').unlink()
+  assert 'tiny.zip or tiny/one' in refused(archive(FilesUrl('tiny', '', '', f'{address}/none/')), at)
 
 
 @pytest.mark.parametrize('folder, reason', [('cut', 'IncompleteRead'), ('none', 'answered 404')])

@@ -1,0 +1,56 @@
+"""A GRU that forecasts the next day's variance of the S&P 500, walk-forward, beside GARCH(1,1): see README.md."""
+
+import dataclasses
+import math
+
+from experiments.wiring import supervised_experiment
+from research.data import finance
+from research.evaluate import volatility
+from research.models.forecasting import LogVariance
+from research.models.rnn import RNN
+from research.objectives.forecasting import qlike
+from research.report.agreement import Target
+from research.train.config import Config as Base
+from research.train.config import at_scale
+from research.train.experiment import Experiment
+from research.train.optimizer import Optimizer
+
+TARGET = Target('test/qlike', most=0.50, margin=0.03)
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """A very small network, held back in every way: a daily return says little of its variance."""
+
+  fold: int = 0  # year that is tested, from 2011 on
+  folds: int = 8  # years
+  context: int = 22  # trading days that are seen
+  ranges: bool = True  # whether highest and lowest prices are seen, or closes alone, as GARCH does
+  units: int = 16  # of the GRU
+  dropout: float = 0.0  # part of the units that the forecast is read from
+
+  def build(self) -> Experiment:
+    data, days = finance.sp500(self.fold, self.folds, self.context, self.ranges), finance.sp500_days()
+    *_, end = finance.year_ends(days.dates, self.fold, self.folds)
+    return supervised_experiment(
+      self,
+      data,
+      LogVariance(RNN(self.units, cell='gru'), math.log(data.train.targets.mean()), self.dropout),
+      qlike(),
+      score=lambda metrics: -metrics['validation/qlike'],
+      figures=(volatility.against(days.dates[:end], days.returns[:end]),),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  tiny = Config(steps=20, batch_size=32, context=5, units=4, log_every=10, evaluate_every=10)
+  recorded = Config(
+    steps=600,
+    batch_size=128,
+    optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', weight_decay=1e-1),
+    ema=0.99,
+    evaluate_every=200,
+    evaluate_batch_size=256,
+  )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

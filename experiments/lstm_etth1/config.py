@@ -1,0 +1,110 @@
+"""An LSTM that forecasts four days of a transformer's loads and temperature, with intervals: see README.md."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from experiments.wiring import supervised_experiment
+from research.data import forecasting, series
+from research.data.examples import Dataset
+from research.data.series import Scale
+from research.errors import ConfigError, DataError, naming
+from research.evaluate import forecasts
+from research.models.forecasting import DLinear, PatchRNN
+from research.models.rnn import RNN
+from research.objectives.forecasting import forecast_error
+from research.report.agreement import Target
+from research.tasks.base import PyTree
+from research.train.config import Config as Base
+from research.train.config import at_scale
+from research.train.experiment import Experiment, Request, Sampler
+from research.train.optimizer import Optimizer
+
+TARGET = Target('test/mse', most=0.42, margin=0.02)
+SCALE = 'scale.json'
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """One small network for all variables, over a fortnight in patches of a day."""
+
+  series: str = 'ETTh1'  # ETTh1, ETTh2 or elecdemand
+  model: str = 'lstm'  # lstm, or dlinear: the linear yardstick
+  context: int = 336  # steps that are seen
+  horizon: int = 96  # steps that are forecast
+  season: int = 24  # steps after which the seasonal naive forecast repeats itself
+  quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)  # that are forecast beside the mean; () for none
+  patch: int = 24  # steps of the context that are one step of the LSTM
+  units: int = 64  # of the LSTM
+  dropout: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
+
+  def build(self) -> Experiment:
+    network, objective = self.network(), forecast_error(self.quantiles)
+    data = self.data()
+    return supervised_experiment(
+      self,
+      data,
+      network,
+      objective,
+      score=lambda metrics: -metrics['validation/mse'],
+      metrics=(forecasts.naive_errors(self.season),),
+      figures=(forecasts.error_over_horizon(self.season), forecasts.forecasts(data.train.columns)),
+      files={SCALE: data.train.scale.to_json(data.train.columns)},
+    )
+
+  def data(self) -> Dataset:
+    if self.series == 'elecdemand':
+      return forecasting.elecdemand(self.context, self.horizon)
+    return forecasting.ett(self.series, self.context, self.horizon)
+
+  def network(self) -> nn.Module:
+    outputs = 1 + len(self.quantiles)
+    match self.model:
+      case 'lstm':
+        return PatchRNN(RNN(self.units), self.horizon, outputs, self.patch, self.dropout)
+      case 'dlinear':
+        return DLinear(self.horizon, outputs)
+    raise ConfigError(f'config.model={self.model!r}: must be lstm or dlinear')
+
+  def sampler(self, files: Mapping[str, str]) -> Sampler:
+    """Draws what follows the end of the test part, or of the table `input`, which has the same columns."""
+    columns, scale = series.scale_from_json(files[SCALE])
+    predict = jax.jit(self.network().apply)
+
+    def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
+      past = self._past(columns, scale, request.input)
+      outputs = np.asarray(predict(variables, past[None]))
+      numbers = scale.raw(outputs.swapaxes(-1, -2)).swapaxes(-1, -2)
+      yield 'forecast', forecasts.draw(columns, scale.raw(past)[None], numbers)
+
+    return sample
+
+  def _past(self, columns: tuple[str, ...], scale: Scale, file: str) -> np.ndarray:
+    """The last `context` steps, standardised: of `file`, or where that is '' of the test part."""
+    if not file:
+      return self.data().test.inputs[-self.context :]
+    with naming(file):
+      values = forecasting.read_columns(Path(file).read_bytes(), file, columns)
+    if len(values) < self.context:
+      raise DataError(f'{file}: has {len(values)} steps; a forecast is made of the last {self.context}')
+    return scale.standardised(values[-self.context :])
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  tiny = Config(steps=20, batch_size=16, context=48, horizon=24, units=4, log_every=10, evaluate_every=10)
+  recorded = Config(
+    steps=1_500,
+    batch_size=64,
+    optimizer=Optimizer('adamw', lr=1e-3, schedule='cosine'),
+    ema=0.99,
+    evaluate_every=500,
+    evaluate_batch_size=256,
+  )
+  return at_scale(scale, {'': recorded, 'tiny': tiny})

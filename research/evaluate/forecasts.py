@@ -1,0 +1,94 @@
+"""Forecasts beside what a calendar alone would say, as numbers and as pictures.
+
+A report's outputs are [examples, horizon, variables, 1 + quantiles], a point and its quantiles; its rows hold `inputs`
+[examples, context, variables] and `targets` [examples, horizon, variables].
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.errors import ConfigError
+from research.evaluate.evaluator import Report
+from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+Rows = Mapping[str, np.ndarray]
+
+
+def seasonal_naive(inputs: np.ndarray, season: int, horizon: int) -> np.ndarray:
+  """The last `season` steps of `inputs` [examples, context, variables], over and over: [examples, horizon, variables].
+
+  Raises ConfigError where the past holds no whole season.
+  """
+  if not 1 <= season <= inputs.shape[1]:
+    raise ConfigError(f'season={season}: must be from 1 to the {inputs.shape[1]} steps of the context')
+  return inputs[:, inputs.shape[1] - season + np.arange(horizon) % season]
+
+
+def naive_errors(season: int) -> Report:
+  """Report of the seasonal naive forecast's `seasonal_naive_mse` and `seasonal_naive_mae`: what is to be beaten."""
+
+  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
+    error = seasonal_naive(rows['inputs'], season, outputs.shape[1]) - rows['targets']
+    yield 'seasonal_naive_mse', float(np.square(error, dtype=np.float64).mean())
+    yield 'seasonal_naive_mae', float(np.abs(error, dtype=np.float64).mean())
+
+  return report
+
+
+def error_over_horizon(season: int) -> Report:
+  """Report that draws the mean squared error of each step ahead, beside that of the seasonal naive forecast."""
+
+  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    targets, horizon = rows['targets'], outputs.shape[1]
+    naive = seasonal_naive(rows['inputs'], season, horizon)
+    figure, (axis,) = make_figure(1, 1, (5, 3.2))
+    for forecast, color, label in ((naive, FAINT, 'seasonal naive'), (outputs[..., 0], ACCENT, 'model')):
+      axis.plot(1 + np.arange(horizon), np.square(forecast - targets).mean((0, 2)), color=color, label=label)
+    axis.set(xlabel='steps ahead', ylabel='mean squared error', ylim=(0, None))
+    axis.legend(frameon=False)
+    plain(axis)
+    yield 'error_over_horizon', figure
+
+  return report
+
+
+def forecasts(columns: Sequence[str], number: int = 2) -> Report:
+  """Report that draws forecasts of every variable at `number` times, spread evenly over the part."""
+
+  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    chosen = np.linspace(0, len(outputs) - 1, number + 2).round().astype(int)[1:-1]
+    yield 'forecasts', draw(columns, rows['inputs'][chosen], outputs[chosen], rows['targets'][chosen])
+
+  return report
+
+
+def draw(
+  columns: Sequence[str], inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray | None = None
+) -> 'Figure':
+  """A row of axes for each example and a column for each variable; `targets` only where the future is known."""
+  examples, horizon = outputs.shape[:2]
+  figure, axes = make_figure(len(columns), examples, (2.6, 2.1))
+  for number, axis in enumerate(axes):
+    example, variable = divmod(number, len(columns))
+    future = None if targets is None else targets[example, :, variable]
+    draw_one(axis, inputs[example, -2 * horizon :, variable], outputs[example, :, variable], future)
+    axis.set_title(columns[variable], fontsize=9, color=INK)
+  axes[0].legend(frameon=False, fontsize=7)
+  return figure
+
+
+def draw_one(axis, past: np.ndarray, outputs: np.ndarray, future: np.ndarray | None) -> None:
+  """One variable: its past [steps], the forecast [horizon, 1 + quantiles] and, where known, what came [horizon]."""
+  ahead = np.arange(1, len(outputs) + 1)
+  axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=1)
+  if future is not None:
+    axis.plot(ahead, future, color=INK, linewidth=1, label='what came')
+  if outputs.shape[1] > 2:
+    axis.fill_between(ahead, outputs[:, 1], outputs[:, -1], color=ACCENT, alpha=0.2, linewidth=0, label='interval')
+  axis.plot(ahead, outputs[:, 0], color=ACCENT, linewidth=1.4, label='forecast')
+  plain(axis)

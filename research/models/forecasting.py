@@ -1,0 +1,127 @@
+"""Forecasts of many variables at once, by models that every variable shares."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from research.errors import ConfigError, check_range
+from research.models.rnn import RNN
+from research.ops.layers import Dense
+
+Past = Float[ArrayLike, 'batch context variables']
+Forecast = Float[Array, 'batch horizon variables outputs']
+
+
+class Level(NamedTuple):
+  """Where a variable is within one window, and how far it moves: [batch, variables, 1]."""
+
+  middle: Float[Array, 'batch variables 1']
+  spread: Float[Array, 'batch variables 1']
+
+
+class PatchRNN(nn.Module):
+  """A recurrent network over patches of the past, added to a linear forecast.
+
+  Every variable is a series of its own to one shared network (channel independence), and a patch of the past is one
+  step of it: Nie et al. (2023), 'A Time Series is Worth 64 Words', arXiv:2211.14730. A window is forecast relative to
+  its own level, so that a series may drift: Kim et al. (2022), 'Reversible Instance Normalization', without its
+  parameters. The linear forecast begins at zero, which is the level itself.
+
+  Raises ConfigError where patches do not make up the context, or a dropout is not below 1.
+  """
+
+  rnn: RNN
+  horizon: int
+  outputs: int = 1  # numbers for each step and variable: a point, and quantiles
+  patch: int = 24  # steps
+  dropout: float = 0.0  # part of the units of a patch, and of those that the forecast is read from
+
+  @nn.compact
+  def __call__(self, inputs: Past, train: bool = False) -> Forecast:
+    check_range('dropout', self.dropout, below=1)
+    batch, context, variables = inputs.shape
+    if self.patch < 1 or context % self.patch:
+      raise ConfigError(f'patch={self.patch}: must divide the context of {context} steps')
+    level = level_of(inputs)
+    past = relative(inputs, level)
+    patches = past.reshape(batch * variables, -1, self.patch)
+    units = nn.Dropout(self.dropout)(Dense(self.rnn.units)(patches), deterministic=not train)
+    states, _ = self.rnn(units, train=train)
+    last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train).reshape(batch, variables, -1)
+    numbers = self.horizon * self.outputs
+    linear = Dense(numbers, use_bias=False, kernel_init=nn.initializers.zeros)(past)
+    return absolute(Dense(numbers)(last) + linear, level, self.outputs)
+
+
+class DLinear(nn.Module):
+  """Two linear maps, of the moving average of the past and of what is left: Zeng et al. (2023), arXiv:2205.13504.
+
+  The two are shared by the variables, as in the paper's tables.
+  """
+
+  horizon: int
+  outputs: int = 1
+  average: int = 25  # steps of the moving average: odd
+
+  @nn.compact
+  def __call__(self, inputs: Past, train: bool = False) -> Forecast:
+    past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
+    trend = moving_average(past, self.average)
+    numbers = self.horizon * self.outputs
+    return as_forecast(Dense(numbers)(trend) + Dense(numbers)(past - trend), self.outputs)
+
+
+def level_of(inputs: Past) -> Level:
+  """Last value and standard deviation of each variable within its window."""
+  past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
+  return Level(past[..., -1:], jnp.sqrt(past.var(-1, keepdims=True) + 1e-5))
+
+
+def relative(inputs: Past, level: Level) -> Float[Array, 'batch variables context']:
+  """The past of each variable, from its level and in units of its spread."""
+  return (jnp.swapaxes(jnp.asarray(inputs), 1, 2) - level.middle) / level.spread
+
+
+def absolute(values: Float[Array, 'batch variables _'], level: Level, outputs: int) -> Forecast:
+  """A forecast in the variables' own units, of one that is relative to their level."""
+  return as_forecast(values * level.spread + level.middle, outputs)
+
+
+def as_forecast(values: Float[Array, 'batch variables _'], outputs: int) -> Forecast:
+  """The numbers of each variable, `outputs` of them for each step, with the steps in front."""
+  return jnp.swapaxes(values.reshape(*values.shape[:2], -1, outputs), 1, 2)
+
+
+def moving_average(
+  past: Float[Array, 'batch variables context'], steps: int
+) -> Float[Array, 'batch variables context']:
+  """Mean of the `steps` around each step; beyond an end the value at that end."""
+  if steps < 1 or steps % 2 == 0:
+    raise ConfigError(f'average={steps}: must be an odd number of steps')
+  padded = jnp.pad(past, ((0, 0), (0, 0), (steps // 2, steps // 2)), mode='edge')
+  return nn.avg_pool(jnp.swapaxes(padded, 1, 2), (steps,)).swapaxes(1, 2)
+
+
+class LogVariance(nn.Module):
+  """Logarithm of the next step's variance: linear in what is known of the last step, and corrected by a network.
+
+  The linear part alone is the regression of Corsi (2009) where the features are mean squares over several spans. Both
+  parts begin at zero, so that the first forecast is `mean`.
+  """
+
+  rnn: RNN
+  mean: float  # logarithm of the mean variance
+  dropout: float = 0.0  # part of the network's units
+
+  @nn.compact
+  def __call__(self, inputs: Float[ArrayLike, 'batch context features'], train: bool = False) -> Float[Array, ' batch']:
+    check_range('dropout', self.dropout, below=1)
+    inputs, zeros = jnp.asarray(inputs), nn.initializers.zeros
+    states, _ = self.rnn(inputs, train=train)
+    last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train)
+    correction = Dense(1, use_bias=False, kernel_init=zeros, name='correction')(last)
+    return (self.mean + Dense(1, kernel_init=zeros, name='linear')(inputs[:, -1]) + correction)[:, 0]
