@@ -12,7 +12,7 @@ COMMON = {'metrics', 'random', 'errors'}
 MAY_IMPORT = {
   'ops': set(),
   'models': {'ops'},
-  'objectives': set(),
+  'objectives': {'ops'},
   'tasks': set(),
   'data': set(),
   'evaluate': {'data', 'tasks'},
