@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from math import gcd
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -58,6 +59,29 @@ def read_wav(data: bytes) -> Recording:
   if len(samples) % channels or not len(samples) or not np.isfinite(samples).all():
     raise DataError(f'is a WAV file with {len(samples)} samples of {channels} channels, or with some not finite')
   return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), rate)
+
+
+def load(path: str, rate: int, shortest: int = 1) -> dict[str, Array]:
+  """A batch of the one recording in a WAV file of any rate: `inputs` float32 [1, samples] at `rate`, and `lengths`.
+
+  Raises:
+    ConfigError: no path is given.
+    DataError: with the path, as `read_wav` does; no such file, or fewer than `shortest` samples.
+  """
+  if not path:
+    raise ConfigError('input: must be the path of a WAV file')
+  try:
+    recording = read_wav(Path(path).read_bytes())
+  except OSError as error:
+    raise DataError(f'{path}: {error.strerror}') from error
+  except DataError as error:
+    raise DataError(f'{path}: {error}') from error
+  inputs = resample(jnp.asarray(recording.samples)[None], recording.rate, rate)
+  if inputs.shape[1] < shortest:
+    raise DataError(
+      f'{path}: lasts {inputs.shape[1] / rate:.3f} s; {shortest / rate:.3f} s are the shortest to be heard'
+    )
+  return {'inputs': inputs, 'lengths': jnp.array([inputs.shape[1]])}
 
 
 def _chunks(data: bytes) -> dict[str, bytes]:
@@ -183,6 +207,31 @@ def _mel(hertz: float) -> float:
 
 def _hertz(mels: np.ndarray) -> np.ndarray:
   return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+
+
+def features(rate: int, window: int = 256, hop: int = 128, bands: int = 40) -> Callable[[Batch], dict[str, Array]]:
+  """Function of a batch that makes centred log-mel spectra of its waveforms, in tens of decibels, and counts frames.
+
+  `inputs` [batch, samples] become [batch, frames, bands], and `lengths` numbers of frames. What are spectra already
+  stays as it is, so that an augmentation may change them first.
+  """
+
+  def preprocess(batch: Batch) -> dict[str, Array]:
+    if batch['inputs'].ndim == 3:
+      return {**batch}
+    lengths = frame_counts(batch['lengths'], window, hop)
+    spectra = log_mel(batch['inputs'], rate, window, hop, bands)
+    return {**batch, 'inputs': centered(spectra, lengths) / 10, 'lengths': lengths}
+
+  return preprocess
+
+
+def stacked(batch: Batch, frames: int) -> dict[str, Array]:
+  """The batch with so many frames of its spectra joined into one, which a recurrent network passes in one step."""
+  spectra = batch['inputs']
+  count = spectra.shape[1] // frames
+  joined = spectra[:, : count * frames].reshape(len(spectra), count, frames * spectra.shape[2])
+  return {**batch, 'inputs': joined, 'lengths': batch['lengths'] // frames}
 
 
 def centered(spectra: Spectra, lengths: Lengths) -> Spectra:
