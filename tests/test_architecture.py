@@ -15,7 +15,7 @@ MAY_IMPORT = {
   'objectives': {'ops'},
   'tasks': set(),
   'data': set(),
-  'evaluate': {'data', 'tasks'},
+  'evaluate': {'data', 'ops', 'tasks'},
   'report': set(),
   'train': {'data', 'tasks'},
 }

@@ -51,7 +51,7 @@ def ctc_loss(
   frame, label = _valid(lengths, logits.shape[1]), _valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0)
   targets = jnp.where(label, targets, blank)
-  return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank)
+  return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
 
 
 def frames_needed(targets: Int[Array, 'batch labels'], target_lengths: Int[Array, ' batch']) -> Int[Array, ' batch']:
