@@ -42,7 +42,7 @@ def test_parts_are_disjoint(name):
   except DataError as error:
     pytest.skip(str(error))
   parts = [experiment.train.examples, *(evaluator.examples for evaluator in experiment.final_evaluators.values())]
-  seen = [{row.tobytes() for row in part.arrays['inputs']} for part in parts]
+  seen = [{row.tobytes() for row in part.rows(np.arange(len(part)))['inputs']} for part in parts]
   shared = [len(one & other) for i, one in enumerate(seen) for other in seen[:i]]
   # Some images of the two large sets are there twice, as their authors published them.
   assert max(shared) <= 0.01 * min(map(len, parts))
