@@ -34,8 +34,8 @@ class Config(Base):
   recurrent_dropout: float = 0.0  # part of the units on their way to the next step
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   shift: int = 800  # samples by which a recording begins later or earlier at random
-  decibels: tuple[float, float] = (10.0, 40.0)  # least and greatest ratio of speech to the noise added to it
-  band_mask: int = 8  # widest stretch of bands that is hidden, of 40
+  decibels: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
+  band_mask: int = 5  # widest stretch of bands that is hidden, of 40
   frame_mask: int = 10  # longest stretch of frames that is hidden, of about 30
 
   def build(self) -> Experiment:
@@ -51,7 +51,7 @@ class Config(Base):
         audio.shift(self.shift),
         audio.noise(*self.decibels),
         lambda batch, key: FEATURES(batch),
-        audio.spec_augment(2, self.band_mask, 1, self.frame_mask, share=0.3),
+        audio.spec_augment(2, self.band_mask, 1, self.frame_mask, share=0.2),
       ),
       metrics=(exact.multiclass, exact.accuracy_by('speakers', speech.SPEAKERS)),
       figures=(
@@ -95,12 +95,12 @@ def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
   tiny = Config(steps=20, batch_size=32, units=8, log_every=10, evaluate_every=10)
   recorded = Config(
-    steps=steps_of(epochs=30, examples=2_400, batch_size=64),
+    steps=steps_of(epochs=50, examples=2_400, batch_size=64),
     batch_size=64,
     optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
     ema=0.995,
-    evaluate_every=300,
+    evaluate_every=500,
     evaluate_batch_size=300,
-    checkpoint_every=600,
+    checkpoint_every=1_000,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})
