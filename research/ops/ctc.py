@@ -99,18 +99,18 @@ def _advanced(beams: Beams, scores: Float[Array, ' classes'], blank: int) -> Bea
   stay_blank = beams.total + scores[blank]
   stay_label = jnp.where(beams.lengths > 0, beams.label + scores[last], _NEVER)
   stay_label = jnp.logaddexp(stay_label, joined)
+  # Of equals top_k takes the first: places without a prefix stay empty, and so are nobody's longer prefix.
   candidates = jnp.concatenate([jnp.logaddexp(stay_blank, stay_label), longer.ravel()])
   _, best = jax.lax.top_k(candidates, size)
   return _chosen(beams, best, stay_blank, stay_label, longer)
 
 
 def _is_parent(beams: Beams) -> Bool[Array, 'beam beam']:
-  """Whether the first prefix is the second less its last label; an unused place is nobody's parent or child."""
-  used = beams.total > _NEVER / 2
+  """Whether the first prefix is the second less its last label."""
   places = jnp.arange(beams.labels.shape[1])[None, None]
   same = beams.labels[:, None] == beams.labels[None]
   begins = (same | (places >= beams.lengths[:, None, None])).all(-1)
-  return begins & (beams.lengths[:, None] + 1 == beams.lengths[None]) & used[:, None] & used[None]
+  return begins & (beams.lengths[:, None] + 1 == beams.lengths[None])
 
 
 def _chosen(beams: Beams, best: Array, stay_blank: Array, stay_label: Array, longer: Array) -> Beams:
