@@ -12,10 +12,10 @@ COMMON = {'metrics', 'random', 'errors'}
 MAY_IMPORT = {
   'ops': set(),
   'models': {'ops'},
-  'objectives': set(),
+  'objectives': {'ops'},
   'tasks': set(),
   'data': set(),
-  'evaluate': {'data', 'tasks'},
+  'evaluate': {'data', 'ops', 'tasks'},
   'report': set(),
   'train': {'data', 'tasks'},
 }

@@ -3,10 +3,12 @@
 Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `research.evaluate.evaluator`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit, softmax
+
+from research.evaluate.evaluator import Report
 
 Rows = Mapping[str, np.ndarray]
 
@@ -43,6 +45,17 @@ def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float
   yield 'r2', float(r2_score(targets, predictions))
   yield 'rmse', float(root_mean_squared_error(targets, predictions))
   yield 'mae', float(mean_absolute_error(targets, predictions))
+
+
+def accuracy_by(field: str, names: Sequence[str]) -> Report:
+  """Report of the accuracy of each group of examples that there is; `field` of the rows holds its number in `names`."""
+
+  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
+    right = logits.argmax(-1) == rows['targets']
+    for number in np.unique(rows[field]):
+      yield f'accuracy_{names[number]}', float(right[rows[field] == number].mean())
+
+  return report
 
 
 def calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float:

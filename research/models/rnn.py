@@ -166,6 +166,23 @@ class SequenceClassifier(nn.Module):
     raise ConfigError(f'pooling: {self.pooling!r} is none of {", ".join(POOLING)}')
 
 
+class SequenceLabeler(nn.Module):
+  """Class logits of every frame of a sequence; past its end they mean nothing."""
+
+  rnn: RNN
+  classes: int
+  dropout: float = 0.0  # part of the outputs that is dropped in training
+
+  @nn.compact
+  def __call__(
+    self, inputs: Float[Array, 'batch length features'] | Padded, train: bool = False
+  ) -> Float[Array, 'batch length classes']:
+    check_range('dropout', self.dropout, below=1)
+    values, lengths = unpadded(inputs)
+    outputs, _ = self.rnn(values, lengths, train=train)
+    return Dense(self.classes)(nn.Dropout(self.dropout)(outputs, deterministic=not train))
+
+
 def _last(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch units']:
   return jnp.concatenate([way[0] for way in carry[-1]], -1)
 

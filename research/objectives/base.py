@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research.metrics import Mean, Metrics
@@ -27,7 +26,7 @@ class Model(Protocol):
 
 
 # (model, variables, batch, key, train) -> (loss, aux)
-Objective = Callable[[Model, PyTree, Mapping[str, ArrayLike], Array, bool], tuple[Mean, Aux]]
+Objective = Callable[[Model, PyTree, Mapping[str, PyTree], Array, bool], tuple[Mean, Aux]]
 
 
 def couples_examples(objective: Objective) -> Objective:
@@ -49,7 +48,7 @@ def carries_state(objective: Objective) -> Objective:
 
 
 def apply(
-  model: Model, variables: PyTree, batch: Mapping[str, ArrayLike], key: Array, train: bool
+  model: Model, variables: PyTree, batch: Mapping[str, PyTree], key: Array, train: bool
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:
   """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
 

@@ -113,10 +113,11 @@ def sampling_error(accuracy: float, examples: int) -> float:
 
 
 def seed_means(records: Sequence[Record], metric: str) -> dict[int, float]:
-  """The metric by seed; of a cross-validation its mean over the folds, which test on every example once."""
+  """The metric by seed; of a cross-validation its mean over the folds that have it, which test every example once."""
   by_seed: dict[int, list[float]] = {}
   for record in records:
-    by_seed.setdefault(record['seed'], []).append(record['metrics'][metric])
+    if metric in record['metrics']:
+      by_seed.setdefault(record['seed'], []).append(record['metrics'][metric])
   return {seed: fmean(values) for seed, values in sorted(by_seed.items())}
 
 

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 def experiment_table(records: Sequence[Record], target: Target) -> str:
   """What the runs of an experiment reach on the test part, and how they were run; for its own README."""
-  names = [name for name in records[0]['metrics'] if name.startswith('test/')]
+  names = dict.fromkeys(name for record in records for name in record['metrics'] if name.startswith('test/'))
   rows = [('test', 'mean ± sd', 'least', 'greatest', 'to reach')]
   for name in sorted(names, key=lambda name: name != target.metric):
     values = list(seed_means(records, name).values())

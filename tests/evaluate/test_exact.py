@@ -79,3 +79,10 @@ def test_confusion_matrix():
   np.testing.assert_array_equal(exact.confusion_matrix(LOGITS, TARGETS), expected)
   one = exact.confusion_matrix(np.array([[2.0], [-1.0], [3.0]]), np.array([1, 1, 0]))
   np.testing.assert_array_equal(one, [[0, 1], [1, 1]])
+
+
+def test_accuracy_of_each_group_that_is_there():
+  rows = {'targets': np.array([0, 1, 1, 0]), 'speakers': np.array([2, 0, 2, 2])}
+  logits = np.eye(2)[[0, 1, 0, 0]]
+  values = dict(exact.accuracy_by('speakers', ('ann', 'ben', 'cleo'))(logits, rows))
+  assert values == {'accuracy_ann': 1.0, 'accuracy_cleo': pytest.approx(2 / 3)}

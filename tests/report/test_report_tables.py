@@ -34,6 +34,15 @@ def test_deviation_of_a_cross_validation_is_over_the_seeds():
   assert '4 runs (seeds 0, 1; 2 folds, whose mean is the number of a seed)' in table[-1]
 
 
+def test_a_metric_of_one_fold_alone_is_told_of_that_fold():
+  records = [record(seed, 0.9, fold=fold) for seed in (0, 1) for fold in (0, 1)]
+  for number, one in enumerate(records):
+    if one['fold']:
+      one['metrics']['test/accuracy_ann'] = 0.5 + number / 10
+  table = experiment_table(records, TARGET).splitlines()
+  assert cells(table[4])[:4] == ['accuracy ann', '0.7000 ± 0.1414', '0.6000', '0.8000']
+
+
 def test_overview_table():
   table = overview_table([Entry('one', 'a thing', TARGET, [record(1, 0.9)])]).splitlines()
   link = '[one](experiments/one/README.md)'

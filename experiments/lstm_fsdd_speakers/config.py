@@ -1,0 +1,33 @@
+"""The network of lstm_fsdd on a voice that it never heard: each of the six speakers is left out once. See README.md."""
+
+import dataclasses
+
+from experiments.lstm_fsdd import config as digits
+from research.data import speech
+from research.data.examples import Dataset
+from research.errors import ConfigError
+from research.report.agreement import Target
+
+TARGET = Target('test/accuracy', least=0.8, margin=0.05)
+
+
+@dataclasses.dataclass
+class Config(digits.Config):
+  """The recordings of one speaker are the test part, those of the others are learned from."""
+
+  fold: int = 0  # number of the speaker who is left out: george, jackson, lucas, nicolas, theo, yweweler
+  folds: int = len(speech.SPEAKERS)  # as many as there are speakers
+
+  def data(self) -> Dataset:
+    if self.folds != len(speech.SPEAKERS) or not 0 <= self.fold < self.folds:
+      last = len(speech.SPEAKERS) - 1
+      raise ConfigError(
+        f'config.fold={self.fold} of {self.folds}: must be 0 to {last} of {last + 1}, one for each speaker'
+      )
+    return speech.fsdd(speech.SPEAKERS[self.fold], longest=speech.RATE)
+
+
+def get_config(scale: str = '') -> Config:
+  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  config = digits.get_config(scale)
+  return Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})

@@ -1,0 +1,322 @@
+"""Waveforms: WAV files, resampling, log-mel spectrograms and MFCC, and augmentations inside the step.
+
+A waveform is float32 in [-1, 1) or int16; batches are [batch, samples] and zero-padded, with `lengths` [batch] of valid
+samples. A frame begins every `hop` samples and is counted only where it lies wholly within the valid ones, so that
+padding never changes a valid frame.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from math import gcd
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key, Num
+
+from research.errors import ConfigError, DataError, check_range
+from research.random import per_example
+
+Batch = Mapping[str, Array]
+Augmentation = Callable[[Batch, Array], Batch]
+Waveforms = Num[Array, 'batch samples']
+Spectra = Float[Array, 'batch frames bands']
+Lengths = Int[Array, ' batch']
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_AMPLITUDE = 2**15  # of int16 samples
+_QUIET = 1e-10  # power under which all is silence, as in librosa
+
+
+class Recording(NamedTuple):
+  """One channel of sound."""
+
+  samples: np.ndarray  # float32 [samples]
+  rate: int  # samples per second
+
+
+def read_wav(data: bytes) -> Recording:
+  """The content of a WAV file: PCM of 8, 16, 24 or 32 bits or floats of 32 or 64; channels are averaged.
+
+  Integers become floats in [-1, 1). Source: Microsoft and IBM (1991), 'Multimedia programming interface', ch. 3.
+
+  Raises:
+    DataError: no WAV file, of another encoding, cut off, empty or not finite; the caller names the file.
+  """
+  chunks = _chunks(data)
+  if 'fmt ' not in chunks or 'data' not in chunks or len(chunks['fmt ']) < 16:
+    raise DataError('is a WAV file without its fmt and data chunks')
+  encoding, channels, rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
+  if encoding == _EXTENSIBLE and len(chunks['fmt ']) >= 26:
+    encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat begins with what was meant
+  if not channels or not rate:
+    raise DataError(f'is a WAV file of {channels} channels at {rate} Hz')
+  samples = _samples(chunks['data'], encoding, bits)
+  if len(samples) % channels or not len(samples) or not np.isfinite(samples).all():
+    raise DataError(f'is a WAV file with {len(samples)} samples of {channels} channels, or with some not finite')
+  return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), rate)
+
+
+def load(path: str, rate: int, shortest: int = 1) -> dict[str, Array]:
+  """A batch of the one recording in a WAV file of any rate: `inputs` float32 [1, samples] at `rate`, and `lengths`.
+
+  Raises:
+    ConfigError: no path is given.
+    DataError: with the path, as `read_wav` does; no such file, or fewer than `shortest` samples.
+  """
+  if not path:
+    raise ConfigError('input: must be the path of a WAV file')
+  try:
+    recording = read_wav(Path(path).read_bytes())
+  except OSError as error:
+    raise DataError(f'{path}: {error.strerror}') from error
+  except DataError as error:
+    raise DataError(f'{path}: {error}') from error
+  inputs = resample(jnp.asarray(recording.samples)[None], recording.rate, rate)
+  if inputs.shape[1] < shortest:
+    raise DataError(
+      f'{path}: lasts {inputs.shape[1] / rate:.3f} s; {shortest / rate:.3f} s are the shortest to be heard'
+    )
+  return {'inputs': inputs, 'lengths': jnp.array([inputs.shape[1]])}
+
+
+def _chunks(data: bytes) -> dict[str, bytes]:
+  """The first chunk of each name in a RIFF file of type WAVE."""
+  if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
+    raise DataError(f'is no WAV file: it begins with {data[:12].hex() or "nothing"}, not with RIFF....WAVE')
+  chunks, start = {}, 12
+  while start + 8 <= len(data):
+    name, size = data[start : start + 4].decode('latin-1'), int.from_bytes(data[start + 4 : start + 8], 'little')
+    content = data[start + 8 : start + 8 + size]
+    if len(content) < size:
+      raise DataError(f'is a WAV file cut off: its chunk {name!r} has {len(content)} of {size} bytes')
+    chunks.setdefault(name, content)
+    start += 8 + size + size % 2
+  return chunks
+
+
+def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
+  """Samples of all channels in turn: floats, in [-1, 1) where they are integers in the file."""
+  if (encoding, bits) not in {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_FLOAT, 64)}:
+    raise DataError(f'is a WAV file of encoding {encoding} with {bits} bits: convert it to PCM of 16 bits')
+  if len(content) * 8 % bits:
+    raise DataError(f'is a WAV file whose {len(content)} bytes are no whole number of samples of {bits} bits')
+  if encoding == _FLOAT:
+    return np.frombuffer(content, f'<f{bits // 8}').astype(np.float32)
+  if bits == 8:
+    return (np.frombuffer(content, np.uint8) - 128.0) / 128
+  wide = np.zeros((len(content) * 8 // bits, 4), np.uint8)  # the highest bytes of 32 bits hold the sample
+  wide[:, 4 - bits // 8 :] = np.frombuffer(content, np.uint8).reshape(-1, bits // 8)
+  return wide.view('<i4')[:, 0] / 2.0**31
+
+
+@partial(jax.jit, static_argnames=('rate', 'wanted'))
+def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -> Float[Array, 'batch resampled']:
+  """Waveforms of `rate` samples per second at `wanted`: ceil(samples * wanted / rate) of them.
+
+  A polyphase filter: each sample out is the sum over just those samples in that the filter reaches. Equal to
+  `scipy.signal.resample_poly`, whose filter it takes.
+  """
+  up, down = wanted // gcd(rate, wanted), rate // gcd(rate, wanted)
+  if up == down:
+    return waveforms
+  half = 10 * max(up, down)
+  taps, reach = jnp.asarray(_low_pass(up, down), waveforms.dtype), half // up + 1
+  length = -(-waveforms.shape[1] * up // down)
+  at, tap = jnp.arange(length)[:, None] * down, jnp.arange(-reach, reach)[None]
+  source = at // up - tap  # samples in; sample out m is the sum of taps[half + m * down - source * up] * in[source]
+  place = half + at % up + tap * up
+  weight = jnp.where((place >= 0) & (place <= 2 * half), taps[jnp.clip(place, 0, 2 * half)], 0)
+  padded = jnp.pad(waveforms, ((0, 0), (reach, reach)))
+  # A product and a sum, which fuse: the [batch, length, taps] array is never made.
+  return jnp.sum(padded[:, source + reach] * weight[None], axis=-1)
+
+
+@lru_cache(maxsize=8)
+def _low_pass(up: int, down: int) -> np.ndarray:
+  """Windowed sinc of 20 * max(up, down) + 1 taps: Kaiser's window of beta 5."""
+  from scipy.signal import firwin  # slow to import
+
+  return up * firwin(20 * max(up, down) + 1, 1 / max(up, down), window=('kaiser', 5.0))
+
+
+def frame_counts(lengths: Lengths, window: int, hop: int) -> Lengths:
+  """Number of frames that lie wholly within the valid samples."""
+  return jnp.maximum((lengths - window) // hop + 1, 0)
+
+
+@partial(jax.jit, static_argnames=('window', 'hop'))
+def power_spectra(waveforms: Waveforms, window: int, hop: int) -> Float[Array, 'batch frames frequencies']:
+  """Squared magnitudes of the Fourier transform of Hann-windowed frames: `window` // 2 + 1 frequencies.
+
+  librosa's `stft(center=False)` with n_fft = `window`, squared.
+  """
+  scale = _AMPLITUDE if jnp.issubdtype(waveforms.dtype, jnp.integer) else 1
+  count = max((waveforms.shape[1] - window) // hop + 1, 0)
+  places = jnp.arange(count)[:, None] * hop + jnp.arange(window)[None]
+  hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+  frames = waveforms[:, places].astype(jnp.float32) * jnp.asarray(hann / scale, jnp.float32)[None, None]
+  spectra = jnp.fft.rfft(frames)
+  return spectra.real**2 + spectra.imag**2
+
+
+def log_mel(
+  waveforms: Waveforms, rate: int, window: int = 256, hop: int = 128, bands: int = 40
+) -> Float[Array, 'batch frames bands']:
+  """Log-mel spectrogram in decibels: 10 log10 of the power in `bands` of equal width on the mel scale.
+
+  librosa's `power_to_db(melspectrogram(center=False), amin=1e-10, top_db=None)` with its default (Slaney's) mel
+  scale and norm.
+  """
+  power = power_spectra(waveforms, window, hop) @ jnp.asarray(mel_filters(rate, window, bands), jnp.float32)
+  return 10 * jnp.log10(jnp.maximum(power, _QUIET))
+
+
+def mfcc(log_mels: Spectra, coefficients: int = 13) -> Float[Array, 'batch frames coefficients']:
+  """Mel-frequency cepstral coefficients: the first of the orthonormal DCT-II over the bands of `log_mel`.
+
+  Source: Davis and Mermelstein (1980), IEEE Trans. ASSP 28(4); librosa's `mfcc(S=log_mels)`.
+  """
+  bands = log_mels.shape[-1]
+  angle = np.pi * np.arange(coefficients) * (np.arange(bands)[:, None] + 0.5) / bands
+  scale = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
+  return log_mels @ jnp.asarray(np.cos(angle) * scale, log_mels.dtype)
+
+
+@lru_cache(maxsize=8)
+def mel_filters(rate: int, window: int, bands: int) -> np.ndarray:
+  """Triangles of area 1 over the frequencies of a transform: [window // 2 + 1, bands], from 0 to `rate` / 2.
+
+  Source: Slaney (1998), 'Auditory toolbox', whose definition librosa's `filters.mel` has by default.
+  """
+  frequencies = np.arange(window // 2 + 1)[:, None] * rate / window
+  edges = _hertz(np.linspace(0, _mel(rate / 2), bands + 2))
+  rise = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
+  fall = (edges[2:] - frequencies) / np.diff(edges)[1:]
+  return np.maximum(np.minimum(rise, fall), 0) * 2 / (edges[2:] - edges[:-2])
+
+
+def _mel(hertz: float) -> float:
+  """Slaney's mel: linear up to 1000 Hz, which is 15, then 27 to a factor of 6.4."""
+  return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
+
+
+def _hertz(mels: np.ndarray) -> np.ndarray:
+  return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+
+
+def features(rate: int, window: int = 256, hop: int = 128, bands: int = 40) -> Callable[[Batch], dict[str, Array]]:
+  """Function of a batch that makes centred log-mel spectra of its waveforms, in tens of decibels, and counts frames.
+
+  `inputs` [batch, samples] become [batch, frames, bands], and `lengths` numbers of frames. What are spectra already
+  stays as it is, so that an augmentation may change them first.
+  """
+
+  def preprocess(batch: Batch) -> dict[str, Array]:
+    if batch['inputs'].ndim == 3:
+      return {**batch}
+    lengths = frame_counts(batch['lengths'], window, hop)
+    spectra = log_mel(batch['inputs'], rate, window, hop, bands)
+    return {**batch, 'inputs': centered(spectra, lengths) / 10, 'lengths': lengths}
+
+  return preprocess
+
+
+def stacked(batch: Batch, frames: int) -> dict[str, Array]:
+  """The batch with so many frames of its spectra joined into one, which a recurrent network passes in one step."""
+  spectra = batch['inputs']
+  count = spectra.shape[1] // frames
+  joined = spectra[:, : count * frames].reshape(len(spectra), count, frames * spectra.shape[2])
+  return {**batch, 'inputs': joined, 'lengths': batch['lengths'] // frames}
+
+
+def centered(spectra: Spectra, lengths: Lengths) -> Spectra:
+  """Less the mean of each band over the valid frames, which a microphone or a speaker adds; padding becomes 0.
+
+  Source: Atal (1974), J. Acoust. Soc. Am. 55(6): cepstral mean subtraction, here before the transform.
+  """
+  valid = (jnp.arange(spectra.shape[1])[None] < lengths[:, None])[..., None]
+  total = jnp.sum(jnp.where(valid, spectra, 0), axis=1, keepdims=True)
+  return jnp.where(valid, spectra - total / jnp.maximum(lengths, 1)[:, None, None], 0)
+
+
+def shift(samples: int) -> Augmentation:
+  """Begins each waveform up to `samples` later, after silence, or earlier, losing as much of its beginning."""
+  check_range('shift', samples)
+
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
+    offset = jnp.round((2 * _uniform(key, batch['index'], ()) - 1) * samples).astype(jnp.int32)
+    padded = jnp.pad(batch['inputs'], ((0, 0), (samples, samples)))
+    moved = jax.vmap(partial(jax.lax.dynamic_slice, slice_sizes=batch['inputs'].shape[1:]))
+    lengths = jnp.clip(batch['lengths'] + offset, 0, batch['inputs'].shape[1])
+    return {**batch, 'inputs': moved(padded, (samples - offset)[:, None]), 'lengths': lengths}
+
+  return augment
+
+
+def noise(least: float, most: float) -> Augmentation:
+  """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `least` to `most` decibels."""
+  if not least <= most < float('inf'):
+    raise ConfigError(f'noise: {least} to {most} dB: must be two finite numbers, the lesser first')
+
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
+    waveforms = batch['inputs'].astype(jnp.float32)
+    valid = jnp.arange(waveforms.shape[1])[None] < batch['lengths'][:, None]
+    power = jnp.sum(jnp.where(valid, waveforms**2, 0), axis=1) / jnp.maximum(batch['lengths'], 1)
+    decibels = least + (most - least) * _uniform(jax.random.fold_in(key, 0), batch['index'], ())
+    deviation = jnp.sqrt(power * 10 ** (-decibels / 10))
+    keys = per_example(jax.random.fold_in(key, 1), batch['index'])
+    drawn = jax.vmap(partial(jax.random.normal, shape=waveforms.shape[1:]))(keys)
+    noisy = jnp.where(valid, waveforms + deviation[:, None] * drawn, 0)
+    return {**batch, 'inputs': _rounded(noisy, batch['inputs'].dtype)}
+
+  return augment
+
+
+def spec_augment(band_masks: int, bands: int, frame_masks: int, frames: int, share: float = 1.0) -> Augmentation:
+  """Zeros `band_masks` stretches of up to `bands` bands and `frame_masks` of up to `frames` frames of the spectra.
+
+  No stretch of frames is longer than the `share` of an example's valid frames. Reads `inputs` [batch, frames, bands],
+  whose mean should be 0, and `lengths` in frames. Source: Park et al. (2019), 'SpecAugment', sec. 2, arXiv:1904.08779.
+  """
+  for name, value in (('band_masks', band_masks), ('bands', bands), ('frame_masks', frame_masks), ('frames', frames)):
+    check_range(name, value)
+  check_range('share', share, below=1 + 1e-9)
+
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
+    spectra, index = batch['inputs'], batch['index']
+    draws = _uniform(key, index, (2, band_masks + frame_masks))
+    count = jnp.full_like(batch['lengths'], spectra.shape[2])
+    widest = jnp.minimum(frames, share * batch['lengths'])
+    hidden_bands = _stretches(draws[..., :band_masks], jnp.minimum(bands, count), count, spectra.shape[2])
+    hidden_frames = _stretches(draws[..., band_masks:], widest, batch['lengths'], spectra.shape[1])
+    return {**batch, 'inputs': jnp.where(hidden_frames[:, :, None] | hidden_bands[:, None], 0, spectra)}
+
+  return augment
+
+
+def _stretches(
+  draws: Float[Array, 'batch 2 masks'], widest: Num[Array, ' batch'], lengths: Lengths, size: int
+) -> Bool[Array, 'batch size']:
+  """Which of `size` places lie in a stretch of a uniform width up to `widest` at a uniform place below `lengths`."""
+  width = jnp.floor(draws[:, 0] * (jnp.floor(widest)[:, None] + 1))
+  start = jnp.floor(draws[:, 1] * (lengths[:, None] - width + 1))
+  place = jnp.arange(size)[None, :, None]
+  return ((place >= start[:, None]) & (place < (start + width)[:, None])).any(-1)
+
+
+def _uniform(key: Key[Array, ''], index: Int[Array, ' batch'], shape: tuple[int, ...]) -> Float[Array, 'batch ...']:
+  """Numbers in [0, 1), those of an example by a key of its own."""
+  return jax.vmap(partial(jax.random.uniform, shape=shape))(per_example(key, index))
+
+
+def _rounded(waveforms: Float[Array, 'batch samples'], dtype: jnp.dtype) -> Waveforms:
+  """The waveforms as `dtype`; what an integer cannot hold is clipped."""
+  if not jnp.issubdtype(dtype, jnp.integer):
+    return waveforms.astype(dtype)
+  limits = jnp.iinfo(dtype)
+  return jnp.clip(jnp.round(waveforms), limits.min, limits.max).astype(dtype)

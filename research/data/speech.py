@@ -1,0 +1,180 @@
+"""Spoken digits: int16 waveforms [examples, samples], zero-padded, with int32 `lengths`, `targets` and `speakers`."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from research.data import archives, files
+from research.data.audio import read_wav
+from research.data.examples import Arrays, Dataset
+from research.data.files import Archive, Places
+from research.data.origins import ZipUrl
+from research.errors import ConfigError, DataError
+
+RATE = 8_000  # samples per second
+DIGITS = tuple('0123456789')
+SPEAKERS = ('george', 'jackson', 'lucas', 'nicolas', 'theo', 'yweweler')
+TAKES = 50  # recordings of each digit by each speaker
+TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 10)
+JOINED = 'recordings.wavs'  # all recordings one after another, by digit, speaker and take
+
+
+@dataclass(frozen=True)
+class Recordings(ZipUrl):
+  """The zip archive whose recordings are read as the one file JOINED, so that one sum stands for all of them."""
+
+  def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
+    wanted = [f'recordings/{digit}_{name}_{take}.wav' for digit in DIGITS for name in SPEAKERS for take in range(TAKES)]
+    found = archives.members(path, {f'{folder}{name}' for folder in ('', f'{self.folder}/') for name in wanted})
+    found = {name.removeprefix(f'{self.folder}/'): data for name, data in found.items()}
+    if missing := [name for name in wanted if name not in found]:
+      raise DataError(f'holds {len(found)} of {len(wanted)} recordings; {missing[0]} is not there')
+    return {JOINED: b''.join(found[name] for name in wanted)}
+
+
+FSDD = Archive(
+  name='fsdd',
+  sha256={JOINED: '785339f71d0b6135255dedb18ad7d4ffd064c47f58940c1489407a0e278b5322'},
+  origins=(
+    Recordings(
+      name='fsdd',
+      version='1.0.10',
+      folder='free-spoken-digit-dataset-1.0.10',
+      address='https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip',
+    ),
+  ),
+)
+
+
+def fsdd(speaker: str = '', longest: int = 0, archive: Archive = FSDD, at: Places | None = None) -> Dataset:
+  """3,000 recordings of digits by six speakers at 8 kHz: 50 takes of each digit by each of them.
+
+  Takes 0-4 are the official test part, 5-9 validate, 40 are trained on. With a `speaker` all of theirs are the
+  test part, and takes 5-9 of the other five validate. `longest` cuts recordings after so many samples; 0 cuts none.
+
+  Source: Jackson (2016), 'Free spoken digit dataset', github.com/Jakobovski/free-spoken-digit-dataset, v1.0.10.
+
+  Raises:
+    ConfigError: no such speaker, or a negative length.
+    DataError: as `files.load` does.
+  """
+  if speaker and speaker not in SPEAKERS:
+    raise ConfigError(f'speaker={speaker!r}: must be one of {", ".join(SPEAKERS)}, or empty for the official split')
+  if longest < 0:
+    raise ConfigError(f'longest={longest}: must not be negative (0 cuts nothing)')
+  waveforms = [_cut(data, longest) for data in _wavs(files.load(archive, at)[JOINED])]
+  shape = len(DIGITS), len(SPEAKERS), len(waveforms) // (len(DIGITS) * len(SPEAKERS))
+  digit, voice, take = (places.ravel() for places in np.indices(shape, np.int32))
+  test = voice == SPEAKERS.index(speaker) if speaker else np.isin(take, TEST_TAKES)
+  validation = np.isin(take, VALIDATION_TAKES) & ~test
+  recordings = {**_padded(waveforms), 'targets': digit, 'speakers': voice}
+  parts = (~test & ~validation, validation, test)
+  return Dataset(*(Arrays({name: array[part] for name, array in recordings.items()}) for part in parts), DIGITS)
+
+
+@dataclass(frozen=True)
+class DigitStrings:
+  """Strings of digits by one speaker, joined with gaps of silence, under noise: each is made when it is asked for.
+
+  A string is a function of `seed` and its number alone, so any number of them is to be had of a part's recordings
+  without storing one. `rows` gives `inputs` int16 [batch, samples], `lengths`, `targets` int32 [batch, most digits],
+  padded with 0, `target_lengths` and `speakers`.
+
+  Raises ConfigError where the fewest digits may not fit into `samples`.
+  """
+
+  recordings: Arrays  # of `fsdd`
+  count: int
+  seed: int
+  samples: int = 48_000  # of a string; one that would be longer loses its last digits
+  digits: tuple[int, int] = (3, 7)  # the fewest and the most
+  gap: int = 2_400  # samples of the longest silence before, between and after digits
+  decibels: tuple[float, float] = (10.0, 30.0)  # least and greatest ratio of speech to noise
+
+  def __post_init__(self):
+    longest = self.digits[0] * (int(self.recordings.arrays['lengths'].max()) + self.gap) + self.gap
+    if not 1 <= self.digits[0] <= self.digits[1] or longest > self.samples:
+      raise ConfigError(f'samples={self.samples}: strings of {self.digits[0]} digits may take {longest}')
+
+  def __len__(self) -> int:
+    return self.count
+
+  def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    made = [self._string(int(index)) for index in indices]
+    return {name: np.stack([string[name] for string in made]) for name in made[0]}
+
+  def fingerprint(self) -> str:
+    made_by = (self.count, self.seed, self.samples, self.digits, self.gap, self.decibels)
+    return hashlib.sha256(f'{self.recordings.fingerprint()} {made_by}'.encode()).hexdigest()[:16]
+
+  def _string(self, index: int) -> dict[str, np.ndarray]:
+    random, arrays = np.random.default_rng((self.seed, index)), self.recordings.arrays
+    speaker = arrays['speakers'][random.integers(len(self.recordings))]
+    (own,) = np.nonzero(arrays['speakers'] == speaker)
+    chosen = random.choice(own, random.integers(self.digits[0], self.digits[1] + 1))
+    sizes, gaps = arrays['lengths'][chosen], random.integers(0, self.gap + 1, len(chosen) + 1)
+    ends = np.cumsum(sizes + gaps[:-1])
+    fits = np.count_nonzero(ends + gaps[1:] <= self.samples)
+    speech = np.zeros(ends[fits - 1] + gaps[fits], np.float32)
+    for recording, size, end in zip(chosen[:fits], sizes, ends, strict=False):
+      speech[end - size : end] = arrays['inputs'][recording, :size]
+    return {
+      'inputs': self._noisy(speech, random),
+      'lengths': np.int32(len(speech)),
+      'targets': np.pad(arrays['targets'][chosen[:fits]], (0, self.digits[1] - fits)),
+      'target_lengths': np.int32(fits),
+      'speakers': speaker,
+    }
+
+  def _noisy(self, speech: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The string under white noise at a drawn ratio to its mean power, padded with silence."""
+    ratio = 10 ** (random.uniform(*self.decibels) / 10)
+    deviation = np.sqrt(np.mean(speech**2) / ratio)
+    noisy = speech + deviation * random.standard_normal(len(speech), np.float32)
+    padded = np.zeros(self.samples, np.int16)
+    padded[: len(speech)] = np.clip(np.rint(noisy), -(2**15), 2**15 - 1)
+    return padded
+
+
+def digit_strings(
+  count: int, seed: int = 0, held_out: int = 1_000, archive: Archive = FSDD, at: Places | None = None
+) -> Dataset:
+  """Strings of 3 to 7 digits of the official split: those of a part are joined from recordings of that part alone.
+
+  `count` are trained on, and depend on `seed`. The `held_out` of the test, and half as many that validate, are always
+  the same. Recordings are cut after a second.
+  """
+  train, validation, test, _ = fsdd('', RATE, archive, at)
+  chosen, reported = DigitStrings(validation, held_out // 2, seed=0), DigitStrings(test, held_out, seed=0)
+  return Dataset(DigitStrings(train, count, seed), _in_memory(chosen), _in_memory(reported), DIGITS)
+
+
+def _in_memory(examples: DigitStrings) -> Arrays:
+  return Arrays(examples.rows(np.arange(len(examples))))
+
+
+def _wavs(joined: bytes) -> list[bytes]:
+  """The files that were joined; each says how long it is."""
+  parts, start = [], 0
+  while start < len(joined):
+    end = start + 8 + int.from_bytes(joined[start + 4 : start + 8], 'little')
+    parts.append(joined[start:end])
+    start = end
+  return parts
+
+
+def _cut(data: bytes, longest: int) -> np.ndarray:
+  recording = read_wav(data)
+  samples = np.round(recording.samples * 2.0**15).astype(np.int16)
+  return samples[:longest] if longest else samples
+
+
+def _padded(waveforms: list[np.ndarray]) -> dict[str, np.ndarray]:
+  lengths = np.array([len(samples) for samples in waveforms], np.int32)
+  inputs = np.zeros((len(waveforms), lengths.max()), np.int16)
+  for row, samples in zip(inputs, waveforms, strict=True):
+    row[: len(samples)] = samples
+  return {'inputs': inputs, 'lengths': lengths}

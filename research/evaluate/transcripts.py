@@ -1,0 +1,117 @@
+"""What a recogniser heard: error rates of its transcripts, and pictures of where in a recording it heard them.
+
+The outputs are those of `transcribed`: the log-probabilities of every frame, and the best string of labels of a beam.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from research.data.audio import log_mel
+from research.evaluate.evaluator import Report
+from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.ops.ctc import prefix_beam
+from research.ops.edit_distance import edit_distance
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+Outputs = Mapping[str, np.ndarray]
+Rows = Mapping[str, np.ndarray]
+
+
+def transcribed(
+  logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], beam: int, longest: int, blank: int
+) -> dict[str, Array]:
+  """Outputs for the reports: `log_probabilities` [batch, frames, classes], `frames`, the best `labels` and `length`."""
+  decoded, scores = prefix_beam(logits, lengths, beam, longest, blank)
+  return {
+    'log_probabilities': jax.nn.log_softmax(logits),
+    'frames': lengths,
+    'labels': decoded.labels[:, 0],
+    'length': decoded.lengths[:, 0],
+    'score': scores[:, 0],
+  }
+
+
+def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
+  """Label error rate of the beam's best strings, and the share of strings with any error."""
+  given = rows['targets'], rows['target_lengths'], outputs['labels'], outputs['length']
+  errors = np.asarray(edit_distance(*map(jnp.asarray, given)))
+  yield 'beam_label_error_rate', float(errors.sum() / rows['target_lengths'].sum())
+  yield 'beam_string_error_rate', float(np.mean(errors > 0))
+
+
+def text(classes: Sequence[str], labels: np.ndarray, length: int) -> str:
+  """Names of the labels, with spaces between."""
+  return ' '.join(classes[label] for label in labels[:length])
+
+
+def heard(classes: Sequence[str], rate: int, most: int = 3) -> Report:
+  """Report that draws the first recordings of `rate` samples per second, and below each when which class was heard."""
+
+  def report(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    most_here = min(most, len(rows['inputs']))
+    figure, axes = make_figure(most_here, 2, (4.6, 2.2))
+    for number in range(most_here):
+      own, output = ({name: array[number] for name, array in tree.items()} for tree in (rows, outputs))
+      pair = axes[number], axes[most_here + number]
+      timeline(*pair, own['inputs'][: own['lengths']], output['log_probabilities'][: output['frames']], classes, rate)
+      said, guess = (
+        text(classes, own['targets'], own['target_lengths']),
+        text(classes, output['labels'], output['length']),
+      )
+      pair[0].set_title(f'said {said}, heard {guess}', fontsize=9, color=INK)
+    yield 'heard', figure
+
+  return report
+
+
+def pictured(report: Report, rate: int) -> Report:
+  """The report of images, given log-mel spectra of waveforms in their place; 60 decibels below the peak is silence."""
+
+  def with_spectra(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    spectra = log_mel(jnp.asarray(rows['inputs']), rate)
+    spectra = jnp.maximum(spectra, spectra.max((1, 2), keepdims=True) - 60)
+    yield from report(outputs, {**rows, 'inputs': np.asarray(spectra).swapaxes(1, 2)[:, ::-1]})
+
+  return with_spectra
+
+
+def picture(waveform: np.ndarray, output: Outputs, classes: Sequence[str], rate: int) -> 'Figure':
+  """What was heard in one recording."""
+  figure, (upper, lower) = make_figure(1, 2, (7, 2.2))
+  timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], classes, rate)
+  return figure
+
+
+def timeline(
+  upper, lower, waveform: np.ndarray, log_probabilities: np.ndarray, classes: Sequence[str], rate: int
+) -> None:
+  """Log-mel spectrum of a waveform on the upper axis, probabilities [frames, classes] of the labels on the lower one.
+
+  The name of a label stands at each of its peaks above one half; classes without a name (the blank) are left out.
+  """
+  seconds = len(waveform) / rate
+  spectrum = log_mel(jnp.asarray(waveform)[None], rate)[0]
+  upper.imshow(np.asarray(spectrum).T, origin='lower', aspect='auto', cmap='magma')
+  upper.set(ylabel='mel bands', xticks=[], yticks=[])
+  chances = np.exp(log_probabilities[:, : len(classes)])
+  times = (np.arange(len(chances)) + 0.5) * seconds / max(len(chances), 1)
+  for name, chance in zip(classes, chances.T, strict=True):
+    lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=1.2)
+    for begin, end in _stretches(chance > 0.5):
+      lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=9, color=INK)
+  lower.set(xlim=(0, seconds), ylim=(0, 1.2), xlabel='seconds', ylabel='probability')
+  plain(lower)
+
+
+def _stretches(inside: np.ndarray) -> list[tuple[int, int]]:
+  """Beginnings and ends of the stretches that are true."""
+  edges = np.flatnonzero(np.diff(np.pad(inside.astype(int), 1)))
+  return list(zip(edges[::2], edges[1::2], strict=True))

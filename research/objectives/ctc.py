@@ -1,0 +1,64 @@
+"""Connectionist temporal classification: labels for a sequence without saying where in it they are."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from research.metrics import Mean, mean
+from research.objectives.base import Aux, Objective, apply
+from research.ops.ctc import greedy
+from research.ops.edit_distance import edit_distance
+
+
+def ctc(blank: int = 0) -> Objective:
+  """Negative log-likelihood of a string of labels, over all its alignments with the frames; the mean over strings.
+
+  Source: Graves, Fernandez, Gomez and Schmidhuber (2006), 'Connectionist temporal classification'.
+
+  Logits are [batch, frames, classes] of which `lengths` [batch] frames are valid; `targets` [batch, labels] hold
+  `target_lengths` [batch] classes other than `blank`. Reports `label_error_rate`, the edits that make the targets of
+  the greedy decoding over the number of labels, and `too_short`, the share of strings with fewer frames than their
+  labels need: no alignment of such a one exists, so it counts in neither the loss nor its gradient.
+  """
+
+  def objective(model, variables, batch, key, train):
+    logits, mutable = apply(model, variables, batch, key, train)
+    lengths, targets, target_lengths = batch['lengths'], batch['targets'], batch['target_lengths']
+    mask = batch.get('mask', jnp.ones(len(logits)))
+    fits = lengths >= frames_needed(targets, target_lengths)
+    losses = ctc_loss(logits, lengths, targets, target_lengths, blank)
+    guesses = greedy(jax.lax.stop_gradient(logits), lengths, blank)
+    errors = edit_distance(targets, target_lengths, guesses.labels, guesses.lengths)
+    metrics = {
+      'label_error_rate': Mean(mean(errors * 1.0, mask).total, mean(target_lengths * 1.0, mask).total),
+      'too_short': mean(~fits * 1.0, mask),
+    }
+    return mean(losses, mask * fits), Aux(metrics, mutable)
+
+  return objective
+
+
+def ctc_loss(
+  logits: Float[Array, 'batch frames classes'],
+  lengths: Int[Array, ' batch'],
+  targets: Int[Array, 'batch labels'],
+  target_lengths: Int[Array, ' batch'],
+  blank: int = 0,
+) -> Float[Array, ' batch']:
+  """Negative log-likelihood of each string; about 1e5 where it has no alignment. Padding may hold anything."""
+  frame, label = _valid(lengths, logits.shape[1]), _valid(target_lengths, targets.shape[1])
+  logits = jnp.where(frame[..., None], logits, 0)
+  targets = jnp.where(label, targets, blank)
+  return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
+
+
+def frames_needed(targets: Int[Array, 'batch labels'], target_lengths: Int[Array, ' batch']) -> Int[Array, ' batch']:
+  """One frame for each label, and one for the blank between two that are the same."""
+  repeated = (targets[:, 1:] == targets[:, :-1]) & _valid(target_lengths, targets.shape[1])[:, 1:]
+  return target_lengths + repeated.sum(axis=1, dtype=target_lengths.dtype)
+
+
+def _valid(lengths: Int[Array, ' batch'], size: int) -> Bool[Array, 'batch size']:
+  return jnp.arange(size)[None] < lengths[:, None]

@@ -1,0 +1,129 @@
+"""Decoding of connectionist temporal classification: from scores of frames to sequences of labels.
+
+An alignment has a class for every frame; the labels that it stands for are what is left when repeats are merged and
+blanks are taken away (Graves et al. 2006, 'Connectionist temporal classification', sec. 3.1).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+_NEVER = -1e30  # log of a probability of 0: infinity less infinity would be NaN
+
+
+class Decoded(NamedTuple):
+  """Sequences of labels, padded with 0."""
+
+  labels: Int[Array, 'batch *beam longest']
+  lengths: Int[Array, ' batch *beam']
+
+
+class Beams(NamedTuple):
+  """Prefixes under search, the best first, with the log-probabilities of the alignments that end in each."""
+
+  labels: Int[Array, 'beam longest']
+  lengths: Int[Array, ' beam']
+  blank: Float[Array, ' beam']  # of those whose last frame is blank
+  label: Float[Array, ' beam']  # of those whose last frame is the last label
+
+  @property
+  def total(self) -> Float[Array, ' beam']:
+    return jnp.logaddexp(self.blank, self.label)
+
+  @property
+  def last(self) -> Int[Array, ' beam']:
+    """The last label of each prefix; -1 of the empty one."""
+    last = jnp.take_along_axis(self.labels, jnp.maximum(self.lengths - 1, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(self.lengths > 0, last, -1)
+
+
+def greedy(logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], blank: int = 0) -> Decoded:
+  """Labels of the single most probable alignment, up to one for each frame; frames past `lengths` do not count."""
+  best = logits.argmax(-1).astype(jnp.int32)
+  before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  valid = jnp.arange(best.shape[1])[None] < lengths[:, None]
+  kept = valid & (best != before) & (best != blank)
+  place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, best.shape[1])  # what is not kept goes past the end
+  labels = jax.vmap(lambda best, place: jnp.zeros_like(best).at[place].set(best, mode='drop'))(best, place)
+  return Decoded(labels, kept.sum(axis=1, dtype=jnp.int32))
+
+
+@partial(jax.jit, static_argnames=('beam', 'longest', 'blank'))
+def prefix_beam(
+  logits: Float[Array, 'batch frames classes'],
+  lengths: Int[Array, ' batch'],
+  beam: int = 8,
+  longest: int = 16,
+  blank: int = 0,
+) -> tuple[Decoded, Float[Array, 'batch beam']]:
+  """The most probable label sequences of up to `longest` labels, the best first, and their log-probabilities.
+
+  The probability of a sequence is summed over all its alignments, as far as its prefixes stayed among the `beam` best;
+  unused places have log-probabilities of -1e30 or less. Source: Graves and Jaitly (2014), 'Towards end-to-end speech
+  recognition', algorithm 1; Hannun et al. (2014), arXiv:1408.2873.
+  """
+
+  def one(logits: Float[Array, 'frames classes'], length: Int[Array, '']) -> Beams:
+    def frame(beams: Beams, inputs: tuple[Array, Array]) -> tuple[Beams, None]:
+      scores, number = inputs
+      new = _advanced(beams, scores, blank)
+      return jax.tree.map(lambda new, old: jnp.where(number < length, new, old), new, beams), None
+
+    never = jnp.full(beam, _NEVER, logits.dtype)
+    empty = jnp.zeros((beam, longest), jnp.int32)
+    first = Beams(empty, jnp.zeros(beam, jnp.int32), never.at[0].set(0), never)
+    return jax.lax.scan(frame, first, (jax.nn.log_softmax(logits), jnp.arange(len(logits))))[0]
+
+  beams = jax.vmap(one)(logits, lengths)
+  return Decoded(beams.labels, beams.lengths), jnp.logaddexp(beams.blank, beams.label)
+
+
+def _advanced(beams: Beams, scores: Float[Array, ' classes'], blank: int) -> Beams:
+  """The best prefixes after one more frame with log-probabilities `scores` of its classes."""
+  size, longest = beams.labels.shape
+  classes = jnp.arange(len(scores))
+  last = beams.last
+  # Each prefix with one label more; behind a blank alone where that label is the last one again.
+  before = jnp.where(last[:, None] == classes[None], beams.blank[:, None], beams.total[:, None])
+  longer = before + scores[None]
+  longer = jnp.where((classes[None] == blank) | (beams.lengths[:, None] == longest), _NEVER, longer)
+  # A prefix may be reached from one that is a label shorter and a beam itself: then the two are one.
+  parent = _is_parent(beams)
+  onto = parent[:, :, None] & (last[None, :, None] == classes[None, None])  # [shorter, longer, class]
+  joined = jnp.where(onto, longer[:, None], _NEVER).max((0, 2))
+  longer = jnp.where(onto.any(1), _NEVER, longer)
+  stay_blank = beams.total + scores[blank]
+  stay_label = jnp.where(beams.lengths > 0, beams.label + scores[last], _NEVER)
+  stay_label = jnp.logaddexp(stay_label, joined)
+  # Of equals top_k takes the first: places without a prefix stay empty, and so are nobody's longer prefix.
+  candidates = jnp.concatenate([jnp.logaddexp(stay_blank, stay_label), longer.ravel()])
+  _, best = jax.lax.top_k(candidates, size)
+  return _chosen(beams, best, stay_blank, stay_label, longer)
+
+
+def _is_parent(beams: Beams) -> Bool[Array, 'beam beam']:
+  """Whether the first prefix is the second less its last label."""
+  places = jnp.arange(beams.labels.shape[1])[None, None]
+  same = beams.labels[:, None] == beams.labels[None]
+  begins = (same | (places >= beams.lengths[:, None, None])).all(-1)
+  return begins & (beams.lengths[:, None] + 1 == beams.lengths[None])
+
+
+def _chosen(beams: Beams, best: Array, stay_blank: Array, stay_label: Array, longer: Array) -> Beams:
+  """The candidates numbered `best`: first the prefixes as they are, then each with each class more."""
+  size, classes = longer.shape
+  stays = best < size
+  source = jnp.where(stays, best, (best - size) // classes)
+  added = jnp.where(stays, 0, (best - size) % classes)
+  labels, lengths = beams.labels[source], beams.lengths[source]
+  here = (jnp.arange(labels.shape[1])[None] == lengths[:, None]) & ~stays[:, None]
+  return Beams(
+    jnp.where(here, added[:, None], labels),
+    jnp.where(stays, lengths, lengths + 1),
+    jnp.where(stays, stay_blank[source], _NEVER),
+    jnp.where(stays, stay_label[source], longer[source, added]),
+  )

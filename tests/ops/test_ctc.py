@@ -1,0 +1,84 @@
+"""Decoding against the sum over all alignments, which tiny cases allow."""
+
+import itertools
+from collections import defaultdict
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from research.ops.ctc import greedy, prefix_beam
+
+RANDOM = np.random.default_rng(0)
+FRAMES, CLASSES = 5, 3
+
+
+def collapsed(alignment, blank) -> tuple[int, ...]:
+  """Labels of an alignment: repeats merged, blanks taken away."""
+  return tuple(label for label, _ in itertools.groupby(alignment) if label != blank)
+
+
+def probabilities(logits, blank) -> dict[tuple[int, ...], float]:
+  """Of every string of labels, summed over its alignments."""
+  chances, sums = np.exp(log_softmax(logits.astype(float), axis=-1)), defaultdict(float)
+  for alignment in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+    sums[collapsed(alignment, blank)] += np.prod(chances[np.arange(len(logits)), alignment])
+  return sums
+
+
+GREEDY = jax.jit(greedy, static_argnames='blank')
+
+
+def strings(decoded) -> list[tuple[int, ...]]:
+  return [tuple(labels[:length]) for labels, length in zip(*map(np.asarray, decoded), strict=True)]
+
+
+@pytest.mark.parametrize('blank', [0, 2])
+def test_greedy_is_the_best_alignment_collapsed(blank):
+  logits, lengths = RANDOM.normal(size=(300, FRAMES, CLASSES)), RANDOM.integers(0, FRAMES + 1, 300)
+  decoded = GREEDY(logits, lengths, blank=blank)
+  expected = [collapsed(row[:n].argmax(-1), blank) for row, n in zip(logits, lengths, strict=True)]
+  assert strings(decoded) == expected
+  assert all(not labels[length:].any() for labels, length in zip(*map(np.asarray, decoded), strict=True))
+
+
+@pytest.mark.parametrize('blank', [0, 2])
+def test_a_wide_beam_finds_every_string_with_its_probability(blank):
+  logits, lengths = 2 * RANDOM.normal(size=(20, FRAMES, CLASSES)), RANDOM.integers(1, FRAMES + 1, 20)
+  decoded, scores = prefix_beam(logits, lengths, beam=64, longest=FRAMES, blank=blank)
+  for row, length, labels, sizes, score in zip(logits, lengths, *decoded, scores, strict=True):
+    expected = probabilities(row[:length], blank)
+    found = strings((labels, sizes))[: len(expected)]
+    assert len(set(found)) == len(expected) and set(found) == set(expected), 'each string once'
+    np.testing.assert_allclose(np.exp(score[: len(found)]), [expected[string] for string in found], rtol=1e-4)
+    assert (np.diff(score[: len(found)]) <= 1e-5).all() and (score[len(expected) :] <= -1e29).all()
+
+
+def test_the_most_probable_string_is_not_that_of_the_best_alignment():
+  """Blank is best in both frames at .6, yet 'a' sums to .64: .4 * .4 + 2 * .4 * .6 (Graves et al. 2006, fig. 2)."""
+  logits = np.log([[[0.6, 0.4], [0.6, 0.4]]])
+  assert strings(GREEDY(logits, np.array([2]))) == [()]
+  decoded, scores = prefix_beam(logits, np.array([2]), beam=2, longest=2)
+  assert strings((decoded.labels[:, 0], decoded.lengths[:, 0])) == [(1,)]
+  np.testing.assert_allclose(np.exp(scores[0]), [0.64, 0.36], rtol=1e-5)
+
+
+def test_a_narrow_beam_gives_lower_bounds_and_mostly_the_best():
+  logits = 2 * RANDOM.normal(size=(60, FRAMES, CLASSES))
+  decoded, scores = prefix_beam(logits, np.full(60, FRAMES), beam=4, longest=FRAMES)
+  best = strings((decoded.labels[:, 0], decoded.lengths[:, 0]))
+  sums = [probabilities(row, 0) for row in logits]
+  found = np.array([each[string] for each, string in zip(sums, best, strict=True)])
+  assert (np.exp(scores[:, 0]) <= found * (1 + 1e-4)).all()
+  assert np.mean(found >= [max(each.values()) - 1e-9 for each in sums]) > 0.9
+
+
+def test_padding_changes_no_decoding_and_no_string_is_longer_than_allowed():
+  logits, lengths = 3 * RANDOM.normal(size=(30, FRAMES, CLASSES)), RANDOM.integers(0, FRAMES + 1, 30)
+  other = np.where(np.arange(FRAMES)[None, :, None] < lengths[:, None, None], logits, 9 * RANDOM.normal())
+  for decode in (GREEDY, lambda *given: prefix_beam(*given, beam=4, longest=2)):
+    jax.tree.map(np.testing.assert_array_equal, decode(logits, lengths), decode(other, lengths))
+  decoded, _ = prefix_beam(logits, lengths, beam=4, longest=2)
+  assert decoded.lengths.max() == 2
+  assert (decoded.lengths[lengths == 0] == 0).all()
