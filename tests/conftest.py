@@ -24,7 +24,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
 
 # Annotated shapes and types are checked from here on, in modules that are not yet imported.
-SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment', 'data.audio')
+SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment', 'data.augment_series', 'data.audio')
 CHECKER = 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'  # a float may be given as an int
 jaxtyping.install_import_hook([f'research.{name}' for name in SHAPED], CHECKER)
 

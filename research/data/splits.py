@@ -28,6 +28,19 @@ def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarra
   return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
 
 
+def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """The examples that are kept and a stratified `share` of all, held out; every class keeps an example.
+
+  Where no class has two, there is none to spare, and the kept ones are given twice.
+  """
+  order = stratified_order(labels, seed)
+  _, first = np.unique(labels[order], return_index=True)
+  spare = np.delete(order, first)
+  held_out = spare[max(len(spare) - round(share * len(labels)), 0) :]
+  kept = np.setdiff1d(order, held_out)
+  return kept, np.sort(held_out) if len(held_out) else kept
+
+
 def cross_validation(
   labels: np.ndarray, fold: int, folds: int, seed: int, validation: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

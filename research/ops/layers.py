@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
@@ -68,12 +68,40 @@ class Conv(nn.Module):
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
 
 
+class Conv1D(nn.Module):
+  """A convolution of series: centred, or `causal`, where an output sees its own step and earlier ones alone.
+
+  There are zeros beyond both ends. At a stride outputs are steps 0, stride, ... whatever the length.
+  """
+
+  features: int
+  kernel_size: int
+  stride: int = 1
+  dilation: int = 1
+  causal: bool = False
+  use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+  @nn.compact
+  def __call__(self, x: Num[ArrayLike, 'batch length channels']) -> Float[Array, 'batch _ features']:
+    _check_features(self.features)
+    kernel = self.param('kernel', self.kernel_init, (self.kernel_size, x.shape[-1], self.features))
+    x, kernel = promote_dtype(x, kernel)
+    reach = self.dilation * (self.kernel_size - 1)
+    margin = (reach, 0) if self.causal else (reach // 2, reach - reach // 2)
+    names, dilation = ('NWC', 'WIO', 'NWC'), (self.dilation,)
+    y = lax.conv_general_dilated(x, kernel, (self.stride,), (margin,), None, dilation, names)
+    return _with_bias(self, y)
+
+
 def _check_features(features: int) -> None:
   if features < 1:
     raise ConfigError(f'a layer of {features} units or channels: must be at least 1')
 
 
-def _with_bias(layer: Dense | Conv, y: Array, init: nn.initializers.Initializer = nn.initializers.zeros) -> Array:
+def _with_bias(
+  layer: Dense | Conv | Conv1D, y: Array, init: nn.initializers.Initializer = nn.initializers.zeros
+) -> Array:
   if not layer.use_bias:
     return y
   names = ('features',) if isinstance(layer, Dense) else (None,)

@@ -1,0 +1,76 @@
+"""Augmentation of series on the device: each example's change depends on its global index alone.
+
+An augmentation is `(batch, key) -> batch`, as in `augment.py`, of `inputs` [batch, length, features]. Where the batch
+has `lengths`, a series is changed within its own. A negative number raises ConfigError.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int, Key
+
+from research.errors import check_range
+from research.random import per_example
+
+Batch = Mapping[str, Array]
+Series = Float[Array, 'length features']
+Augmentation = Callable[[Batch, Array], Batch]
+
+
+def jitter(deviation: float) -> Augmentation:
+  """Adds normal noise to every value (Um et al., 2017, arXiv:1706.00527, as the next two)."""
+  check_range('jitter', deviation)
+  return _augmentation(lambda series, length, key: series + deviation * jax.random.normal(key, series.shape))
+
+
+def scale(deviation: float) -> Augmentation:
+  """Multiplies each feature of a series by a normal number of mean 1."""
+  check_range('scale', deviation)
+
+  def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
+    return series * (1 + deviation * jax.random.normal(key, (1, series.shape[1])))
+
+  return _augmentation(augment)
+
+
+def stretch(part: float) -> Augmentation:
+  """Makes a series slower or faster about its middle, by a factor of 1 - `part` to 1 + `part`; ends are held."""
+  check_range('stretch', part, below=1)
+
+  def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
+    factor = 1 + part * jax.random.uniform(key, minval=-1.0)
+    middle = (length - 1) / 2
+    return _at(series, middle + factor * (jnp.arange(len(series)) - middle), length)
+
+  return _augmentation(augment)
+
+
+def shift(steps: int) -> Augmentation:
+  """Moves a series by up to `steps`, earlier or later; ends are held."""
+  check_range('shift', steps)
+
+  def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
+    return _at(series, jnp.arange(len(series)) - jax.random.randint(key, (), -steps, steps + 1), length)
+
+  return _augmentation(augment)
+
+
+def _augmentation(change: Callable[[Array, Array, Array], Array]) -> Augmentation:
+  """Lifts `change(series, length, key)` to batches."""
+
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
+    inputs, keys = batch['inputs'], per_example(key, batch['index'])
+    lengths = batch.get('lengths', jnp.full(inputs.shape[0], inputs.shape[1]))
+    return {**batch, 'inputs': jax.vmap(change)(inputs, lengths, keys)}
+
+  return augment
+
+
+def _at(series: Series, place: Float[Array, ' length'] | Int[Array, ' length'], length: Int[Array, '']) -> Series:
+  """Values at real-valued places, straight between two steps."""
+  place = jnp.clip(place, 0, length - 1)
+  first = jnp.floor(place).astype(jnp.int32)
+  part = (place - first)[:, None]
+  return (1 - part) * series[first] + part * series[jnp.minimum(first + 1, length - 1)]

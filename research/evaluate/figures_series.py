@@ -1,0 +1,52 @@
+"""Pictures of series and of what a model makes of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import softmax
+
+from research.evaluate.evaluator import Report
+from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+
+def mistakes(classes: Sequence[str], most: int = 12) -> Report:
+  """Report that draws the series whose wrong class the model was surest of, over the means of both classes."""
+
+  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+    confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
+    wrong = np.flatnonzero(guesses != targets)
+    wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
+    figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), (2.6, 1.7))
+    means = class_means(rows, len(classes))
+    for axis in axes[len(wrong) :]:
+      axis.set_axis_off()
+    for axis, number in zip(axes, wrong, strict=False):
+      guess, target = guesses[number], targets[number]
+      axis.plot(means[guess], color=ACCENT, linewidth=1, alpha=0.8)
+      axis.plot(means[target], color=FAINT, linewidth=1)
+      axis.plot(_series(rows)[number], color=INK, linewidth=1)
+      axis.set_title(f'{classes[guess]} ({confidence[number]:.0%}), is {classes[target]}', fontsize=8)
+      plain(axis)
+    yield 'mistakes', figure
+
+  return report
+
+
+def class_means(rows: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
+  """Mean of the first feature of each class's series at each step: [classes, length], NaN where there is none."""
+  series, targets = _series(rows), rows['targets']
+  total = np.stack([np.nansum(series[targets == number], axis=0) for number in range(classes)])
+  count = np.stack([(~np.isnan(series[targets == number])).sum(0) for number in range(classes)])
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _series(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+  """The first feature of each series [examples, length], NaN after its end."""
+  series = rows['inputs'][..., 0]
+  if 'lengths' not in rows:
+    return series
+  return np.where(np.arange(series.shape[1]) < rows['lengths'][:, None], series, np.nan)

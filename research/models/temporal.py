@@ -1,0 +1,218 @@
+"""Convolutional classifiers of series: FCN, ResNet, LSTM-FCN and the temporal convolutional network.
+
+Steps after a series' end are zeros before every convolution and count in no mean, so padding changes no result.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float, Num
+
+from research.errors import ConfigError, check_range
+from research.models.activations import activation
+from research.models.norms import norm
+from research.models.remat import remat
+from research.models.rnn import RNN, Padded, unpadded, valid
+from research.ops.layers import Conv1D, Dense
+
+Mask = Bool[Array, 'batch _'] | None  # True where a series has not ended; None where all are full
+Series = tuple[Float[Array, 'batch _ _'], Mask]
+Inputs = Num[Array, 'batch _ _'] | Padded
+
+
+class Block(nn.Module):
+  """A convolution, a norm and an activation; strides and the ends of series are taken into account."""
+
+  channels: int
+  kernel: int
+  stride: int = 1
+  activation: str = 'relu'
+  norm: str = 'batch'
+  axis_name: str = ''
+
+  @nn.compact
+  def __call__(self, series: Series, train: bool = False) -> Series:
+    x, mask = series
+    x = Conv1D(self.channels, self.kernel, self.stride, use_bias=not self.norm)(x)
+    mask = None if mask is None else mask[:, :: self.stride]
+    x = _normalised((x, mask), self.norm, train, self.axis_name)
+    return _ended(activation(self.activation)(x), mask), mask
+
+
+class FCN(nn.Module):
+  """The fully convolutional network of Wang, Yan and Oates (2017, figure 1b): blocks, then the mean over time.
+
+  Raises ConfigError for an unknown activation or norm, for a dropout that is not below 1, and unless there is a
+  kernel for each number of channels.
+  """
+
+  classes: int
+  channels: Sequence[int] = (128, 256, 128)  # of each block
+  kernels: Sequence[int] = (8, 5, 3)  # steps of each block's filters
+  stride: int = 1  # of the first block: what follows sees one step in `stride`
+  activation: str = 'relu'
+  norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
+  dropout: float = 0.0  # part of the pooled features that is dropped in training
+  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
+  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
+    check_range('dropout', self.dropout, below=1)
+    x = nn.Dropout(self.dropout)(self.features(inputs, train), deterministic=not train)
+    return Dense(self.classes)(x)
+
+  def features(self, inputs: Inputs, train: bool) -> Float[Array, 'batch features']:
+    if len(self.channels) != len(self.kernels):
+      raise ConfigError(f'kernels: there are {len(self.kernels)}, for {len(self.channels)} blocks')
+    series, block = begin(inputs), remat(FCN.block, self.remat)
+    for number, (channels, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
+      series = block(self, series, channels, kernel, 1 if number else self.stride, train)
+    return mean_over_time(*series)
+
+  def block(self, series: Series, channels: int, kernel: int, stride: int, train: bool) -> Series:
+    return Block(channels, kernel, stride, self.activation, self.norm, self.axis_name)(series, train)
+
+
+class LSTMFCN(FCN):
+  """The fully convolutional network beside a small recurrent one (Karim, Majumdar, Darabi and Chen 2018).
+
+  With `shuffle` (section III-A of the paper) the recurrent half sees each channel of a whole series as one step of
+  `length` features; a longer series is cut there, a shorter one followed by zeros. Without, it reads step by step.
+  """
+
+  length: int = 0  # of a series as the shuffled recurrent half sees it
+  shuffle: bool = True
+  cell: str = 'lstm'  # or another of research.models.rnn
+  units: int = 8  # of the recurrent half: 8, 64 or 128 in the paper
+  recurrent_dropout: float = 0.8  # part of its last output that is dropped in training
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
+    check_range('dropout', self.dropout, below=1)
+    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    read = nn.Dropout(self.recurrent_dropout)(self.reading(inputs, train), deterministic=not train)
+    x = jnp.concatenate([self.features(inputs, train), read], -1)
+    return Dense(self.classes)(nn.Dropout(self.dropout)(x, deterministic=not train))
+
+  def reading(self, inputs: Inputs, train: bool) -> Float[Array, 'batch units']:
+    values, mask = begin(inputs)
+    rnn = RNN(self.units, cell=self.cell)
+    if not self.shuffle:
+      return last_over_time(rnn(values, unpadded(inputs)[1], train=train)[0], mask)
+    if self.length < 1:
+      raise ConfigError(f'length={self.length}: must be that of a series, for a shuffled recurrent half')
+    missing = max(0, self.length - values.shape[1])
+    steps = jnp.pad(values[:, : self.length], ((0, 0), (0, missing), (0, 0))).swapaxes(1, 2)
+    return rnn(steps, train=train)[0][:, -1]
+
+
+class ResNet1D(nn.Module):
+  """The residual network of Wang, Yan and Oates (2017, figure 1c): three convolutions a block, the norm on a shortcut.
+
+  Raises ConfigError as FCN does.
+  """
+
+  classes: int
+  channels: Sequence[int] = (64, 128, 128)  # of each residual block
+  kernels: Sequence[int] = (8, 5, 3)  # steps of the filters within a block
+  stride: int = 1  # of the first convolution
+  activation: str = 'relu'
+  norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
+  dropout: float = 0.0  # part of the pooled features that is dropped in training
+  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
+  remat: str = ''  # policy by which residual blocks are computed anew in the backward pass; see remat.py
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
+    check_range('dropout', self.dropout, below=1)
+    series, block = begin(inputs), remat(ResNet1D.block, self.remat)
+    for number, channels in enumerate(self.channels):
+      series = block(self, series, channels, 1 if number else self.stride, train)
+    x = nn.Dropout(self.dropout)(mean_over_time(*series), deterministic=not train)
+    return Dense(self.classes)(x)
+
+  def block(self, series: Series, channels: int, stride: int, train: bool) -> Series:
+    x, options = series, (self.norm, self.axis_name)
+    for number, kernel in enumerate(self.kernels):
+      kind = self.activation if number + 1 < len(self.kernels) else 'identity'
+      x = Block(channels, kernel, 1 if number else stride, kind, *options)(x, train)
+    if stride > 1 or series[0].shape[-1] != channels:
+      shortcut, _ = Block(channels, 1, stride, 'identity', *options)(series, train)
+    else:
+      shortcut = _normalised(series, self.norm, train, self.axis_name)
+    y, mask = x
+    return _ended(activation(self.activation)(y + shortcut), mask), mask
+
+
+class TCN(nn.Module):
+  """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, dilated twice as far in each block.
+
+  A block is two causal convolutions with weight norm, each followed by the activation and by dropout of whole
+  channels, beside a shortcut (figure 1). Its filters begin with norm 1, by Linen's weight norm. An output sees its
+  step and the (kernel - 1) * 2 * (2 ** blocks - 1) before it.
+  """
+
+  classes: int
+  channels: Sequence[int] = (32, 32, 32, 32)  # of each block
+  kernel: int = 7  # steps of a filter
+  pooling: str = 'last'  # 'last', 'mean', or '' for outputs at every step
+  activation: str = 'relu'
+  dropout: float = 0.0  # part of the channels of each convolution that is dropped in training
+  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch *length classes']:
+    check_range('dropout', self.dropout, below=1)
+    if self.pooling not in ('last', 'mean', ''):
+      raise ConfigError(f"pooling: {self.pooling!r} is none of 'last', 'mean' and '' (every step)")
+    (x, mask), block = begin(inputs), remat(TCN.block, self.remat)
+    for number, channels in enumerate(self.channels):
+      x = block(self, x, channels, 2**number, train)
+    if self.pooling:
+      x = last_over_time(x, mask) if self.pooling == 'last' else mean_over_time(x, mask)
+    return Dense(self.classes)(x)
+
+  def block(
+    self, x: Float[Array, 'batch length _'], channels: int, dilation: int, train: bool
+  ) -> Float[Array, 'batch length channels']:
+    act, y = activation(self.activation), x
+    for _ in range(2):
+      y = act(nn.WeightNorm(Conv1D(channels, self.kernel, dilation=dilation, causal=True))(y))
+      y = nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=not train)
+    return act(y + (x if x.shape == y.shape else Dense(channels)(x)))
+
+
+def begin(inputs: Inputs) -> Series:
+  """Values, with zeros where a series has ended, and where it has not."""
+  values, lengths = unpadded(inputs)
+  mask = None if lengths is None else valid(lengths, values.shape[1])
+  return _ended(values, mask), mask
+
+
+def mean_over_time(x: Float[Array, 'batch length channels'], mask: Mask) -> Float[Array, 'batch channels']:
+  if mask is None:
+    return x.mean(1)
+  return _ended(x, mask).sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1).astype(x.dtype)
+
+
+def last_over_time(x: Float[Array, 'batch length channels'], mask: Mask) -> Float[Array, 'batch channels']:
+  if mask is None:
+    return x[:, -1]
+  last = jnp.maximum(mask.sum(1) - 1, 0)[:, None, None]
+  return jnp.take_along_axis(x, last, axis=1, mode='promise_in_bounds')[:, 0]
+
+
+def _normalised(series: Series, kind: str, train: bool, axis_name: str) -> Float[Array, 'batch length channels']:
+  """The norm `kind` of a series; no statistic is taken of the steps after its end."""
+  x, mask = series
+  layer = norm(kind, x.shape[-1], train, axis_name)
+  if mask is None or kind not in ('batch', 'group'):  # the others take none over time
+    return layer(x)
+  return layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape))
+
+
+def _ended(x: Num[Array, 'batch length channels'], mask: Mask) -> Num[Array, 'batch length channels']:
+  return x if mask is None else jnp.where(mask[..., None], x, 0)

@@ -1,0 +1,169 @@
+"""Models of series: published sizes, padding that changes nothing, causality by gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import ConfigError
+from research.models.remat import with_remat
+from research.models.rnn import RNN, Padded
+from research.models.temporal import FCN, LSTMFCN, TCN, ResNet1D
+
+KEY = jax.random.key(0)
+LENGTH = 12
+SERIES = jax.random.normal(jax.random.key(1), (4, LENGTH, 2))
+LENGTHS = jnp.array([LENGTH, 7, 5, 1])
+ENDED = np.arange(LENGTH) >= np.array(LENGTHS)[:, None]
+SMALL = {'channels': (4, 6), 'kernels': (5, 3)}
+MODELS = {
+  'fcn': FCN(3, **SMALL),
+  'fcn_stride': FCN(3, **SMALL, stride=2),
+  'fcn_group': FCN(3, **SMALL, norm='group'),
+  'lstm_fcn': LSTMFCN(3, **SMALL, length=LENGTH),
+  'lstm_fcn_unshuffled': LSTMFCN(3, **SMALL, shuffle=False),
+  'resnet': ResNet1D(3, (4, 4), (5, 3), stride=2),
+  'tcn': TCN(3, (4, 4), 3),
+}
+BOTH = pytest.mark.parametrize('train', [False, True])
+
+
+def initial(model, inputs=SERIES):
+  """Variables that are no longer as they begin, so that biases and statistics count."""
+  variables = jax.jit(model.init)(KEY, inputs)
+  leaves, tree = jax.tree.flatten(variables)
+  keys = jax.random.split(jax.random.key(7), len(leaves))
+  moved = [leaf + 0.2 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+  return jax.tree.unflatten(tree, moved)
+
+
+def forward(model, train=False):
+  """Compiled function (variables, inputs) -> logits and changed statistics."""
+  rngs = {'dropout': jax.random.key(3)}
+  return jax.jit(lambda variables, x: model.apply(variables, x, train, rngs=rngs, mutable=['batch_stats']))
+
+
+def parameters(model, length=100) -> int:
+  shapes = jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((2, length, 1), jnp.float32))
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
+
+
+def test_sizes_are_those_of_the_papers_layers():
+  """By hand: a convolution has kernel x inputs x outputs, a norm 2 a channel, an LSTM 4 (n + inputs + 1) n."""
+  fcn = 8 * 128 + 5 * 128 * 256 + 3 * 256 * 128 + 2 * (128 + 256 + 128)
+  assert parameters(FCN(2)) == fcn + 128 * 2 + 2
+  assert parameters(LSTMFCN(2, length=100)) == fcn + 4 * (8 + 100 + 1) * 8 + (128 + 8) * 2 + 2
+
+  def block(inputs, channels, norms=4 * 2):
+    return (8 * inputs + (5 + 3) * channels + inputs * (inputs != channels) + norms) * channels
+
+  residual = block(1, 64) + block(64, 128) + block(128, 128)
+  assert parameters(ResNet1D(2)) == residual + 128 * 2 + 2
+  tcn = TCN(2, (16, 16), kernel=3)
+  assert parameters(tcn) == (3 * 16 + 2 * 16) + 3 * (3 * 16 * 16 + 2 * 16) + (16 + 16) + (16 * 2 + 2)
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('name', MODELS)
+def test_padding_changes_no_logit_and_no_statistic(name, train):
+  """Neither its values, be they not finite, nor their number."""
+  model = MODELS[name]
+  variables, run = initial(model), forward(model, train)
+  expected = run(variables, Padded(SERIES, LENGTHS))
+  for other in (1e3, jnp.nan):
+    got = run(variables, Padded(jnp.where(ENDED[..., None], other, SERIES), LENGTHS))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+  longer = jnp.pad(SERIES, ((0, 0), (0, 5), (0, 0)), constant_values=9)
+  close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, run(variables, Padded(longer, LENGTHS)), expected)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_a_padded_series_is_the_series_itself(name):
+  model = MODELS[name]
+  variables, run = initial(model), forward(model)
+  padded, alone = run(variables, Padded(SERIES, LENGTHS))[0], run(variables, SERIES[1:2, : LENGTHS[1]])[0]
+  np.testing.assert_allclose(padded[1], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['fcn', 'lstm_fcn_unshuffled', 'resnet', 'tcn'])
+def test_no_gradient_reaches_the_padding(name):
+  model = MODELS[name]
+  variables, run = initial(model), forward(model, train=True)
+  gradient = np.asarray(jax.grad(lambda x: run(variables, Padded(x, LENGTHS))[0].sum())(SERIES))
+  assert (gradient[ENDED] == 0).all() and (np.abs(gradient[~ENDED]).sum(-1) > 0).any()
+
+
+def test_the_temporal_network_is_causal_and_sees_as_far_as_it_says():
+  """The output at a step depends on the steps before it, up to its reach, and on no later one."""
+  model = TCN(1, (3, 3), kernel=3, pooling='', activation='tanh')
+  series = jax.random.normal(KEY, (1, 20, 1))
+  variables = initial(model, series)
+  jacobian = jax.jacobian(lambda x: model.apply(variables, x[None, :, None])[0, :, 0])(series[0, :, 0])
+  output, step = np.indices((20, 20))
+  reach = (3 - 1) * 2 * (2**2 - 1)
+  np.testing.assert_array_equal(jacobian != 0, (step <= output) & (step >= output - reach))
+
+
+def reading(model, variables, inputs) -> jax.Array:
+  """What the recurrent half gives at each of its steps."""
+  _, state = model.apply(variables, inputs, capture_intermediates=True, mutable=['intermediates'])
+  return state['intermediates']['RNN_0']['__call__'][0][0]
+
+
+def test_the_shuffled_half_reads_a_whole_series_in_one_step():
+  """As an LSTM does that is given the series as one input of `length` features."""
+  model, series = LSTMFCN(2, **SMALL, length=LENGTH, units=3), SERIES[..., :1]
+  variables = initial(model, series)
+  outputs, _ = RNN(3).apply({'params': variables['params']['RNN_0']}, series[:, None, :, 0])
+  np.testing.assert_allclose(reading(model, variables, series), outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_longer_series_is_cut_and_a_shorter_one_filled():
+  model = LSTMFCN(2, **SMALL, length=8)
+  variables = initial(model)
+  read = partial(reading, model, variables)
+  np.testing.assert_array_equal(read(SERIES), read(SERIES[:, :8]))
+  np.testing.assert_array_equal(read(SERIES[:, :5]), read(SERIES.at[:, 5:].set(0)))
+
+
+def test_pooling_is_of_the_real_steps():
+  model = TCN(3, (4,), 3, pooling='')
+  variables = initial(model)
+  every = model.apply(variables, SERIES)
+  for pooling, expected in (('last', every[1, 6]), ('mean', every[1, :7].mean(0))):
+    logits = model.clone(pooling=pooling).apply(variables, Padded(SERIES, LENGTHS))
+    np.testing.assert_allclose(logits[1], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['lstm_fcn', 'tcn'])
+def test_remat_changes_nothing(name, x64):
+  model = MODELS[name].clone(dropout=0.5)
+  series = Padded(SERIES.astype(jnp.float64), LENGTHS)
+  variables = initial(model, series)
+
+  def gradient(model):
+    run = forward(model, train=True)
+    return jax.grad(lambda params: jnp.sum(run({**variables, 'params': params}, series)[0] ** 2))
+
+  expected, got = (gradient(other)(variables['params']) for other in (model, with_remat(model, 'everything')))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), got, expected)
+
+
+@pytest.mark.parametrize(
+  ('model', 'message'),
+  [
+    (FCN(3, (4,), (5, 3)), 'kernels: there are 2, for 1 blocks'),
+    (FCN(3, dropout=1.0), 'dropout=1.0'),
+    (FCN(3, norm='mean'), "norm: 'mean'"),
+    (LSTMFCN(3), 'length=0: must be that of a series'),
+    (LSTMFCN(3, length=12, recurrent_dropout=-0.1), 'recurrent_dropout=-0.1'),
+    (ResNet1D(3, activation='rely'), "'rely'; did you mean relu"),
+    (TCN(3, pooling='max'), "pooling: 'max' is none of 'last', 'mean'"),
+  ],
+)
+def test_what_cannot_be_is_refused(model, message):
+  with pytest.raises(ConfigError, match=message):
+    jax.eval_shape(model.init, KEY, SERIES)
