@@ -1,11 +1,11 @@
 """Verses of the Bible in English and Spanish, split by book."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from research.data import files, sword
 from research.data.files import Archive, Places
 from research.data.origins import Debian
+from research.data.parallel import Pairs, Parts
 from research.errors import DataError
 
 _SWORD = 'usr/share/sword/modules/texts/ztext'
@@ -47,21 +47,6 @@ SHIFTED = {
 }
 
 
-class Pairs(NamedTuple):
-  """Sentences of the same meaning, one after another."""
-
-  source: list[str]
-  target: list[str]
-
-
-class Parts(NamedTuple):
-  """Three disjoint parts, as `research.data.examples.Dataset` has them, still in words."""
-
-  train: Pairs
-  validation: Pairs
-  test: Pairs
-
-
 def bible_en_es(
   english: Archive = WORLD_ENGLISH_BIBLE, spanish: Archive = REINA_VALERA, at: Places | None = None
 ) -> Parts:
@@ -70,7 +55,7 @@ def bible_en_es(
   Of the 31,077 verses that both have, those of the chapters SHIFTED are left out of the training part.
   Sources: World English Bible (2020), Reina-Valera (1909), both in the public domain.
   """
-  pairs = aligned(_read(english, 'nrsva', at), _read(spanish, 'kjv', at))
+  pairs = aligned(read(english, 'nrsva', at), read(spanish, 'kjv', at))
   held_out = {**dict.fromkeys(VALIDATION, 'validation'), **dict.fromkeys(TEST, 'test')}
   parts = Parts(*(Pairs([], []) for _ in Parts._fields))
   for (book, chapter, _), (source, target) in pairs.items():
@@ -88,7 +73,8 @@ def aligned(
   return {place: (one[place], text) for place, text in other.items() if text and one.get(place)}
 
 
-def _read(archive: Archive, versification: str, at: Places | None) -> dict[sword.Reference, str]:
+def read(archive: Archive, versification: str, at: Places | None = None) -> dict[sword.Reference, str]:
+  """The verses of one Bible; raises DataError where its files cannot be had or read."""
   try:
     return sword.verses(files.load(archive, at), versification)
   except DataError as error:
