@@ -1,0 +1,69 @@
+"""How good translations are, and what the decoder looked at. Each function makes a report of decoded outputs.
+
+`outputs` are `Hypotheses` of a search: `tokens` [examples, length], with the end token from the end on, and `kept`,
+the weights [examples, length, source] of the attention.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.evaluate.evaluator import Report
+from research.evaluate.figures import INK, make_figure
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+Decode = Callable[[np.ndarray], str]  # tokens to text
+
+
+def corpus_scores(decode: Decode) -> Report:
+  """BLEU (Papineni et al. 2002) and chrF (Popovic 2015) from 0 to 100 of the decoded text, by sacrebleu.
+
+  Their signatures: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
+  """
+
+  def report(outputs, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    import sacrebleu  # half a second, which no start should wait for
+
+    guesses = [decode(tokens) for tokens in outputs.tokens]
+    references = [[decode(tokens) for tokens in rows['targets']]]
+    yield 'bleu', sacrebleu.corpus_bleu(guesses, references).score
+    yield 'chrf', sacrebleu.corpus_chrf(guesses, references).score
+
+  return report
+
+
+def attention_of_one(decode: Decode, end: int, tokens: int = 18) -> Report:
+  """Report that draws the attention for the first example whose source has at least so many tokens."""
+
+  def report(outputs, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+    number = int((rows['lengths'] >= min(tokens, rows['lengths'].max())).argmax())
+    source = rows['inputs'][number, : rows['lengths'][number]]
+    yield 'attention', attention_of(decode, end, source, outputs.tokens[number], outputs.kept[number])
+
+  return report
+
+
+def attention_of(decode: Decode, end: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':
+  """Heat map of the weights with which the tokens `target`, up to their `end`, were written, over `source`."""
+  names = [[decode(token[None]) for token in side] for side in (source, target[: length_of(target, end)])]
+  return attention_map(weights, *names)
+
+
+def length_of(tokens: np.ndarray, end: int) -> int:
+  """Tokens before the first `end`."""
+  return int(np.append(tokens == end, True).argmax())
+
+
+def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> 'Figure':
+  """Heat map of weights [>= target, >= source]: a row for each token written, a column for each token read."""
+  size = 1 + 0.24 * len(source), 1 + 0.24 * len(target)
+  figure, (axis,) = make_figure(1, 1, size)
+  axis.imshow(weights[: len(target), : len(source)].astype(np.float32), cmap='Blues', vmin=0, vmax=1)
+  axis.set_xticks(range(len(source)), source, rotation=90, fontsize=8, color=INK)
+  axis.set_yticks(range(len(target)), target, fontsize=8, color=INK)
+  axis.xaxis.tick_top()
+  axis.tick_params(length=0)
+  return figure

@@ -1,0 +1,113 @@
+"""Beam search for the most probable sequence of tokens, compiled and batched."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+from research.errors import ConfigError, check_range
+
+PyTree = Any
+# (carry, tokens [batch]) -> (carry, log-probabilities [batch, vocabulary], what to keep of the step [batch, ...])
+Step = Callable[[PyTree, Array], tuple[PyTree, Array, Array]]
+
+
+class Hypotheses(NamedTuple):
+  """The best sequence found for each example."""
+
+  tokens: Int[Array, 'batch length']  # without the one that it began with; the end token from its end on
+  scores: Float[Array, ' batch']  # total log-probability over the length penalty
+  kept: Array  # [batch, length, ...]: what each step of it kept; 0 past the end
+
+
+class _Beams(NamedTuple):
+  """Where the search stands: `beams` hypotheses of each example, the most probable first."""
+
+  step: Int[Array, '']
+  carry: PyTree  # leaves [batch, beams, ...]
+  tokens: Int[Array, 'batch beams']  # the last ones
+  totals: Float[Array, 'batch beams']  # log-probabilities
+  lengths: Int[Array, 'batch beams']  # with the end token
+  ended: Bool[Array, 'batch beams']
+  history: tuple[Array, Array, Array]  # of every step: tokens, parents and what was kept, each [length, batch, beams]
+
+
+def beam_search(
+  step: Step, carry: PyTree, limits: Int[Array, ' batch'], end: int, length: int, beams: int = 1, penalty: float = 1.0
+) -> Hypotheses:
+  """The `beams` most probable beginnings of each example, made one token longer until all have ended.
+
+  Those that have ended stay among them. The best is that of the highest log-probability over (5 + tokens)**penalty
+  / 6**penalty (Wu et al. 2016, equation 14). One beam is greedy search. No example depends on the others.
+
+  Args:
+    step: the model; its first token is `end`, as that of every example.
+    carry: leaves [batch, ...], before the first step.
+    limits: tokens after which an example is left as it is, ended or not; at most `length`.
+    end: token that ends a sequence.
+    length: of the arrays; static.
+
+  Raises ConfigError where there is no beam, and for a penalty below 0.
+  """
+  if beams < 1:
+    raise ConfigError(f'beams={beams}: must be at least 1')
+  check_range('penalty', penalty)
+  first = _first(step, carry, limits.shape[0], end, length, beams)
+  extend = jax.vmap(step, in_axes=(1, 1), out_axes=1)
+  last = lax.while_loop(lambda at: ~_over(at, limits).all(), lambda at: _next(extend, at, limits, end), first)
+  scores = last.totals / ((5 + last.lengths) / 6) ** penalty
+  best = jnp.where(last.ended, scores, -jnp.inf).argmax(1)
+  tokens, kept = _traced_back(last.history, best)
+  return Hypotheses(tokens, jnp.take_along_axis(scores, best[:, None], 1)[:, 0], kept)
+
+
+def _first(step: Step, carry: PyTree, batch: int, end: int, length: int, beams: int) -> _Beams:
+  carry = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], beams, 1), carry)
+  shape = (batch, beams)
+  tokens = jnp.full(shape, end, jnp.int32)
+  kept = jax.eval_shape(jax.vmap(step, in_axes=(1, 1), out_axes=1), carry, tokens)[2]
+  totals = jnp.where(jnp.arange(beams)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all begin alike: one is enough
+  parents = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32), (length, *shape))
+  history = (jnp.full((length, *shape), end, jnp.int32), parents, jnp.zeros((length, *kept.shape), kept.dtype))
+  zero = jnp.zeros((), jnp.int32)
+  return _Beams(zero, carry, tokens, totals, jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), history)
+
+
+def _over(at: _Beams, limits: Array) -> Bool[Array, 'batch beams']:
+  return at.ended | (at.step >= limits)[:, None]
+
+
+def _next(extend: Step, at: _Beams, limits: Array, end: int) -> _Beams:
+  """All beams one token longer, but those that are over."""
+  over = _over(at, limits)
+  carry, log_probs, kept = extend(at.carry, at.tokens)
+  vocabulary = log_probs.shape[-1]
+  nothing = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf)[None, None]
+  totals = at.totals[..., None] + jnp.where(over[..., None], nothing, log_probs)
+  totals, choice = lax.top_k(totals.reshape(len(limits), -1), at.tokens.shape[1])
+  parents, tokens = choice // vocabulary, choice % vocabulary
+  carry, kept, was_over, ended, lengths = jax.tree.map(
+    lambda leaf: _of_parents(leaf, parents), (carry, kept, over, at.ended, at.lengths)
+  )
+  kept = jnp.where(jnp.expand_dims(was_over, range(2, kept.ndim)), 0, kept)
+  history = jax.tree.map(lambda all, now: all.at[at.step].set(now), at.history, (tokens, parents, kept))
+  ended = ended | (~was_over & (tokens == end))
+  return _Beams(at.step + 1, carry, tokens, totals, lengths + ~was_over, ended, history)
+
+
+def _of_parents(leaf: Array, parents: Int[Array, 'batch beams']) -> Array:
+  return jax.vmap(lambda rows, index: rows[index])(leaf, parents)
+
+
+def _traced_back(history: tuple[Array, Array, Array], best: Int[Array, ' batch']) -> tuple[Array, Array]:
+  """Tokens and what was kept of the hypotheses `best`, from the last step to the first."""
+
+  def step(beam, at):
+    tokens, parents, kept = (_of_parents(leaf, beam[:, None])[:, 0] for leaf in at)
+    return parents, (tokens, kept)
+
+  _, (tokens, kept) = lax.scan(step, best.astype(jnp.int32), history, reverse=True)
+  return tokens.swapaxes(0, 1), kept.swapaxes(0, 1)

@@ -1,0 +1,204 @@
+"""Encoder and decoder with attention: sequences of tokens into sequences of tokens."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from research.errors import ConfigError, check_range
+from research.models.rnn import RNN, Padded, valid
+from research.models.search import Hypotheses, beam_search
+from research.ops import recurrent
+from research.ops.bias import bias_add
+from research.ops.layers import Dense
+from research.ops.logical import logical
+
+PyTree = Any
+SCORES = ('dot', 'general', 'additive')
+
+
+class Pair(NamedTuple):
+  """What the model takes: a source, and the tokens that the decoder is fed with (teacher forcing)."""
+
+  source: Padded
+  target: Int[Array, 'batch target']  # each position predicts the next token; the first is the one that begins
+
+
+class Memory(NamedTuple):
+  """An encoded source, as a decoder looks at it."""
+
+  values: Float[Array, 'batch source features']
+  keys: Float[Array, 'batch source units']
+  mask: Bool[Array, 'batch source']  # False where the source has ended
+
+
+class Attention(nn.Module):
+  """Weights over the positions of a source, and the mean of its values under them.
+
+  The score of a query q and a value h is q.h ('dot') or q.Wh ('general': Luong et al. 2015, equation 8), or
+  v.tanh(Uq + Wh) ('additive': Bahdanau et al. 2015, appendix A.1.2). Raises ConfigError for another score.
+  """
+
+  units: int  # of a query, and of the hidden layer of an additive score
+  score: str = 'general'
+
+  def setup(self):
+    if self.score not in SCORES:
+      raise ConfigError(f'attention: {self.score!r} is none of {", ".join(SCORES)}')
+    if self.score != 'dot':
+      self.key = Dense(self.units, use_bias=False)
+    if self.score == 'additive':
+      self.query = Dense(self.units)
+      self.vector = self.param('vector', nn.initializers.normal(self.units**-0.5), (self.units,))
+
+  def remember(self, values: Float[Array, 'batch source features'], mask: Bool[Array, 'batch source']) -> Memory:
+    """What does not depend on the query, computed once for all steps."""
+    if self.score == 'dot' and values.shape[-1] != self.units:
+      raise ConfigError(
+        f'attention: dot needs as many units in the decoder, {self.units}, as in both directions of '
+        f'the encoder, {values.shape[-1]}; general does not'
+      )
+    return Memory(values, values if self.score == 'dot' else self.key(values), mask)
+
+  def __call__(
+    self, queries: Float[Array, 'batch target units'], memory: Memory
+  ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
+    """Contexts and weights; a position past the source's end has the weight 0."""
+    scores = self._scores(queries, memory.keys)
+    weights = jax.nn.softmax(jnp.where(memory.mask[:, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum('bts,bsf->btf', weights, memory.values), weights
+
+  def _scores(self, queries: Array, keys: Array) -> Float[Array, 'batch target source']:
+    if self.score != 'additive':
+      return jnp.einsum('btu,bsu->bts', queries, keys)
+    hidden = jnp.tanh(self.query(queries)[:, :, None] + keys[:, None])
+    return jnp.einsum('btsu,u->bts', hidden, self.vector.astype(hidden.dtype))
+
+
+class LuongDecoder(nn.Module):
+  """Attention after the recurrence (Luong et al. 2015, section 3, without input feeding).
+
+  The recurrent layers see the target alone, so all steps of teacher forcing are a few large products.
+  """
+
+  rnn: RNN
+  score: str = 'general'
+
+  def setup(self):
+    self.attention = Attention(self.rnn.units, self.score)
+
+  def initial_carry(self, batch_size: int) -> PyTree:
+    return self.rnn.initial_carry(batch_size)
+
+  def __call__(self, embedded: Float[Array, 'batch target embedding'], memory: Memory, carry: PyTree, train: bool):
+    outputs, carry = self.rnn(embedded, carry=carry, train=train)
+    contexts, weights = self.attention(outputs, memory)
+    return carry, outputs, contexts, weights
+
+
+class BahdanauDecoder(nn.Module):
+  """Attention within the recurrence (Bahdanau et al. 2015, appendix A.2): a GRU is fed with what it looked at.
+
+  Its attention is that of the state before, so the steps come one after another; only the products with the source
+  and with the embedded target are taken out of the scan.
+  """
+
+  units: int
+  score: str = 'additive'
+
+  def setup(self):
+    self.attention = Attention(self.units, self.score)
+    self.input = Dense(3 * self.units)
+    self.context = Dense(3 * self.units, use_bias=False)
+    self.recurrent = Dense(3 * self.units, use_bias=False, kernel_init=nn.initializers.orthogonal())
+    self.recurrent_bias = self.param('recurrent_bias', nn.initializers.zeros, (self.units,))
+
+  def initial_carry(self, batch_size: int) -> PyTree:
+    return (jnp.zeros((batch_size, self.units)),)
+
+  def __call__(self, embedded: Float[Array, 'batch target embedding'], memory: Memory, carry: PyTree, train: bool):
+    scan = nn.scan(
+      BahdanauDecoder.step,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=(1, nn.broadcast),
+      out_axes=1,
+    )
+    carry, (outputs, contexts, weights) = scan(self, carry, self.input(embedded), memory)
+    return carry, outputs, contexts, weights
+
+  def step(self, carry: PyTree, x: Float[Array, 'batch gates'], memory: Memory):
+    contexts, weights = self.attention(carry[0][:, None], memory)
+    context = contexts[:, 0]
+    bias = self.recurrent_bias.astype(x.dtype)
+    carry = recurrent.gru(bias, x + self.context(context), self.recurrent(carry[0]), carry)
+    return carry, (carry[0], context, weights[:, 0])
+
+
+class Seq2Seq(nn.Module):
+  """Logits of the next token of a target, given its source.
+
+  One table of embeddings serves source, target and output (Press and Wolf 2017), so both languages share a
+  vocabulary. The decoder begins with a function of the mean of the encoded source; its output and its context make
+  tanh(W[output; context]) (Luong et al. 2015, equation 5), which the logits are read from.
+  """
+
+  vocabulary: int
+  features: int  # of an embedding, and of what the logits are read from
+  encoder: RNN
+  decoder: LuongDecoder | BahdanauDecoder
+  dropout: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
+
+  def setup(self):
+    check_range('dropout', self.dropout, below=1)
+    init = logical(nn.initializers.normal(self.features**-0.5), 'vocabulary', None)
+    self.embedding = self.param('embedding', init, (self.vocabulary, self.features))
+    self.bias = self.param('bias', nn.initializers.zeros, (self.vocabulary,))
+    self.begin = [Dense(leaf.shape[-1]) for leaf in jax.tree.leaves(self.decoder.initial_carry(1))]
+    self.combine = Dense(self.features)
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(self, inputs: Pair, train: bool = False) -> Float[Array, 'batch target vocabulary']:
+    memory, carry = self.encode(inputs.source, train)
+    return self.decode(memory, carry, inputs.target, train)[1]
+
+  def encode(self, source: Padded, train: bool = False) -> tuple[Memory, PyTree]:
+    """What the decoder looks at, and the carry that it begins with."""
+    values, _ = self.encoder(self._embed(source.values, train), source.lengths, train=train)
+    summary = values.sum(1) / jnp.maximum(source.lengths, 1)[:, None].astype(values.dtype)
+    structure = jax.tree.structure(self.decoder.initial_carry(1))
+    carry = structure.unflatten([jnp.tanh(layer(summary)) for layer in self.begin])
+    values = self.drop(values, deterministic=not train)
+    return self.decoder.attention.remember(values, valid(source.lengths, source.values.shape[1])), carry
+
+  def decode(
+    self, memory: Memory, carry: PyTree, target: Int[Array, 'batch target'], train: bool = False
+  ) -> tuple[PyTree, Float[Array, 'batch target vocabulary'], Float[Array, 'batch target source']]:
+    """The carry after the tokens of `target`, logits of the token after each, and the weights of the attention."""
+    carry, outputs, contexts, weights = self.decoder(self._embed(target, train), memory, carry, train)
+    hidden = jnp.tanh(self.combine(jnp.concatenate([outputs, contexts], -1)))
+    logits = self.drop(hidden, deterministic=not train) @ self.embedding.T.astype(hidden.dtype)
+    return carry, bias_add(logits, self.bias.astype(logits.dtype)), weights
+
+  def _embed(self, tokens: Int[Array, 'batch length'], train: bool) -> Float[Array, 'batch length features']:
+    return self.drop(self.embedding[tokens] * self.features**0.5, deterministic=not train)
+
+
+def translate(
+  model: Seq2Seq, variables: PyTree, source: Padded, end: int, beams: int = 4, penalty: float = 1.0
+) -> Hypotheses:
+  """The best target of each source by `beam_search`, with the weights [batch, target, source] of its attention.
+
+  A target has at most 10 tokens and half of the source more than the source. A token `end` begins and ends it.
+  """
+  memory, carry = model.apply(variables, source, method='encode')
+
+  def step(carry: PyTree, tokens: Array) -> tuple[PyTree, Array, Array]:
+    carry, logits, weights = model.apply(variables, memory, carry, tokens[:, None], method='decode')
+    return carry, jax.nn.log_softmax(logits[:, 0]), weights[:, 0]
+
+  limits, length = (most + most // 2 + 10 for most in (source.lengths, source.values.shape[1]))
+  return beam_search(step, carry, limits, end, length, beams, penalty)
