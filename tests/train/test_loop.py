@@ -27,7 +27,7 @@ from research.train.run import Interrupted
 from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NAMES = ('classifier', 'regularized', 'ring')
+NAMES = ('classifier', 'regularized', 'ring', 'recurrent', 'transcriber')
 TIMING = ('seconds', 'examples_per_second')
 
 
@@ -185,9 +185,11 @@ def compilations(caplog) -> collections.Counter:
   return collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
 
 
-@pytest.mark.parametrize('devices', [1, 8])
-def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, devices):
-  config = make('classifier', mesh=MeshShape(devices))
+@pytest.mark.parametrize(
+  ('name', 'devices'), [('classifier', 1), ('classifier', 8), ('recurrent', 8), ('transcriber', 1)]
+)
+def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, name, devices):
+  config = make(name, mesh=MeshShape(devices))
   with jax.log_compiles():
     drain(dataclasses.replace(config, steps=20), tmp_path)
     fresh = compilations(caplog)
@@ -316,8 +318,11 @@ def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
   assert scores[5] is None and scores[15] is None and scores[10] > 0
 
 
-def test_eight_devices_take_the_steps_of_one(tmp_path):
-  config = make('classifier', optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0)
+@pytest.mark.parametrize(
+  ('name', 'changes'), [('classifier', {}), ('recurrent', {'dropout': 0.0}), ('transcriber', {})]
+)
+def test_eight_devices_take_the_steps_of_one(name, changes):
+  config = make(name, optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0, **changes)
   states = [drain(dataclasses.replace(config, mesh=MeshShape(devices)))[-1] for devices in (1, 8)]
   one, eight = (record.state.params for record in states)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, eight)
@@ -326,8 +331,9 @@ def test_eight_devices_take_the_steps_of_one(tmp_path):
     np.testing.assert_allclose(states[1].metrics[name], value, rtol=1e-4, err_msg=name)
 
 
-def test_a_data_parallel_run_goes_on_with_the_same_bits(tmp_path):
-  config = make('classifier', mesh=MeshShape(8))
+@pytest.mark.parametrize('name', ['classifier', 'recurrent'])
+def test_a_data_parallel_run_goes_on_with_the_same_bits(name, tmp_path):
+  config = make(name, mesh=MeshShape(8))
   drain(config, tmp_path / 'alone')
   stop_at(train(config.build(), config, tmp_path / 'stopped'), 13)
   interrupt(config, tmp_path / 'stopped', 23, 'training')

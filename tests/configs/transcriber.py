@@ -1,0 +1,59 @@
+"""Labels of sequences of several lengths by CTC, with masks drawn for each example; for tests."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.wiring import supervised_experiment
+from research.data import audio
+from research.data.examples import Arrays, Dataset
+from research.models.rnn import RNN, Padded, SequenceLabeler
+from research.objectives.ctc import ctc
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
+from research.train.optimizer import Optimizer
+
+LABELS, FRAMES, FEATURES = 3, 14, 6
+
+
+def sequences(count: int, seed: int) -> Arrays:
+  """Two or three labels, each heard in four frames, in noise; what follows them is far off."""
+  rng = np.random.default_rng(seed)
+  labels, lengths = rng.integers(1, LABELS + 1, (count, 3)), rng.integers(2, 4, count)
+  heard = np.repeat(labels, 4, axis=1)
+  inputs = np.full((count, FRAMES, FEATURES), 1e3)
+  inputs[:, : heard.shape[1]] = np.eye(FEATURES)[heard] + 0.3 * rng.normal(size=(*heard.shape, FEATURES))
+  arrays = {'inputs': inputs.astype(np.float32), 'lengths': 4 * lengths, 'targets': labels, 'target_lengths': lengths}
+  return Arrays({name: array if name == 'inputs' else array.astype(np.int32) for name, array in arrays.items()})
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """One bidirectional layer."""
+
+  units: int = 8  # of a direction
+
+  def build(self) -> Experiment:
+    return supervised_experiment(
+      self,
+      Dataset(sequences(200, 0), sequences(50, 1), sequences(70, 2)),
+      SequenceLabeler(RNN(self.units, cell='gru', bidirectional=True), LABELS + 1, 0.1),
+      ctc(),
+      score=lambda metrics: -metrics['validation/label_error_rate'],
+      preprocess=lambda batch: {**batch, 'inputs': Padded(batch['inputs'], batch['lengths'])},
+      augment=audio.spec_augment(1, 2, 1, 2),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40,
+    batch_size=32,
+    optimizer=Optimizer('adam', lr=1e-2),
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=16,
+    checkpoint_every=5,
+    mesh=MeshShape(1),
+  )
