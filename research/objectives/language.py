@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research.metrics import Mean, mean
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, PyTree, apply
 
 
 def next_token(characters: np.ndarray | None = None) -> Objective:
@@ -42,7 +42,7 @@ def token_losses(logits: Float[Array, 'batch length vocabulary'], targets: Array
   return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
-def target_weights(batch: Mapping[str, ArrayLike]) -> Float[Array, 'batch length']:
+def target_weights(batch: Mapping[str, PyTree]) -> Float[Array, 'batch length']:
   """How much each target counts."""
   weights = jnp.asarray(batch.get('weights', jnp.ones(batch['targets'].shape)))
   return weights * batch['mask'][:, None] if 'mask' in batch else weights

@@ -27,7 +27,7 @@ from research.train.run import Interrupted
 from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NAMES = ('classifier', 'regularized', 'ring')
+NAMES = ('classifier', 'regularized', 'ring', 'stream')
 TIMING = ('seconds', 'examples_per_second')
 
 
