@@ -38,6 +38,8 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     whole = rows['weights'][:, context:].all(1) & (rows['weights'][:, 0] == 0)
+    if not whole.any():
+      return
     bits = losses[whole].mean(0) / math.log(2)
     figure, (axis,) = make_figure(1, 1, (4.6, 3.2))
     edges = np.unique(np.geomspace(1, len(bits), bins).astype(int) - 1)
@@ -46,7 +48,6 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
     axis.axvline(context, color=FAINT, linewidth=1, linestyle=':')
     axis.set(xlabel='tokens read before', ylabel='bits of a token', xscale='log')
     plain(axis)
-    if whole.any():
-      yield 'bits_by_context', figure
+    yield 'bits_by_context', figure
 
   return report

@@ -11,7 +11,7 @@ from research.train.loop import train
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
-@pytest.mark.parametrize('name', ['regularized', 'ring', 'recurrent'])
+@pytest.mark.parametrize('name', ['regularized', 'ring', 'stream'])
 def test_the_old_state_is_gone_after_a_step(name):
   config = load_config(f'{CONFIGS / name}.py')
   records = train(config.build(), config)

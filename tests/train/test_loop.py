@@ -27,7 +27,7 @@ from research.train.run import Interrupted
 from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NAMES = ('classifier', 'regularized', 'ring', 'recurrent', 'transcriber')
+NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber')
 TIMING = ('seconds', 'examples_per_second')
 
 
@@ -186,7 +186,7 @@ def compilations(caplog) -> collections.Counter:
 
 
 @pytest.mark.parametrize(
-  ('name', 'devices'), [('classifier', 1), ('classifier', 8), ('recurrent', 8), ('transcriber', 1)]
+  ('name', 'devices'), [('classifier', 1), ('classifier', 8), ('stream', 8), ('transcriber', 1)]
 )
 def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, name, devices):
   config = make(name, mesh=MeshShape(devices))
@@ -319,7 +319,7 @@ def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('name', 'changes'), [('classifier', {}), ('recurrent', {'dropout': 0.0}), ('transcriber', {})]
+  ('name', 'changes'), [('classifier', {}), ('stream', {'dropout': 0.0}), ('transcriber', {})]
 )
 def test_eight_devices_take_the_steps_of_one(name, changes):
   config = make(name, optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0, **changes)
@@ -331,7 +331,7 @@ def test_eight_devices_take_the_steps_of_one(name, changes):
     np.testing.assert_allclose(states[1].metrics[name], value, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize('name', ['classifier', 'recurrent'])
+@pytest.mark.parametrize('name', ['classifier', 'stream'])
 def test_a_data_parallel_run_goes_on_with_the_same_bits(name, tmp_path):
   config = make(name, mesh=MeshShape(8))
   drain(config, tmp_path / 'alone')

@@ -1,0 +1,57 @@
+"""Perplexity and bits of documents against the formula, and draws against the distribution that they are made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import chisquare
+
+from research.data.windows import context_examples
+from research.evaluate import language, sampling
+
+RANDOM = np.random.default_rng(0)
+CHARACTERS = np.array([1, 2, 0, 4], np.float32)
+DOCUMENTS = [RANDOM.integers(0, 4, size) for size in (70, 30, 55)]
+COST = np.array([0.3, 1.1, 2.0, 0.7])  # nats of each token
+
+
+def test_every_document_costs_what_its_tokens_do():
+  rows = context_examples(DOCUMENTS, 4, 10).arrays
+  losses = COST[rows['targets']].astype(np.float32)
+  targets = np.concatenate([tokens[1:] for tokens in DOCUMENTS])
+  ((name, perplexity),) = language.perplexity(losses, rows)
+  assert name == 'perplexity'
+  np.testing.assert_allclose(perplexity, np.exp(COST[targets].mean()), rtol=1e-6)
+  found = dict(language.bits_by_document(['one', 'two', 'three'], CHARACTERS)(losses, rows))
+  for name, tokens in zip(('one', 'two', 'three'), DOCUMENTS, strict=True):
+    expected = COST[tokens[1:]].sum() / np.log(2) / CHARACTERS[tokens[1:]].sum()
+    np.testing.assert_allclose(found[f'bits_per_character_{name}'], expected, rtol=1e-6)
+
+
+def test_bits_by_context_are_drawn_of_whole_windows_alone():
+  rows = context_examples(DOCUMENTS, 4, 10).arrays
+  losses = np.tile(np.arange(14.0, dtype=np.float32), (len(rows['targets']), 1))
+  ((name, figure),) = language.bits_by_context(4)(losses, rows)
+  assert name == 'bits_by_context' and isinstance(figure, Figure)
+  np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata()[0], 0)
+  short = {name: array[:1] for name, array in rows.items()}
+  assert list(language.bits_by_context(4)(losses[:1], short)) == []
+
+
+def alternating(variables, tokens, carry):
+  """Logits that depend on the last token alone; the carry counts the tokens that were read."""
+  return variables[tokens], carry + tokens.shape[1]
+
+
+def test_tokens_are_drawn_as_the_logits_say():
+  table = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]]))
+  for temperature in (1.0, 0.5):
+    given = (alternating, table, jnp.zeros(()), np.array([0]), 6000, temperature, jax.random.key(0))
+    drawn = np.concatenate([[0], sampling.continued(*given)])
+    expected = np.exp(np.asarray(table, float)) ** (1 / temperature)
+    expected /= expected.sum(1, keepdims=True)
+    for token in range(3):
+      after = np.bincount(drawn[1:][drawn[:-1] == token], minlength=3)
+      assert chisquare(after, after.sum() * expected[token]).pvalue > 1e-3
+  likeliest = sampling.continued(alternating, table, jnp.zeros(()), np.array([2, 0]), 4, 0.0, jax.random.key(0))
+  assert likeliest.tolist() == [0, 0, 0, 0]

@@ -1,0 +1,89 @@
+"""Drawing from a run: of its workdir alone, the same text for the same seed, and wrong flags told in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from research.data.text import Corpus
+from research.errors import ConfigError
+from research.train.experiment import Request
+from research.train.loop import train
+from research.train.mesh import MeshShape
+from research.train.restore import restore_variables
+from research.train.workdir import import_file, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = 'ROMEO.\nBut soft! what light through yonder window breaks?\n' * 20
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A run of the tiny language model on a play of two lines."""
+  module = import_file(ROOT / 'experiments/lstm_shakespeare/config.py')
+  module.shakespeare = lambda: Corpus({'play': PLAY}, {'other': PLAY[:200]}, {'third': PLAY[:300]})
+  config, folder = module.get_config('tiny'), tmp_path_factory.mktemp('run')
+  config.mesh = MeshShape(1)
+  list(train(config.build(), config, folder))
+  return folder
+
+
+def sample(workdir: Path, *flags: str) -> subprocess.CompletedProcess:
+  """`launch.sample` where no data can be had."""
+  nowhere = {'STRATA_CACHE_DIR': os.devnull, 'STRATA_MANUAL_DIR': '/nowhere', 'PIP_NO_INDEX': '1', 'PYTHONPATH': ''}
+  command = [sys.executable, 'launch/sample.py', f'--workdir={workdir}', *flags]
+  return subprocess.run(command, cwd=ROOT, env={**os.environ, **nowhere}, capture_output=True, text=True)
+
+
+def drawn(workdir: Path, **request) -> str:
+  """What the sampler writes, in this process."""
+  config = load_config(workdir)
+  files = {'tokenizer.json': (workdir / 'tokenizer.json').read_text()}
+  key = jax.random.key(request.pop('seed', 0))
+  ((name, text),) = config.sampler(files)(restore_variables(workdir)[1], key, Request(**request))
+  assert name == 'text'
+  return text
+
+
+def test_a_workdir_alone_writes_text(workdir):
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+  run = sample(workdir, '--prompt=ROMEO.', '--length=30', '--temperature=0.5')
+  assert run.returncode == 0, run.stderr
+  assert run.stdout.startswith('ROMEO.') and len(run.stdout) == len('ROMEO.') + 30 + 1
+  assert 'tokens/s' in run.stderr and 'Traceback' not in run.stderr
+  assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
+
+
+def test_a_seed_is_a_text_and_the_likeliest_needs_none(workdir):
+  one, same, other = (drawn(workdir, prompt='But ', length=40, seed=seed) for seed in (0, 0, 1))
+  assert one == same != other and len(one) == 44 and set(one) <= set(PLAY)
+  greedy = [drawn(workdir, prompt='But ', length=40, temperature=0.0, seed=seed) for seed in (0, 1)]
+  assert greedy[0] == greedy[1] == drawn(workdir, prompt='But ', length=40, temperature=1e-4)
+  assert greedy[0] == drawn(workdir, prompt=greedy[0][:20], length=24, temperature=0.0), 'the carry is streamed'
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--prompt=Señor'], "--prompt: the text has characters that the tokenizer does not know: 'ñ'"),
+    (['--prompt=But', '--temperature=-1'], '--temperature=-1.0: must be at least 0'),
+    (['--prompt=But', '--input=/nowhere.wav'], '--input=/nowhere.wav: there is no such file'),
+    (['--prompt=But', '--checkpoint=first'], '--checkpoint=first: must be best, latest or a step'),
+    (['--prompt=But', '--workdir=/nowhere'], 'workdir /nowhere: /nowhere/config.json is missing'),
+  ],
+)
+def test_a_wrong_flag_is_one_line(workdir, flags, message):
+  run = sample(workdir, *flags)
+  errors = [line for line in run.stderr.splitlines() if line.startswith('error: ')]
+  assert run.returncode in (2, 6) and len(errors) == 1 and message in errors[0] and 'Traceback' not in run.stderr
+
+
+def test_a_text_needs_a_prompt_and_a_tokenizer(workdir):
+  for request in ({'prompt': ''}, {'prompt': 'But', 'input': 'file.wav'}):
+    with pytest.raises(ConfigError, match=r'^--prompt: this model goes on with a text and reads no --input'):
+      drawn(workdir, **request)
+  with pytest.raises(ConfigError, match='the workdir has no tokenizer.json'):
+    load_config(workdir).sampler({})
