@@ -97,7 +97,7 @@ class Config(Base):
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Translates the prompt, and draws the attention."""
-    tokenizer = text.from_json(files[text.FILE])
+    tokenizer = text.from_files(files)
     model = self.model(tokenizer.size)
     translate_one = jax.jit(
       lambda variables, source: translate(model, variables, source, END, self.beams, self.penalty)
