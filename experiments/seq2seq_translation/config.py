@@ -51,6 +51,15 @@ class Config(Base):
   watched: int = 128  # verses of the validation part that are translated while it trains
   verses: int = 0  # of each part; 0 is all
 
+  def validate(self) -> None:
+    super().validate()
+    for name in ('longest', 'features', 'encoder_units', 'decoder_units', 'beams', 'watched'):
+      if getattr(self, name) < 1:
+        raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
+    if self.verses < 0:
+      raise ConfigError(f'config.verses={self.verses}: must not be negative (0 is all)')
+    self.model(vocabulary=1)
+
   def build(self) -> Experiment:
     verses = parallel.Parts(*(part.every(self.verses) for part in bible.bible_en_es()))
     tokenizer = parallel.shared_tokenizer(verses.train, self.vocabulary)
@@ -97,7 +106,7 @@ class Config(Base):
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Translates the prompt, and draws the attention."""
-    tokenizer = text.from_json(files[text.FILE])
+    tokenizer = text.from_files(files)
     model = self.model(tokenizer.size)
     translate_one = jax.jit(
       lambda variables, source: translate(model, variables, source, END, self.beams, self.penalty)

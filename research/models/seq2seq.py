@@ -68,7 +68,8 @@ class Attention(nn.Module):
   ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
     """Contexts and weights; a position past the source's end has the weight 0."""
     scores = self._scores(queries, memory.keys)
-    weights = jax.nn.softmax(jnp.where(memory.mask[:, None], scores, -jnp.inf), axis=-1)
+    scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum('bts,bsf->btf', weights, memory.values), weights
 
   def _scores(self, queries: Array, keys: Array) -> Float[Array, 'batch target source']:
@@ -134,7 +135,7 @@ class BahdanauDecoder(nn.Module):
     contexts, weights = self.attention(carry[0][:, None], memory)
     context = contexts[:, 0]
     bias = self.recurrent_bias.astype(x.dtype)
-    carry = recurrent.gru(bias, x + self.context(context), self.recurrent(carry[0]), carry)
+    carry = recurrent.gru.step(bias, x + self.context(context), self.recurrent(carry[0]), carry)
     return carry, (carry[0], context, weights[:, 0])
 
 

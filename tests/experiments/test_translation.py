@@ -1,5 +1,7 @@
 """The wiring of the translation: what the decoder is fed with, and a sampler that needs no data."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,11 +52,17 @@ def test_sampler_translates_the_prompt(decoder):
     list(sample(variables, jax.random.key(1), Request()))
 
 
-def test_an_unknown_decoder_is_refused():
-  config = experiment.get_config('tiny')
-  config.decoder = 'transformer'
-  with pytest.raises(ConfigError, match="config.decoder='transformer': must be luong or bahdanau"):
-    config.model(10)
+@pytest.mark.parametrize(
+  ('field', 'value', 'fault'),
+  [
+    ('decoder', 'transformer', "config.decoder='transformer': must be luong or bahdanau"),
+    ('beams', 0, 'config.beams=0: must be at least 1'),
+    ('verses', -1, 'config.verses=-1: must not be negative'),
+  ],
+)
+def test_values_that_no_run_could_use(field, value, fault):
+  with pytest.raises(ConfigError, match=fault):
+    dataclasses.replace(experiment.get_config('tiny'), **{field: value}).validate()
 
 
 def test_numbers_that_are_spread():
