@@ -78,6 +78,8 @@ def draw(
     future = None if targets is None else targets[example, :, variable]
     draw_one(axis, inputs[example, -2 * horizon :, variable], outputs[example, :, variable], future)
     axis.set_title(columns[variable], fontsize=9, color=INK)
+  for axis in axes[-len(columns) :]:
+    axis.set_xlabel('steps ahead', fontsize=8)
   axes[0].legend(frameon=False, fontsize=7)
   return figure
 
