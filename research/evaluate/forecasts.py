@@ -80,7 +80,7 @@ def draw(
     axis.set_title(columns[variable], fontsize=9, color=INK)
   for axis in axes[-len(columns) :]:
     axis.set_xlabel('steps ahead', fontsize=8)
-  axes[0].legend(frameon=False, fontsize=7)
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, frameon=False, fontsize=8)
   return figure
 
 
