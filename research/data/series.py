@@ -59,7 +59,7 @@ class Windows:
   scale: Scale  # of the features
 
   def __len__(self) -> int:
-    return len(self.inputs) - self.context - self.horizon + 1
+    return max(0, len(self.inputs) - self.context - self.horizon + 1)
 
   def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     first = np.asarray(indices)[:, None]

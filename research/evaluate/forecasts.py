@@ -78,7 +78,9 @@ def draw(
     future = None if targets is None else targets[example, :, variable]
     draw_one(axis, inputs[example, -2 * horizon :, variable], outputs[example, :, variable], future)
     axis.set_title(columns[variable], fontsize=9, color=INK)
-  axes[0].legend(frameon=False, fontsize=7)
+  for axis in axes[-len(columns) :]:
+    axis.set_xlabel('steps ahead', fontsize=8)
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, frameon=False, fontsize=8)
   return figure
 
 

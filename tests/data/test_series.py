@@ -53,7 +53,7 @@ def test_fingerprint_follows_values_and_windows():
   assert len(prints) == 4 and cut().train.fingerprint() == cut(changed).train.fingerprint()
 
 
-@pytest.mark.parametrize(('context', 'horizon'), [(28, 3), (0, 3), (6, 0), (6, 13)])
+@pytest.mark.parametrize(('context', 'horizon'), [(28, 3), (70, 3), (0, 3), (6, 0), (6, 13)])
 def test_windows_that_do_not_fit_are_refused(context, horizon):
   with pytest.raises(ConfigError, match=f'context={context}, horizon={horizon}: .* part'):
     cut(context=context, horizon=horizon)
