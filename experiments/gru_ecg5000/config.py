@@ -10,6 +10,7 @@ from experiments.wiring import supervised_experiment
 from research.data import augment_series, ucr
 from research.data.augment import Augmentation, chain
 from research.evaluate import exact, figures, figures_series
+from research.models.frames import Frames
 from research.models.rnn import RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
@@ -26,6 +27,7 @@ class Config(Base):
   """One layer in both directions, held back in every way: there are 400 series to fit."""
 
   dataset: str = 'ECG5000'  # any set of the UCR archive: research/data/ucr.sha256 lists them
+  frame: int = 7  # steps of a series that are read at once
   units: int = 64  # of a layer, in each direction
   layers: int = 1  # recurrent layers
   bidirectional: bool = True  # reads backwards too
@@ -52,10 +54,10 @@ class Config(Base):
       figures=(figures.confusion(data.classes), figures_series.mistakes(data.classes)),
     )
 
-  def model(self, classes: int) -> SequenceClassifier:
+  def model(self, classes: int) -> Frames:
     options = {'dropout': self.dropout, 'recurrent_dropout': self.recurrent_dropout}
     rnn = RNN(self.units, self.layers, 'gru', self.bidirectional, **options)
-    return SequenceClassifier(rnn, classes, self.pooling, self.dropout)
+    return Frames(SequenceClassifier(rnn, classes, self.pooling, self.dropout), self.frame)
 
   def augmentation(self) -> Augmentation:
     return chain(

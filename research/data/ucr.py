@@ -37,7 +37,7 @@ def archive(name: str) -> Archive:
   if name not in known:
     alike = {other.lower(): other for other in known}
     nearest = [alike[word] for word in difflib.get_close_matches(name.lower(), alike, 3, 0.5)] or list(known)
-    raise ConfigError(f'dataset={name!r}: no set of the UCR archive that can be had; nearest: {", ".join(nearest)}')
+    raise ConfigError(f'dataset={name!r}: not among the UCR sets from A to P; nearest: {", ".join(nearest)}')
   return known[name]
 
 

@@ -68,3 +68,17 @@ def test_every_example_is_tested_in_one_fold(folds):
 def test_a_fold_that_does_not_exist(fold, folds, field):
   with pytest.raises(ConfigError, match=field):
     splits.cross_validation(LABELS, fold, folds, seed=0)
+
+
+@pytest.mark.parametrize('counts', [[292, 177, 10, 19, 2], [1, 40], [2] * 52, [1, 1, 1]])
+def test_held_out_examples_leave_one_of_every_class(counts):
+  labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+  kept, held_out = splits.hold_out(labels, 0.2, seed=0)
+  assert set(labels[kept]) == set(labels)
+  if max(counts) == 1:
+    np.testing.assert_array_equal(kept, held_out)
+    return
+  np.testing.assert_array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(len(labels)))
+  assert len(held_out) == round(0.2 * len(labels))
+  found = np.bincount(labels[held_out], minlength=len(counts))
+  assert all(abs(part - 0.2 * count) < 1 for part, count in zip(found, counts, strict=True))

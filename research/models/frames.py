@@ -1,0 +1,32 @@
+"""Sequences read several steps at a time."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float, Num
+
+from research.models.rnn import Padded, unpadded, valid
+
+
+class Frames(nn.Module):
+  """A sequence model that reads frames of `size` steps, which takes a recurrent network so many times fewer steps.
+
+  The last frame is filled with zeros.
+  """
+
+  model: nn.Module
+  size: int
+
+  def __call__(self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False) -> Float[Array, '...']:
+    values, lengths = unpadded(inputs)
+    if lengths is None:
+      return self.model(framed(values, self.size), train)
+    values = jnp.where(valid(lengths, values.shape[1])[..., None], values, 0)
+    return self.model(Padded(framed(values, self.size), -(-lengths // self.size)), train)
+
+
+def framed(values: Num[Array, 'batch length features'], size: int) -> Num[Array, 'batch frames width']:
+  """Frames of `size` steps after one another, each as one vector."""
+  batch, length, features = values.shape
+  filled = jnp.pad(values, ((0, 0), (0, -length % size), (0, 0)))
+  return filled.reshape(batch, -1, size * features)
