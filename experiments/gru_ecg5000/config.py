@@ -31,7 +31,7 @@ class Config(Base):
   units: int = 64  # of a layer, in each direction
   layers: int = 1  # recurrent layers
   bidirectional: bool = True  # reads backwards too
-  pooling: str = 'mean'  # of the outputs over time, or the last one
+  pooling: str = 'last'  # of the outputs over time: the last of each direction, or their mean
   dropout: float = 0.3  # part of the units between layers and before the classes
   recurrent_dropout: float = 0.0  # part of the units on their way to the next step
   label_smoothing: float = 0.05  # part of the target's mass spread over all classes
@@ -41,7 +41,7 @@ class Config(Base):
   stretch: float = 0.05  # part by which a series is made slower or faster at random
 
   def build(self) -> Experiment:
-    data = ucr.ucr(self.dataset)
+    augment, data = self.augmentation(), ucr.ucr(self.dataset)
     return supervised_experiment(
       self,
       data,
@@ -49,7 +49,7 @@ class Config(Base):
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=padded,
-      augment=self.augmentation(),
+      augment=augment,
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.classes), figures_series.mistakes(data.classes)),
     )
@@ -72,12 +72,12 @@ def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
   tiny = Config(steps=20, batch_size=16, units=4, log_every=10, evaluate_every=10)
   recorded = Config(
-    steps=1_500,
+    steps=1_200,
     batch_size=32,
     optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup=100, weight_decay=1e-2, clip_norm=1.0),
     ema=0.99,
     evaluate_every=300,
     evaluate_batch_size=500,
-    checkpoint_every=750,
+    checkpoint_every=600,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})

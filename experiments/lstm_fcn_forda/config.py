@@ -27,7 +27,7 @@ class Config(Base):
 
   dataset: str = 'FordA'  # any set of the UCR archive: research/data/ucr.sha256 lists them
   channels: tuple[int, ...] = (32, 64, 32)  # of each convolution
-  kernels: tuple[int, ...] = (8, 5, 3)  # steps of each convolution's filters
+  kernels: tuple[int, ...] = (16, 10, 6)  # steps of each convolution's filters
   stride: int = 2  # of the first convolution
   units: int = 8  # of the LSTM
   shuffle: bool = True  # the LSTM reads the whole series in one step
@@ -40,32 +40,29 @@ class Config(Base):
   stretch: float = 0.0  # part by which a series is made slower or faster at random
 
   def build(self) -> Experiment:
-    data = ucr.ucr(self.dataset)
-    length = data.train.arrays['inputs'].shape[1]
-    options = {'length': length, 'shuffle': self.shuffle, 'units': self.units, 'dropout': self.dropout}
-    changes = (
+    augment = chain(
       augment_series.stretch(self.stretch),
       augment_series.shift(self.shift),
       augment_series.scale(self.scale),
       augment_series.jitter(self.jitter),
     )
+    data = ucr.ucr(self.dataset)
     return supervised_experiment(
       self,
       data,
-      LSTMFCN(
-        len(data.classes),
-        self.channels,
-        self.kernels,
-        self.stride,
-        recurrent_dropout=self.recurrent_dropout,
-        **options,
-      ),
+      self.model(len(data.classes), length=data.train.arrays['inputs'].shape[1]),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=padded,
-      augment=chain(*changes),
+      augment=augment,
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.classes), figures_series.mistakes(data.classes)),
+    )
+
+  def model(self, classes: int, length: int) -> LSTMFCN:
+    options = {'stride': self.stride, 'dropout': self.dropout, 'recurrent_dropout': self.recurrent_dropout}
+    return LSTMFCN(
+      classes, self.channels, self.kernels, length=length, shuffle=self.shuffle, units=self.units, **options
     )
 
 

@@ -5,19 +5,22 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float, Num
 
+from research.errors import ConfigError
 from research.models.rnn import Padded, unpadded, valid
 
 
 class Frames(nn.Module):
   """A sequence model that reads frames of `size` steps, which takes a recurrent network so many times fewer steps.
 
-  The last frame is filled with zeros.
+  The last frame is filled with zeros. Raises ConfigError for frames of less than a step.
   """
 
   model: nn.Module
   size: int
 
   def __call__(self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False) -> Float[Array, '...']:
+    if self.size < 1:
+      raise ConfigError(f'frames of {self.size} steps: must be at least 1')
     values, lengths = unpadded(inputs)
     if lengths is None:
       return self.model(framed(values, self.size), train)

@@ -85,6 +85,9 @@ class Conv1D(nn.Module):
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch length channels']) -> Float[Array, 'batch _ features']:
     _check_features(self.features)
+    if min(self.kernel_size, self.stride, self.dilation) < 1:
+      sizes = f'{self.kernel_size} steps, stride {self.stride}, dilation {self.dilation}'
+      raise ConfigError(f'a convolution of {sizes}: none may be less than 1')
     kernel = self.param('kernel', self.kernel_init, (self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     reach = self.dilation * (self.kernel_size - 1)

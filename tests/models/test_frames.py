@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.errors import ConfigError
 from research.models.frames import Frames, framed
 from research.models.rnn import RNN, Padded, SequenceClassifier
 
@@ -31,3 +32,8 @@ def test_a_padded_series_is_the_series_itself_whatever_the_padding(pooling):
   for row, length in enumerate(lengths):
     alone = model.apply(variables, SERIES[row : row + 1, :length])
     np.testing.assert_allclose(logits[row], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_frames_of_no_step_are_refused():
+  with pytest.raises(ConfigError, match='frames of 0 steps'):
+    Frames(SequenceClassifier(RNN(4), 2), 0).init(jax.random.key(0), SERIES)

@@ -156,6 +156,8 @@ def test_remat_changes_nothing(name, x64):
   ('model', 'message'),
   [
     (FCN(3, (4,), (5, 3)), 'kernels: there are 2, for 1 blocks'),
+    (FCN(3, kernels=(8, 0, 3)), 'a convolution of 0 steps'),
+    (FCN(3, stride=0), 'a convolution of 8 steps, stride 0'),
     (FCN(3, dropout=1.0), 'dropout=1.0'),
     (FCN(3, norm='mean'), "norm: 'mean'"),
     (LSTMFCN(3), 'length=0: must be that of a series'),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.ops.layers import Conv, Dense
+from research.ops.layers import Conv, Conv1D, Dense
 
 CONVOLUTIONS = [
   ((2, 8, 8, 3), (3, 3), (1, 1), 'SAME'),
@@ -51,3 +51,18 @@ def test_convolution(x64, shape, window, strides, padding, use_bias):
 def test_dense(x64, shape, use_bias):
   x = jnp.asarray(np.random.default_rng(0).standard_normal(shape))
   assert_alike(Dense(6, use_bias), nn.Dense(6, use_bias), x)
+
+
+@pytest.mark.parametrize('use_bias', [True, False])
+@pytest.mark.parametrize(
+  ('ours', 'plain'),
+  [
+    ({}, {'padding': 'SAME'}),
+    ({'dilation': 3}, {'padding': 'SAME', 'kernel_dilation': 3}),
+    ({'dilation': 2, 'causal': True}, {'padding': 'CAUSAL', 'kernel_dilation': 2}),
+    ({'stride': 2}, {'padding': [(1, 2)], 'strides': 2}),
+  ],
+)
+def test_convolution_of_series(x64, ours, plain, use_bias):
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 11, 3)))
+  assert_alike(Conv1D(5, 4, use_bias=use_bias, **ours), nn.Conv(5, (4,), use_bias=use_bias, **plain), x)
