@@ -33,6 +33,7 @@ class Config(Base):
   dropout: float = 0.3  # part of the units between layers, and of those that are averaged
   recurrent_dropout: float = 0.0  # part of the units on their way to the next step
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+  speed: float = 0.1  # by which a recording is played faster or slower at random, as a part of its speed
   shift: int = 800  # samples by which a recording begins later or earlier at random
   decibels: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
   band_mask: int = 5  # widest stretch of bands that is hidden, of 40
@@ -48,6 +49,7 @@ class Config(Base):
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=preprocess,
       augment=augment.chain(
+        audio.speed(self.speed),
         audio.shift(self.shift),
         audio.noise(*self.decibels),
         lambda batch, key: FEATURES(batch),

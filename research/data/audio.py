@@ -258,6 +258,28 @@ def shift(samples: int) -> Augmentation:
   return augment
 
 
+def speed(part: float) -> Augmentation:
+  """Plays each waveform faster or slower, and so higher or lower, by a factor of 1 - `part` to 1 + `part`.
+
+  Values lie straight between two samples; what becomes too long is cut. Source: Ko, Peddinti, Povey and Khudanpur
+  (2015), 'Audio augmentation for speech recognition'.
+  """
+  check_range('speed', part, below=1)
+
+  def augment(batch: Batch, key: Key[Array, '']) -> Batch:
+    waveforms, lengths = batch['inputs'], batch['lengths']
+    factor = 1 + part * (2 * _uniform(key, batch['index'], ()) - 1)
+    place = jnp.arange(waveforms.shape[1])[None] * factor[:, None]
+    valid = place <= lengths[:, None] - 1
+    before = jnp.where(valid, place, 0).astype(jnp.int32)
+    after = jnp.minimum(before + 1, waveforms.shape[1] - 1)
+    low, high = (jnp.take_along_axis(waveforms, at, axis=1).astype(jnp.float32) for at in (before, after))
+    played = jnp.where(valid, low + (place - before) * (high - low), 0)
+    return {**batch, 'inputs': _rounded(played, waveforms.dtype), 'lengths': valid.sum(1, dtype=lengths.dtype)}
+
+  return augment
+
+
 def noise(least: float, most: float) -> Augmentation:
   """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `least` to `most` decibels."""
   if not least <= most < float('inf'):

@@ -224,6 +224,20 @@ def test_a_shift_moves_the_whole_recording():
   assert min(offsets) < -45 and max(offsets) > 45 and new['inputs'].dtype == np.int16
 
 
+def test_speed_plays_a_tone_higher_and_shorter_or_lower_and_longer():
+  samples = np.arange(4_000)
+  tone = np.where(samples < 3_000, 9_000 * np.sin(2 * np.pi * samples / 20), 0).astype(np.int16)
+  batch = {'inputs': np.tile(tone, (60, 1)), 'lengths': np.full(60, 3_000), 'index': np.arange(60)}
+  new, factors = apply(audio.speed(0.2), batch), []
+  for row, length in zip(new['inputs'], new['lengths'], strict=True):
+    factors.append(3_000 / length)
+    expected = 9_000 * np.sin(2 * np.pi * np.arange(300) * factors[-1] / 20)
+    np.testing.assert_allclose(row[:300], expected, atol=500)
+    assert not row[length:].any()
+  assert 0.8 < min(factors) < 0.83 and 1.17 < max(factors) < 1.201 and new['inputs'].dtype == np.int16
+  assert np.array_equal(apply(audio.speed(0.0))['inputs'], BATCH['inputs'])
+
+
 def test_noise_has_the_drawn_power_and_leaves_padding_alone():
   for decibels in (10.0, 20.0):
     new = apply(audio.noise(decibels, decibels))
@@ -271,7 +285,7 @@ def test_a_share_bounds_the_frames_that_are_hidden():
   assert not (apply(audio.spec_augment(0, 0, 0, 0), SPECTRA)['inputs'] == 0).any()
 
 
-@pytest.mark.parametrize('augmentation', [audio.shift(40), audio.noise(0, 20)])
+@pytest.mark.parametrize('augmentation', [audio.shift(40), audio.noise(0, 20), audio.speed(0.1)])
 def test_an_example_is_changed_the_same_in_any_batch(augmentation):
   chosen = np.array([3, 7, 7, 100])
   whole, part = apply(augmentation), apply(augmentation, {name: array[chosen] for name, array in BATCH.items()})
@@ -289,6 +303,7 @@ def test_spec_augment_is_the_same_in_any_batch():
   ('make', 'name'),
   [
     (lambda: audio.shift(-1), 'shift=-1'),
+    (lambda: audio.speed(1.0), 'speed=1.0'),
     (lambda: audio.noise(20.0, 10.0), 'noise: 20.0 to 10.0'),
     (lambda: audio.noise(0.0, np.nan), 'noise'),
     (lambda: audio.spec_augment(-1, 2, 1, 2), 'band_masks=-1'),

@@ -185,9 +185,7 @@ def compilations(caplog) -> collections.Counter:
   return collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
 
 
-@pytest.mark.parametrize(
-  ('name', 'devices'), [('classifier', 1), ('classifier', 8), ('stream', 8), ('transcriber', 1)]
-)
+@pytest.mark.parametrize(('name', 'devices'), [('classifier', 1), ('classifier', 8), ('stream', 8), ('transcriber', 1)])
 def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, name, devices):
   config = make(name, mesh=MeshShape(devices))
   with jax.log_compiles():
@@ -318,9 +316,7 @@ def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
   assert scores[5] is None and scores[15] is None and scores[10] > 0
 
 
-@pytest.mark.parametrize(
-  ('name', 'changes'), [('classifier', {}), ('stream', {'dropout': 0.0}), ('transcriber', {})]
-)
+@pytest.mark.parametrize(('name', 'changes'), [('classifier', {}), ('stream', {'dropout': 0.0}), ('transcriber', {})])
 def test_eight_devices_take_the_steps_of_one(name, changes):
   config = make(name, optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0, **changes)
   states = [drain(dataclasses.replace(config, mesh=MeshShape(devices)))[-1] for devices in (1, 8)]
