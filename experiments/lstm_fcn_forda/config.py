@@ -27,7 +27,7 @@ class Config(Base):
 
   dataset: str = 'FordA'  # any set of the UCR archive: research/data/ucr.sha256 lists them
   channels: tuple[int, ...] = (32, 64, 32)  # of each convolution
-  kernels: tuple[int, ...] = (16, 10, 6)  # steps of each convolution's filters
+  kernels: tuple[int, ...] = (8, 5, 3)  # steps of each convolution's filters
   stride: int = 2  # of the first convolution
   units: int = 8  # of the LSTM
   shuffle: bool = True  # the LSTM reads the whole series in one step
