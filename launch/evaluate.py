@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, naming
 from research.evaluate.evaluator import Evaluator, Report
+from research.tasks.base import PyTree
 from research.train.experiment import Experiment
 from research.train.restore import restore_state
 from research.train.workdir import load_config
@@ -59,20 +61,28 @@ def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
 
 
 def saved_to(path: Path) -> Report:
-  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all."""
+  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all.
 
-  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator:
+  Outputs that are a tree of arrays are written as `outputs_NAME` each.
+  """
+
+  def report(outputs: PyTree, rows: Mapping[str, np.ndarray]) -> Iterator:
     temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
     kept = {name: array for name, array in rows.items() if name != 'inputs'}
+    leaves = [('_'.join(['outputs', *map(_name, where)]), leaf) for where, leaf in jax.tree.leaves_with_path(outputs)]
     try:
       with naming(path):
-        np.savez(temporary, outputs=outputs, index=np.arange(len(outputs)), **kept)
+        np.savez(temporary, **dict(leaves), index=np.arange(len(leaves[0][1])), **kept)
       os.link(temporary, path)  # unlike a rename it never takes the place of a file
     finally:
       temporary.unlink(missing_ok=True)
     yield 'predictions', str(path)
 
   return report
+
+
+def _name(key: Any) -> str:
+  return jax.tree_util.keystr((key,), simple=True)
 
 
 if __name__ == '__main__':
