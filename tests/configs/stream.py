@@ -27,10 +27,10 @@ def tokens(count: int, seed: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class Config(Base):
-  """Two small recurrent layers."""
+  """One small recurrent layer."""
 
-  units: int = 16  # of each layer
-  dropout: float = 0.2  # part of the units around and between the layers
+  units: int = 16  # of the recurrent layer
+  dropout: float = 0.2  # part of the units before and after it
 
   def build(self) -> Experiment:
     examples = windows.stream_examples([tokens(900, 0)], self.batch_size, 8)
@@ -38,7 +38,7 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      LanguageModel(SIZE, RNN(self.units, 2, dropout=self.dropout), 8, self.dropout),
+      LanguageModel(SIZE, RNN(self.units), 8, self.dropout),
       carries_state(next_token(np.ones(SIZE, np.float32))),
       score=lambda metrics: -metrics['validation/loss'],
       preprocess=preprocess,
