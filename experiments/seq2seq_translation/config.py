@@ -141,12 +141,12 @@ def get_config(scale: str = '') -> Config:
   small = {'vocabulary': 300, 'features': 8, 'encoder_units': 8, 'decoder_units': 8, 'longest': 64, 'beams': 2}
   tiny = Config(steps=20, batch_size=16, log_every=10, evaluate_every=10, verses=48, watched=8, **small)
   recorded = Config(
-    steps=6_000,
+    steps=3_000,
     batch_size=32,
     optimizer=Optimizer('adam', lr=2e-3, schedule='cosine', warmup=300, clip_norm=1.0, b2=0.98),
     ema=0.995,
     evaluate_every=1_000,
     evaluate_batch_size=64,
-    checkpoint_every=1_000,
+    checkpoint_every=1_500,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})
