@@ -18,6 +18,7 @@ from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, naming
 from research.evaluate.evaluator import Evaluator, Report
+from research.tasks.base import PyTree
 from research.train.experiment import Experiment
 from research.train.restore import restore_state
 from research.train.workdir import load_config
@@ -59,14 +60,19 @@ def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
 
 
 def saved_to(path: Path) -> Report:
-  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all."""
+  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all.
 
-  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator:
+  An array is called `outputs`; those of a tree, such as what a search found, `outputs.tokens` and so on.
+  """
+
+  def report(outputs: PyTree, rows: Mapping[str, np.ndarray]) -> Iterator:
     temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
     kept = {name: array for name, array in rows.items() if name != 'inputs'}
+    for place, array in jax.tree.leaves_with_path(outputs):
+      kept['.'.join(filter(None, ('outputs', jax.tree_util.keystr(place, simple=True, separator='.'))))] = array
     try:
       with naming(path):
-        np.savez(temporary, outputs=outputs, index=np.arange(len(outputs)), **kept)
+        np.savez(temporary, index=np.arange(len(array)), **kept)
       os.link(temporary, path)  # unlike a rename it never takes the place of a file
     finally:
       temporary.unlink(missing_ok=True)

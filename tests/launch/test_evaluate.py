@@ -118,6 +118,20 @@ def test_predictions_never_take_the_place_of_a_file(workdir, tmp_path):
   assert target.read_text() == 'mine'
 
 
+def test_a_tree_of_outputs_is_kept_by_the_names_of_its_arrays(tmp_path):
+  code = (
+    'import sys, pathlib, numpy as np\nfrom launch.evaluate import saved_to\n'
+    'from research.models.search import Hypotheses\n'
+    'found = Hypotheses(np.arange(6).reshape(3, 2), np.ones(3), np.zeros((3, 2, 5)))\n'
+    'list(saved_to(pathlib.Path(sys.argv[1]))(found, {"inputs": np.zeros(3), "lengths": np.arange(3)}))'
+  )
+  subprocess.run([sys.executable, '-c', code, str(tmp_path / 'out.npz')], cwd=ROOT, check=True)
+  kept = np.load(tmp_path / 'out.npz')
+  assert set(kept) == {'outputs.tokens', 'outputs.scores', 'outputs.kept', 'index', 'lengths'}
+  np.testing.assert_array_equal(kept['outputs.tokens'], np.arange(6).reshape(3, 2))
+  np.testing.assert_array_equal(kept['index'], np.arange(3))
+
+
 def test_the_training_part_is_measured_without_augmentation(workdir):
   run = evaluate(f'--workdir={workdir}', '--split=train', '--checkpoint=10')
   assert run.returncode == 0, run.stderr
