@@ -95,12 +95,12 @@ def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
   tiny = Config(steps=10, batch_size=4, strings=40, held_out=20, units=8, layers=1, log_every=5, evaluate_every=5)
   recorded = Config(
-    steps=1_000,
+    steps=500,
     batch_size=32,
     optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup=100, weight_decay=1e-2, clip_norm=1.0),
     ema=0.99,
     evaluate_every=250,
     evaluate_batch_size=250,
-    checkpoint_every=500,
+    checkpoint_every=250,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})
