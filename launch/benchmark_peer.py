@@ -21,7 +21,7 @@ import optax
 from absl import flags
 
 from launch import app
-from research.errors import ConfigError
+from research.errors import ConfigError, RunError
 from research.models.rnn import RNN
 
 LIBRARY = flags.DEFINE_enum('library', 'strata', ['strata', 'torch'], 'whose layer is measured')
@@ -45,7 +45,10 @@ def _compared(cell: str, rounds: int) -> str:
   times = {'strata': [], 'torch': []}
   for library in itertools.chain.from_iterable(itertools.repeat(tuple(times), rounds)):
     command = [sys.executable, '-m', 'launch.benchmark_peer', f'--library={library}', f'--cell={cell}']
-    times[library].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # its messages are ours
+    if run.returncode:
+      raise RunError(f'{" ".join(command[1:])} ended with {run.returncode}; see above')
+    times[library].append(float(run.stdout))
   ratios = [ours / theirs for ours, theirs in zip(*times.values(), strict=True)]
   ours, theirs = (f'{1e3 * statistics.median(values):.1f}' for values in times.values())
   spread = f'median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}'
@@ -58,11 +61,11 @@ def strata_steps(cell: str) -> Callable[[int], None]:
   params = jax.jit(model.init)(jax.random.key(0), inputs)
   state = (params, optimizer.init(params))
 
-  def loss(params):
+  def loss(params, inputs, targets):
     return jnp.square(model.apply(params, inputs)[0] - targets).mean()
 
-  def step(params, moments):
-    updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
+  def step(params, moments, inputs, targets):
+    updates, moments = optimizer.update(jax.grad(loss)(params, inputs, targets), moments, params)
     return optax.apply_updates(params, updates), moments
 
   step = jax.jit(step, donate_argnums=(0, 1))
@@ -70,7 +73,7 @@ def strata_steps(cell: str) -> Callable[[int], None]:
   def run(steps: int) -> None:
     nonlocal state
     for _ in range(steps):
-      state = step(*state)
+      state = step(*state, inputs, targets)
     jax.block_until_ready(state)
 
   return run

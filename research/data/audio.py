@@ -127,9 +127,12 @@ def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -
   half = 10 * max(up, down)
   taps, reach = jnp.asarray(_low_pass(up, down), waveforms.dtype), half // up + 1
   length = -(-waveforms.shape[1] * up // down)
-  at, tap = jnp.arange(length)[:, None] * down, jnp.arange(-reach, reach)[None]
-  source = at // up - tap  # samples in; sample out m is the sum of taps[half + m * down - source * up] * in[source]
-  place = half + at % up + tap * up
+  # Sample out m is the sum of taps[half + m * down - source * up] * in[source] over the samples in. Quotient and rest
+  # of m * down by up are taken apart, for that product overflows in a long recording.
+  turn, phase = (part[:, None] for part in jnp.divmod(jnp.arange(length), up))
+  tap = jnp.arange(-reach, reach)[None]
+  source = turn * down + phase * down // up - tap
+  place = half + phase * down % up + tap * up
   weight = jnp.where((place >= 0) & (place <= 2 * half), taps[jnp.clip(place, 0, 2 * half)], 0)
   padded = jnp.pad(waveforms, ((0, 0), (reach, reach)))
   # A product and a sum, which fuse: the [batch, length, taps] array is never made.

@@ -72,6 +72,8 @@ def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     head, *lines = data.decode().splitlines()
     columns = tuple(column.strip() for column in head.split(','))
     used = range(1, len(columns)) if columns[0] == 'date' else range(len(columns))
+    if wrong := next((number for number, line in enumerate(lines) if line.count(',') >= len(columns)), None):
+      raise ValueError(f'row {wrong + 1} has more fields than the head names')
     values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2)
   except ValueError as error:  # of Unicode too
     raise DataError(f'{name}: not a table of numbers with a head: {error}') from error

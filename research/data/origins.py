@@ -131,7 +131,8 @@ class Pip(Package):
 class Sdist(Pip):
   """A source distribution of the Python package index.
 
-  pip asks it for its metadata, which runs its setup.py: so it is pinned by its own `sha256`, and pip runs no other.
+  pip asks it for its metadata, which runs its setup.py: so it is pinned by its own `sha256`, and pip
+  runs none that differs.
   """
 
   sha256: str

@@ -79,9 +79,9 @@ def fsdd(speaker: str = '', longest: int = 0, archive: Archive = FSDD, at: Place
 class DigitStrings:
   """Strings of digits by one speaker, joined with gaps of silence, under noise: each is made when it is asked for.
 
-  A string is a function of `seed` and its number alone, so any number of them is to be had of a part's recordings
-  without storing one. `rows` gives `inputs` int16 [batch, samples], `lengths`, `targets` int32 [batch, most digits],
-  padded with 0, `target_lengths` and `speakers`.
+  A string is a function of `seed`, `part` and its number alone, so any number of them is to be had of a part's
+  recordings without storing one. `rows` gives `inputs` int16 [batch, samples], `lengths`, `targets` int32 [batch, most
+  digits], padded with 0, `target_lengths` and `speakers`.
 
   Raises ConfigError where the fewest digits may not fit into `samples`.
   """
@@ -89,6 +89,7 @@ class DigitStrings:
   recordings: Arrays  # of `fsdd`
   count: int
   seed: int
+  part: int  # of the data set: without it the same draws would make the same strings of other takes in every part
   samples: int = 48_000  # of a string; one that would be longer loses its last digits
   digits: tuple[int, int] = (3, 7)  # the fewest and the most
   gap: int = 2_400  # samples of the longest silence before, between and after digits
@@ -107,11 +108,11 @@ class DigitStrings:
     return {name: np.stack([string[name] for string in made]) for name in made[0]}
 
   def fingerprint(self) -> str:
-    made_by = (self.count, self.seed, self.samples, self.digits, self.gap, self.decibels)
+    made_by = (self.count, self.seed, self.part, self.samples, self.digits, self.gap, self.decibels)
     return hashlib.sha256(f'{self.recordings.fingerprint()} {made_by}'.encode()).hexdigest()[:16]
 
   def _string(self, index: int) -> dict[str, np.ndarray]:
-    random, arrays = np.random.default_rng((self.seed, index)), self.recordings.arrays
+    random, arrays = np.random.default_rng((self.seed, self.part, index)), self.recordings.arrays
     speaker = arrays['speakers'][random.integers(len(self.recordings))]
     (own,) = np.nonzero(arrays['speakers'] == speaker)
     chosen = random.choice(own, random.integers(self.digits[0], self.digits[1] + 1))
@@ -148,8 +149,12 @@ def digit_strings(
   the same. Recordings are cut after a second.
   """
   train, validation, test, _ = fsdd('', RATE, archive, at)
-  chosen, reported = DigitStrings(validation, held_out // 2, seed=0), DigitStrings(test, held_out, seed=0)
-  return Dataset(DigitStrings(train, count, seed), _in_memory(chosen), _in_memory(reported), DIGITS)
+  made = DigitStrings(train, count, seed, part=0)
+  chosen, reported = (
+    _in_memory(DigitStrings(recordings, strings, seed=0, part=part))
+    for part, recordings, strings in ((1, validation, held_out // 2), (2, test, held_out))
+  )
+  return Dataset(made, chosen, reported, DIGITS)
 
 
 def _in_memory(examples: DigitStrings) -> Arrays:

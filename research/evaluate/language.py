@@ -17,7 +17,7 @@ Rows = Mapping[str, np.ndarray]
 
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
-  yield 'perplexity', math.exp(np.average(losses.astype(np.float64), weights=rows['weights']))
+  yield 'perplexity', math.exp(np.average(losses.astype(np.float64), weights=rows.get('weights')))
 
 
 def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:

@@ -6,7 +6,8 @@ from jax import Array
 from jaxtyping import Float, Num
 
 from research.errors import ConfigError
-from research.models.rnn import Padded, unpadded, valid
+from research.models.rnn import Padded, unpadded
+from research.ops.padding import valid
 
 
 class Frames(nn.Module):

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Num
 from research.errors import ConfigError, check_range
 from research.ops import recurrent
 from research.ops.layers import Dense
+from research.ops.padding import valid
 
 PyTree = Any
 GATES = {'elman': 1, 'gru': 3, 'lstm': 4, 'layer_norm_lstm': 4}  # blocks of units that a cell computes
@@ -28,11 +29,6 @@ class Padded(NamedTuple):
 def unpadded(inputs: Array | Padded) -> tuple[Array, Array | None]:
   """Values, and lengths where there are any."""
   return (inputs.values, inputs.lengths) if isinstance(inputs, Padded) else (inputs, None)
-
-
-def valid(lengths: Int[Array, ' batch'], length: int) -> Bool[Array, 'batch length']:
-  """True where a sequence has not ended."""
-  return jnp.arange(length)[None, :] < lengths[:, None]
 
 
 class RecurrentLayer(nn.Module):

@@ -9,12 +9,13 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from research.errors import ConfigError, check_range
-from research.models.rnn import RNN, Padded, valid
+from research.models.rnn import RNN, Padded
 from research.models.search import Hypotheses, beam_search
 from research.ops import recurrent
 from research.ops.bias import bias_add
 from research.ops.layers import Dense
 from research.ops.logical import logical
+from research.ops.padding import valid
 
 PyTree = Any
 SCORES = ('dot', 'general', 'additive')

@@ -14,8 +14,9 @@ from research.errors import ConfigError, check_range
 from research.models.activations import activation
 from research.models.norms import norm
 from research.models.remat import remat
-from research.models.rnn import RNN, Padded, unpadded, valid
+from research.models.rnn import RNN, Padded, unpadded
 from research.ops.layers import Conv1D, Dense
+from research.ops.padding import valid
 
 Mask = Bool[Array, 'batch _'] | None  # True where a series has not ended; None where all are full
 Series = tuple[Float[Array, 'batch _ _'], Mask]

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from research.metrics import Mean, mean
 from research.objectives.base import Aux, Objective, apply
 from research.ops.ctc import greedy
 from research.ops.edit_distance import edit_distance
+from research.ops.padding import valid
 
 
 def ctc(blank: int = 0) -> Objective:
@@ -48,7 +49,7 @@ def ctc_loss(
   blank: int = 0,
 ) -> Float[Array, ' batch']:
   """Negative log-likelihood of each string; about 1e5 where it has no alignment. Padding may hold anything."""
-  frame, label = _valid(lengths, logits.shape[1]), _valid(target_lengths, targets.shape[1])
+  frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0)
   targets = jnp.where(label, targets, blank)
   return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
@@ -56,9 +57,5 @@ def ctc_loss(
 
 def frames_needed(targets: Int[Array, 'batch labels'], target_lengths: Int[Array, ' batch']) -> Int[Array, ' batch']:
   """One frame for each label, and one for the blank between two that are the same."""
-  repeated = (targets[:, 1:] == targets[:, :-1]) & _valid(target_lengths, targets.shape[1])[:, 1:]
+  repeated = (targets[:, 1:] == targets[:, :-1]) & valid(target_lengths, targets.shape[1])[:, 1:]
   return target_lengths + repeated.sum(axis=1, dtype=target_lengths.dtype)
-
-
-def _valid(lengths: Int[Array, ' batch'], size: int) -> Bool[Array, 'batch size']:
-  return jnp.arange(size)[None] < lengths[:, None]

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Num
 from research.errors import check_range
 from research.metrics import mean
 from research.objectives.base import Aux, Objective, apply
+from research.ops.padding import valid
 
 
 def token_cross_entropy(label_smoothing: float = 0.0) -> Objective:
@@ -39,7 +40,7 @@ def _real(
   mask: Num[ArrayLike, ' batch'] | None,
 ) -> Num[Array, 'batch length']:
   """1 for the tokens that count, 0 for what fills a sentence or a batch up."""
-  real = jnp.arange(targets.shape[1])[None] < jnp.asarray(lengths)[:, None]
+  real = valid(lengths, targets.shape[1])
   return real * (1 if mask is None else jnp.asarray(mask)[:, None])
 
 

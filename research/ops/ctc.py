@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from research.ops.padding import valid
+
 _NEVER = -1e30  # log of a probability of 0: infinity less infinity would be NaN
 
 
@@ -45,8 +47,7 @@ def greedy(logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' b
   """Labels of the single most probable alignment, up to one for each frame; frames past `lengths` do not count."""
   best = logits.argmax(-1).astype(jnp.int32)
   before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-  valid = jnp.arange(best.shape[1])[None] < lengths[:, None]
-  kept = valid & (best != before) & (best != blank)
+  kept = valid(lengths, best.shape[1]) & (best != before) & (best != blank)
   place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, best.shape[1])  # what is not kept goes past the end
   labels = jax.vmap(lambda best, place: jnp.zeros_like(best).at[place].set(best, mode='drop'))(best, place)
   return Decoded(labels, kept.sum(axis=1, dtype=jnp.int32))

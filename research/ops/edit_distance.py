@@ -6,6 +6,7 @@ from jax import Array
 from jaxtyping import Int
 
 
+@jax.jit
 def edit_distance(
   labels: Int[Array, 'batch length'],
   lengths: Int[Array, ' batch'],

@@ -105,7 +105,7 @@ def recurrence(
     x: inputs, projected already: one product for all steps. Time comes first.
     mask: where it is False the carry is held and the output is 0.
     dropped: what the output is multiplied by on its way to the next step, the same for all steps
-      (variational dropout, Gal and Ghahramani 2016).
+      (variational dropout, Gal and Ghahramani 2016). A constant: it has no gradient, and neither has `mask`.
     reverse: from the last step to the first.
 
   Derivatives are reverse-mode, of any order; JAX refuses forward mode, which a derivative of one's own has not.

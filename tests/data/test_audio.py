@@ -137,6 +137,13 @@ def librosa_mel_frequencies(count: int, highest: float) -> np.ndarray:
   return np.array([m * 200 / 3 if m < 15 else 1_000 * 6.4 ** ((m - 15) / 27) for m in np.linspace(0, fine, count)])
 
 
+def test_a_long_recording_is_resampled_to_its_end():
+  """Sample numbers times the rate would not fit into 32 bits."""
+  waveforms = np.random.default_rng(0).normal(size=(1, 6 * 48_001)).astype(np.float32)
+  found = jax.jit(audio.resample, static_argnums=(1, 2))(waveforms, 48_001, 8_000)
+  np.testing.assert_allclose(found, signal.resample_poly(waveforms, 8_000, 48_001, axis=1), atol=1e-4)
+
+
 def test_log_mel_is_that_of_numpy():
   ours = audio.log_mel(jnp.asarray(NOISE), RATE, WINDOW, HOP, BANDS)
   expected = np.stack([by_numpy(row) for row in NOISE])

@@ -120,7 +120,7 @@ def voices():
 
 
 def strings(voices, **options) -> DigitStrings:
-  options = {'count': 500, 'seed': 0, 'samples': 300, 'gap': 10, 'decibels': (60.0, 60.0), **options}
+  options = {'count': 500, 'seed': 0, 'part': 0, 'samples': 300, 'gap': 10, 'decibels': (60.0, 60.0), **options}
   return DigitStrings(voices, **options)
 
 
@@ -185,6 +185,15 @@ def test_strings_of_a_part_hold_recordings_of_that_part_alone(made_up, monkeypat
   monkeypatch.setattr(DigitStrings, '__post_init__', lambda self: seen.append(takes(self.recordings)))
   speech.digit_strings(20, 3, 10, *made_up)
   assert len(seen) == 3 and not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+
+
+def test_parts_hold_other_strings(made_up):
+  """With the same draws every part would say the same, by other takes: the validation part would tell of the test."""
+  parts = speech.digit_strings(40, 0, 80, *made_up)[:3]
+  said = [part.rows(np.arange(40)) for part in parts]
+  for one, other in itertools.combinations(said, 2):
+    same = (one['targets'] == other['targets']).all(1) & (one['speakers'] == other['speakers'])
+    assert same.mean() < 0.1
 
 
 def test_the_real_set_is_whole():

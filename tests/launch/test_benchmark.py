@@ -67,7 +67,7 @@ def test_a_peer_is_measured_in_turn(monkeypatch):
 
   def run(command, **options):
     asked.append(command[3])
-    return SimpleNamespace(stdout=next(seconds))
+    return SimpleNamespace(stdout=next(seconds), returncode=0)
 
   monkeypatch.setattr(benchmark_peer.subprocess, 'run', run)
   line = benchmark_peer._compared('gru', 3)
