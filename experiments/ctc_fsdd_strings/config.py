@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from jax import Array
 
+from experiments.series import padded
 from experiments.wiring import supervised_experiment
 from research.data import audio, augment, speech
 from research.evaluate import transcripts
-from research.models.rnn import RNN, Padded, SequenceLabeler
+from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
@@ -64,8 +65,7 @@ class Config(Base):
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
     """Spectra with their lengths, some frames in one."""
-    batch = audio.stacked(FEATURES(batch), self.stack)
-    return {**batch, 'inputs': Padded(batch['inputs'], batch['lengths'])}
+    return padded(audio.stacked(FEATURES(batch), self.stack))
 
   def predict(self, state: State, batch: Batch) -> dict[str, Array]:
     """What was heard in each recording."""

@@ -37,9 +37,9 @@ def variables_of(config, preprocess):
 
 def test_a_digit_is_said_with_its_probability(path):
   config = digits.get_config('tiny')
-  variables = variables_of(config, digits.preprocess)
+  variables = variables_of(config, config.preprocess)
   ((name, text),) = config.sampler({})(variables, KEY, Request(input=path))
-  heard = digits.preprocess(audio.load(path, speech.RATE))
+  heard = config.preprocess(audio.load(path, speech.RATE))
   chances = jax.nn.softmax(jax.jit(config.model().apply)(variables, heard['inputs']))[0]
   assert (name, text) == ('digit', f'{chances.argmax()} ({chances.max():.1%})')
 
@@ -68,8 +68,8 @@ def test_files_that_cannot_be_heard_are_named(module, tmp_path):
 
 def test_what_follows_a_recording_changes_no_prediction():
   config = digits.get_config('tiny')
-  variables = variables_of(config, digits.preprocess)
-  apply = jax.jit(lambda batch: config.model().apply(variables, digits.preprocess(batch)['inputs']))
+  variables = variables_of(config, config.preprocess)
+  apply = jax.jit(lambda batch: config.model().apply(variables, config.preprocess(batch)['inputs']))
   loud = {**BATCH, 'inputs': BATCH['inputs'].at[1, 2_000:].set(30_000)}
   np.testing.assert_array_equal(apply(loud), apply(BATCH))
   np.testing.assert_allclose(apply({name: array[1:] for name, array in BATCH.items()}), apply(BATCH)[1:], atol=1e-5)
