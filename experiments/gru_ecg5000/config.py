@@ -27,7 +27,7 @@ class Config(Base):
   """One layer in both directions, held back in every way: there are 400 series to fit."""
 
   dataset: str = 'ECG5000'  # any set of the UCR archive: research/data/ucr.sha256 lists them
-  frame: int = 7  # steps of a series that are read at once
+  frame: int = 14  # steps of a series that are read at once
   units: int = 64  # of a layer, in each direction
   layers: int = 1  # recurrent layers
   bidirectional: bool = True  # reads backwards too
@@ -37,8 +37,8 @@ class Config(Base):
   label_smoothing: float = 0.05  # part of the target's mass spread over all classes
   jitter: float = 0.1  # standard deviation of the noise on a value
   scale: float = 0.1  # standard deviation of the factor on a series
-  shift: int = 3  # steps by which a series is moved at random
-  stretch: float = 0.05  # part by which a series is made slower or faster at random
+  shift: int = 6  # steps by which a series is moved at random
+  stretch: float = 0.1  # part by which a series is made slower or faster at random
 
   def build(self) -> Experiment:
     augment, data = self.augmentation(), ucr.ucr(self.dataset)
