@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from research.data.examples import Dataset
 from research.errors import ConfigError
+
+FILE = 'scale.json'  # in the workdir of a run
 
 
 class Scale(NamedTuple):
@@ -31,10 +33,24 @@ class Scale(NamedTuple):
     return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'deviation': self.deviation.tolist()})
 
 
+def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
+  """What `scale_from_json` reads of the files that a run keeps. Raises ConfigError where it is missing or damaged."""
+  if FILE not in files:
+    raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a forecast')
+  return scale_from_json(files[FILE])
+
+
 def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
-  """Names of the variables, and their scale."""
-  fields = json.loads(text)
-  return tuple(fields['columns']), Scale(np.array(fields['mean']), np.array(fields['deviation']))
+  """Names of the variables, and their scale. Raises ConfigError for what `to_json` did not write."""
+  try:
+    fields = json.loads(text)
+    columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
+    shapes = {(len(columns),), *(numbers.shape for numbers in scale)}
+    if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.deviation > 0).all():
+      raise ValueError('not a finite mean and a deviation above 0 for each column')
+    return tuple(columns), scale
+  except (ValueError, TypeError, KeyError) as error:
+    raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
 
 
 def fit_scale(values: np.ndarray) -> Scale:

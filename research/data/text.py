@@ -17,6 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from research.errors import ConfigError
 
 FILE = 'tokenizer.json'  # in the workdir of a run
+BYTES = 256  # each has a token of its own among bytes and byte pairs
 
 
 class Corpus(NamedTuple):
@@ -56,7 +57,7 @@ class Bytes:
 
   @property
   def size(self) -> int:
-    return 256
+    return BYTES
 
   def encode(self, text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
@@ -65,7 +66,7 @@ class Bytes:
     return bytes(np.asarray(tokens, np.uint8)).decode(errors='replace')
 
   def characters(self) -> np.ndarray:
-    return _characters(bytes([byte]) for byte in range(256))
+    return _characters(bytes([byte]) for byte in range(BYTES))
 
   def to_json(self) -> str:
     return json.dumps({'kind': 'bytes'})
@@ -76,6 +77,10 @@ class Characters:
   """A token is a character of the sorted `alphabet`."""
 
   alphabet: str
+
+  def __post_init__(self):
+    if not self.alphabet or self.alphabet != ''.join(sorted(set(self.alphabet))):
+      raise ConfigError(f'alphabet={self.alphabet!r}: must be characters in order, each once')
 
   @classmethod
   def of(cls, texts: Iterable[str]) -> 'Characters':
@@ -122,8 +127,8 @@ class BytePairs:
 
     Raises ConfigError for a size that has no room for the 256 bytes.
     """
-    if size < 256 + len(special):
-      raise ConfigError(f'vocabulary={size}: must be at least {256 + len(special)}: all bytes have a token')
+    if size < BYTES + len(special):
+      raise ConfigError(f'vocabulary={size}: must be at least {BYTES + len(special)}: all bytes have a token')
     model = Model(models.BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -167,6 +172,9 @@ class BytePairs:
     return bytes(_BYTES[character] for character in self._model.id_to_token(token))
 
 
+KINDS = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}
+
+
 def from_files(files: Mapping[str, str]) -> Tokenizer:
   """The tokenizer among the files that a run keeps. Raises ConfigError where it is missing or damaged."""
   if FILE not in files:
@@ -178,10 +186,11 @@ def from_json(text: str) -> Tokenizer:
   """The tokenizer that `to_json` made `text` of. Raises ConfigError for any other text."""
   try:
     facts = json.loads(text)
-    kind = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}[facts.pop('kind')]
-    return kind(**facts)
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    tokenizer = KINDS[facts.pop('kind')](**facts)
+    tokenizer.encode('')  # reads the model of byte pairs
+  except Exception as error:  # `tokenizers` raises no narrower one
     raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
+  return tokenizer
 
 
 def make_tokenizer(kind: str, texts: Sequence[str], vocabulary: int = 0) -> Tokenizer:

@@ -46,6 +46,27 @@ def test_raw_undoes_standardised_and_text_keeps_the_scale_to_the_bit():
   np.testing.assert_array_equal(np.stack(again), np.stack(scale))
 
 
+@pytest.mark.parametrize(
+  'kept',
+  [
+    '',
+    '{',
+    '[]',
+    '{"columns": ["a"], "mean": [0]}',
+    '{"columns": ["a"], "mean": ["x"], "deviation": [1]}',
+    '{"columns": ["a"], "mean": [0, 0], "deviation": [1, 1]}',
+    '{"columns": ["a"], "mean": [NaN], "deviation": [1]}',
+    '{"columns": ["a"], "mean": [0], "deviation": [0]}',
+    '{"columns": 1, "mean": [0], "deviation": [1]}',
+  ],
+)
+def test_a_damaged_scale_is_told(kept):
+  with pytest.raises(ConfigError, match=r'^scale.json is damaged.*take the one that the run wrote'):
+    series.scale_from_files({series.FILE: kept})
+  with pytest.raises(ConfigError, match=r'^the workdir has no scale.json'):
+    series.scale_from_files({'other.json': kept})
+
+
 def test_fingerprint_follows_values_and_windows():
   changed = VALUES.copy()
   changed[40] += 1

@@ -79,7 +79,23 @@ def test_byte_pairs_are_the_same_in_any_process():
   assert text.from_json(runs[0].decode()) == BytePairs.of([TEXT, TEXT[::-1]], 300)
 
 
-@pytest.mark.parametrize('kept', ['', '{', '[]', '{}', '{"kind": "words"}', '{"kind": "bytes", "size": 3}'])
+@pytest.mark.parametrize(
+  'kept',
+  [
+    '',
+    '{',
+    '[]',
+    '{}',
+    '{"kind": "words"}',
+    '{"kind": "bytes", "size": 3}',
+    '{"kind": "byte_pairs", "model": "{}"}',
+    '{"kind": "byte_pairs", "model": 3}',
+    '{"kind": "characters", "alphabet": 3}',
+    '{"kind": "characters", "alphabet": ""}',
+    '{"kind": "characters", "alphabet": "ba"}',
+    '{"kind": "characters", "alphabet": ["a", "b"]}',
+  ],
+)
 def test_a_damaged_file_is_told(kept):
   with pytest.raises(ConfigError, match=r'tokenizer.json is damaged.*take the one that the run wrote'):
     text.from_json(kept)
