@@ -18,13 +18,14 @@ from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
 from research.tasks.supervised import predictor
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
 TARGET = Target('test/label_error_rate', most=0.03, margin=0.015)
 BLANK = len(speech.DIGITS)
 FEATURES = audio.features(speech.RATE)
+MOST_STACKED = 50  # of the 374 frames of the longest string, which must leave one for each of 7 digits
 
 
 @dataclasses.dataclass
@@ -40,6 +41,14 @@ class Config(Base):
   band_mask: int = 8  # widest stretch of bands that is hidden, of 40
   frame_mask: int = 20  # longest stretch of frames that is hidden
   beam: int = 8  # strings that the search keeps
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'strings', 'units', 'layers', 'beam')
+    check_least(self, 2, 'held_out')
+    check_least(self, 0, 'band_mask', 'frame_mask')
+    check_below(self, 1, 'dropout')
+    check_within(self, 'stack', 1, MOST_STACKED)
 
   def build(self) -> Experiment:
     data = speech.digit_strings(self.strings, self.seed, self.held_out)

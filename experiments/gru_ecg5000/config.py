@@ -11,11 +11,11 @@ from research.data import augment_series, ucr
 from research.data.augment import Augmentation, chain
 from research.evaluate import exact, figures, figures_series
 from research.models.frames import Frames
-from research.models.rnn import RNN, SequenceClassifier
+from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import as_field, at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -39,6 +39,15 @@ class Config(Base):
   scale: float = 0.1  # standard deviation of the factor on a series
   shift: int = 6  # steps by which a series is moved at random
   stretch: float = 0.1  # part by which a series is made slower or faster at random
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'frame', 'units', 'layers')
+    check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing')
+    check_known(self, 'pooling', POOLING)
+    with as_field():
+      self.augmentation()
+      ucr.archive(self.dataset)
 
   def build(self) -> Experiment:
     augment, data = self.augmentation(), ucr.ucr(self.dataset)

@@ -15,11 +15,12 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import qlike
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_least, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
 TARGET = Target('test/qlike', most=0.50, margin=0.03)
+YEARS = 8  # from 2011 to 2018
 
 
 @dataclasses.dataclass
@@ -32,6 +33,13 @@ class Config(Base):
   ranges: bool = True  # whether highest and lowest prices are seen, or closes alone, as GARCH does
   units: int = 16  # of the GRU
   dropout: float = 0.0  # part of the units that the forecast is read from
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'context', 'units')
+    check_below(self, 1, 'dropout')
+    check_within(self, 'folds', 1, YEARS)
+    check_within(self, 'fold', 0, self.folds - 1)
 
   def build(self) -> Experiment:
     data, days = finance.sp500(self.fold, self.folds, self.context, self.ranges), finance.sp500_days()

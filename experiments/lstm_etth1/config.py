@@ -21,16 +21,16 @@ from research.errors import ConfigError, DataError, naming
 from research.evaluate import forecasts
 from research.models.forecasting import DLinear, PatchRNN
 from research.models.rnn import RNN
-from research.objectives.forecasting import forecast_error
+from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
 from research.tasks.base import PyTree
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
 TARGET = Target('test/mse', most=0.42, margin=0.02)
-SCALE = 'scale.json'
+SERIES = ('ETTh1', 'ETTh2', 'elecdemand')
 
 
 @dataclasses.dataclass
@@ -47,6 +47,18 @@ class Config(Base):
   units: int = 64  # of the LSTM
   dropout: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
 
+  def validate(self) -> None:
+    super().validate()
+    check_known(self, 'series', SERIES)
+    check_least(self, 1, 'context', 'horizon', 'patch', 'units')
+    check_below(self, 1, 'dropout')
+    check_within(self, 'season', 1, self.context)
+    if self.model == 'lstm' and self.context % self.patch:
+      raise ConfigError(f'config.patch={self.patch}: must divide config.context={self.context}')
+    with as_field():
+      check_quantiles(self.quantiles)
+    self.network()  # which knows the models
+
   def build(self) -> Experiment:
     network, objective = self.network(), forecast_error(self.quantiles)
     data = self.data()
@@ -58,7 +70,7 @@ class Config(Base):
       score=lambda metrics: -metrics['validation/mse'],
       metrics=(forecasts.naive_errors(self.season),),
       figures=(forecasts.error_over_horizon(self.season), forecasts.forecasts(data.train.columns)),
-      files={SCALE: data.train.scale.to_json(data.train.columns)},
+      files={series.FILE: data.train.scale.to_json(data.train.columns)},
     )
 
   def data(self) -> Dataset:
@@ -77,7 +89,7 @@ class Config(Base):
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Draws what follows the end of the test part, or of the table `input`, which has the same columns."""
-    columns, scale = series.scale_from_json(files[SCALE])
+    columns, scale = series.scale_from_files(files)
     predict = jax.jit(self.network().apply)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:

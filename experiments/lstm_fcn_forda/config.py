@@ -8,13 +8,14 @@ import dataclasses
 from experiments.series import padded
 from experiments.wiring import supervised_experiment
 from research.data import augment_series, ucr
-from research.data.augment import chain
+from research.data.augment import Augmentation, chain
+from research.errors import ConfigError
 from research.evaluate import exact, figures, figures_series
 from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import as_field, at_scale, check_below, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -39,14 +40,20 @@ class Config(Base):
   shift: int = 20  # steps by which a series is moved at random
   stretch: float = 0.0  # part by which a series is made slower or faster at random
 
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'stride', 'units')
+    check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing')
+    if not self.channels or min(self.channels) < 1:
+      raise ConfigError(f'config.channels={self.channels}: must be a number of at least 1 for each convolution')
+    if len(self.kernels) != len(self.channels) or min(self.kernels) < 1:
+      raise ConfigError(f'config.kernels={self.kernels}: must be {len(self.channels)} numbers of at least 1')
+    with as_field():
+      self.augmentation()
+      ucr.archive(self.dataset)
+
   def build(self) -> Experiment:
-    augment = chain(
-      augment_series.stretch(self.stretch),
-      augment_series.shift(self.shift),
-      augment_series.scale(self.scale),
-      augment_series.jitter(self.jitter),
-    )
-    data = ucr.ucr(self.dataset)
+    augment, data = self.augmentation(), ucr.ucr(self.dataset)
     return supervised_experiment(
       self,
       data,
@@ -63,6 +70,14 @@ class Config(Base):
     options = {'stride': self.stride, 'dropout': self.dropout, 'recurrent_dropout': self.recurrent_dropout}
     return LSTMFCN(
       classes, self.channels, self.kernels, length=length, shuffle=self.shuffle, units=self.units, **options
+    )
+
+  def augmentation(self) -> Augmentation:
+    return chain(
+      augment_series.stretch(self.stretch),
+      augment_series.shift(self.shift),
+      augment_series.scale(self.scale),
+      augment_series.jitter(self.jitter),
     )
 
 

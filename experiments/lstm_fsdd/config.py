@@ -1,6 +1,7 @@
 """A bidirectional LSTM that knows spoken digits. Reaches 98 % of the official test part: see README.md."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -11,18 +12,20 @@ from experiments.series import padded
 from experiments.wiring import supervised_experiment
 from research.data import audio, augment, speech
 from research.data.examples import Dataset
+from research.errors import ConfigError
 from research.evaluate import exact, figures, transcripts
 from research.models.rnn import RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
 TARGET = Target('test/accuracy', least=0.975, margin=0.02, examples=300)
 FEATURES = audio.features(speech.RATE)
+MOST_STACKED = 61  # frames of a second, after which recordings are cut
 
 
 @dataclasses.dataclass
@@ -40,6 +43,15 @@ class Config(Base):
   decibels: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
   band_mask: int = 5  # widest stretch of bands that is hidden, of 40
   frame_mask: int = 10  # longest stretch of frames that is hidden, of about 30
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'units', 'layers')
+    check_within(self, 'stack', 1, MOST_STACKED)
+    check_least(self, 0, 'shift', 'band_mask', 'frame_mask')
+    check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing', 'speed')
+    if len(self.decibels) != 2 or not -math.inf < self.decibels[0] <= self.decibels[1] < math.inf:
+      raise ConfigError(f'config.decibels={self.decibels}: must be two finite numbers, the lesser first')
 
   def build(self) -> Experiment:
     data = self.data()

@@ -18,13 +18,21 @@ class Config(digits.Config):
   fold: int = 0  # number of the speaker who is left out: george, jackson, lucas, nicolas, theo, yweweler
   folds: int = len(speech.SPEAKERS)  # as many as there are speakers
 
+  def validate(self) -> None:
+    super().validate()
+    self.speaker()
+
   def data(self) -> Dataset:
+    return speech.fsdd(self.speaker(), longest=speech.RATE)
+
+  def speaker(self) -> str:
+    """Who is left out. Raises ConfigError where there is no such fold."""
     if self.folds != len(speech.SPEAKERS) or not 0 <= self.fold < self.folds:
       last = len(speech.SPEAKERS) - 1
       raise ConfigError(
         f'config.fold={self.fold} of {self.folds}: must be 0 to {last} of {last + 1}, one for each speaker'
       )
-    return speech.fsdd(speech.SPEAKERS[self.fold], longest=speech.RATE)
+    return speech.SPEAKERS[self.fold]
 
 
 def get_config(scale: str = '') -> Config:

@@ -12,14 +12,14 @@ from research.data.shakespeare import shakespeare
 from research.errors import ConfigError
 from research.evaluate import language, sampling
 from research.models.language import LanguageModel, Stream
-from research.models.rnn import RNN
+from research.models.rnn import GATES, RNN
 from research.objectives.base import carries_state
 from research.objectives.language import next_token, token_losses
 from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
-from research.tasks.supervised import predictor
+from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
@@ -41,6 +41,17 @@ class Config(Base):
   embed_dim: int = 128  # numbers that stand for a token
   dropout: float = 0.0  # part of the units before and after the recurrent network
   tied: bool = False  # whether the head has the embedding's vectors
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'length', 'counted', 'layers', 'units', 'embed_dim')
+    check_least(self, 0, 'context')
+    check_below(self, 1, 'dropout')
+    check_known(self, 'cell', GATES)
+    check_known(self, 'tokenizer', text.KINDS)
+    if self.tokenizer == 'byte_pairs':
+      check_least(self, text.BYTES, 'vocabulary')
+    check_whole(carries_state(next_token()), self.accumulate, self.mesh.axis_name)
 
   def build(self) -> Experiment:
     corpus = shakespeare()

@@ -4,6 +4,7 @@ Reaches a BLEU of 10 on books that it has not seen, in seven minutes on two CPU 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,15 +17,15 @@ from research.data import bible, parallel, text
 from research.data.examples import Arrays, Dataset
 from research.errors import ConfigError
 from research.evaluate import translation
-from research.models.rnn import RNN, Padded
+from research.models.rnn import GATES, RNN, Padded
 from research.models.search import Hypotheses
-from research.models.seq2seq import BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
+from research.models.seq2seq import SCORES, BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.report.agreement import Target
 from research.tasks.base import Batch, State, evaluation_variables
 from research.tasks.precision import computing_in
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
@@ -53,12 +54,20 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    for name in ('longest', 'features', 'encoder_units', 'decoder_units', 'beams', 'watched'):
-      if getattr(self, name) < 1:
-        raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
+    check_least(self, text.BYTES + 1, 'vocabulary')  # and END
+    check_least(self, 1, 'longest', 'features', 'encoder_units', 'decoder_units', 'beams', 'watched')
+    check_below(self, 1, 'dropout', 'label_smoothing')
+    check_below(self, math.inf, 'penalty')
+    check_known(self, 'cell', GATES)
+    check_known(self, 'score', SCORES)
     if self.verses < 0:
       raise ConfigError(f'config.verses={self.verses}: must not be negative (0 is all)')
-    self.model(vocabulary=1)
+    if self.score == 'dot' and self.decoder_units != 2 * self.encoder_units:
+      raise ConfigError(
+        f'config.decoder_units={self.decoder_units}: must be 2 x config.encoder_units={self.encoder_units} for the '
+        'score dot; general does not need it'
+      )
+    self.model(vocabulary=1)  # which knows the decoders
 
   def build(self) -> Experiment:
     verses = parallel.Parts(*(part.every(self.verses) for part in bible.bible_en_es()))

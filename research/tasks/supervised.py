@@ -57,7 +57,7 @@ def supervised(
   Raises ConfigError for an objective that couples the examples of a batch, or carries state from batch to batch, where
   `axis_name` or `accumulate` parts the batch.
   """
-  _check_whole(objective, accumulate, axis_name)
+  check_whole(objective, accumulate, axis_name)
   network = computing_in(precision, model)
 
   def init(key: Array, batch: Batch) -> State:
@@ -107,7 +107,8 @@ def predictor(
   return predict
 
 
-def _check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
+def check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
+  """Raises ConfigError for an objective whose batches may not be parted, where they would be."""
   carries = getattr(objective, 'carries_state', False)
   if axis_name and getattr(objective, 'couples_examples', False):
     raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')

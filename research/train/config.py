@@ -1,11 +1,12 @@
 """What every experiment's config has; an experiment adds its own fields and `build`."""
 
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from research.errors import ConfigError
+from research.errors import ConfigError, check_range
 from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
 from research.train.mesh import MeshShape
@@ -63,23 +64,56 @@ class Config:
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use."""
-    for name in ('steps', 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest'):
-      if getattr(self, name) < 1:
-        raise ConfigError(f'config.{name}={getattr(self, name)}: must be at least 1')
-    for name in ('seed', 'evaluate_every', 'checkpoint_every', 'keep_best'):
-      if getattr(self, name) < 0:
-        raise ConfigError(f'config.{name}={getattr(self, name)}: must not be negative (0 is off)')
+    check_least(self, 1, 'steps', 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest')
+    check_least(self, 0, 'seed', 'evaluate_every', 'checkpoint_every', 'keep_best')
     for name, end in (('seed', 2**32), ('steps', 2**31)):
       if getattr(self, name) >= end:  # what JAX would cut off
         raise ConfigError(f'config.{name}={getattr(self, name)}: must be less than {end}')
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
-    _check_known('precision', self.precision, PRECISIONS)
-    _check_known('remat', self.remat, ('', *REMAT))
+    check_known(self, 'precision', PRECISIONS)
+    check_known(self, 'remat', ('', *REMAT))
     if self.batch_size % self.accumulate:
       raise ConfigError(f'config.accumulate={self.accumulate}: must divide config.batch_size={self.batch_size}')
     self.mesh.validate()
     make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
+
+
+def check_least(config: Config, least: int, *names: str) -> None:
+  """Raises ConfigError for the first of these fields that is less."""
+  for name in names:
+    if getattr(config, name) < least:
+      bound = f'must be at least {least}' if least else 'must not be negative (0 is off)'
+      raise ConfigError(f'config.{name}={getattr(config, name)}: {bound}')
+
+
+def check_below(config: Config, below: float, *names: str) -> None:
+  """Raises ConfigError for the first of these fields that is not from 0 on and less than `below`."""
+  for name in names:
+    check_range(f'config.{name}', getattr(config, name), below)
+
+
+def check_within(config: Config, name: str, least: int, most: int) -> None:
+  """Raises ConfigError where the field is not from `least` to `most`."""
+  if not least <= getattr(config, name) <= most:
+    raise ConfigError(f'config.{name}={getattr(config, name)}: must be from {least} to {most}')
+
+
+def check_known(config: Config, name: str, known: Collection[str]) -> None:
+  """Raises ConfigError where the field is none of the words `known`."""
+  value = getattr(config, name)
+  if value not in known:
+    nearest = difflib.get_close_matches(value, known, 3, 0.4) or filter(None, known)
+    raise ConfigError(f'config.{name}={value!r}: is unknown; nearest: {", ".join(nearest)}')
+
+
+@contextlib.contextmanager
+def as_field() -> Iterator[None]:
+  """Has a ConfigError raised within, which begins with a field's bare name, name it in full."""
+  try:
+    yield
+  except ConfigError as error:
+    raise ConfigError(f'config.{error}') from error
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:
@@ -116,12 +150,6 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
     nested = dataclasses.is_dataclass(value)
     flat.update(flatten(value, f'{prefix}{field.name}.') if nested else {prefix + field.name: value})
   return flat
-
-
-def _check_known(name: str, value: str, known: Sequence[str]) -> None:
-  if value not in known:
-    nearest = difflib.get_close_matches(value, known, 3, 0.4) or filter(None, known)
-    raise ConfigError(f'config.{name}={value!r}: is unknown; nearest: {", ".join(nearest)}')
 
 
 def _tuples(value: Any) -> Any:

@@ -1,0 +1,123 @@
+"""Values that no run of an experiment could use: one line that names the field, before any data are read."""
+
+import dataclasses
+import importlib
+
+import pytest
+
+from research.errors import ConfigError
+from research.train.mesh import MeshShape
+
+INFINITY, NAN = float('inf'), float('nan')
+WRONG = [
+  ('lstm_shakespeare', {'length': 0}, 'length=0: must be at least 1'),
+  ('lstm_shakespeare', {'length': -1}, 'length=-1: must be at least 1'),
+  ('lstm_shakespeare', {'counted': 0}, 'counted=0: must be at least 1'),
+  ('lstm_shakespeare', {'context': -1}, 'context=-1: must not be negative'),
+  ('lstm_shakespeare', {'embed_dim': 0}, 'embed_dim=0: must be at least 1'),
+  ('lstm_shakespeare', {'units': 0}, 'units=0: must be at least 1'),
+  ('lstm_shakespeare', {'layers': 0}, 'layers=0: must be at least 1'),
+  ('lstm_shakespeare', {'dropout': 1.0}, 'dropout=1.0: must be at least 0 and less than 1'),
+  ('lstm_shakespeare', {'dropout': NAN}, 'dropout=nan: must be at least 0 and less than 1'),
+  ('lstm_shakespeare', {'cell': 'lsmt'}, "cell='lsmt': is unknown; nearest: lstm"),
+  ('lstm_shakespeare', {'tokenizer': 'words'}, "tokenizer='words': is unknown; nearest: "),
+  ('lstm_shakespeare', {'vocabulary': 255}, 'vocabulary=255: must be at least 256'),
+  ('lstm_shakespeare', {'accumulate': 2}, 'accumulate=2: the model carries its state'),
+  ('lstm_shakespeare', {'mesh': MeshShape(backend='pmap')}, 'mesh.backend=pmap: the model carries its state'),
+  ('seq2seq_translation', {'vocabulary': 256}, 'vocabulary=256: must be at least 257'),
+  ('seq2seq_translation', {'longest': 0}, 'longest=0: must be at least 1'),
+  ('seq2seq_translation', {'score': 'cosine'}, "score='cosine': is unknown; nearest: "),
+  ('seq2seq_translation', {'score': 'dot', 'decoder_units': 64}, 'decoder_units=64: must be 2 x config.encoder_units'),
+  ('seq2seq_translation', {'cell': 'rnn'}, "cell='rnn': is unknown; nearest: "),
+  ('seq2seq_translation', {'decoder': 'lung'}, "decoder='lung': must be luong or bahdanau"),
+  ('seq2seq_translation', {'dropout': -0.1}, 'dropout=-0.1: must be at least 0'),
+  ('seq2seq_translation', {'label_smoothing': 1.0}, 'label_smoothing=1.0: must be at least 0 and less than 1'),
+  ('seq2seq_translation', {'penalty': -1.0}, 'penalty=-1.0: must be at least 0 and finite'),
+  ('seq2seq_translation', {'penalty': INFINITY}, 'penalty=inf: must be at least 0 and finite'),
+  ('lstm_fsdd', {'units': 0}, 'units=0: must be at least 1'),
+  ('lstm_fsdd', {'stack': 0}, 'stack=0: must be from 1 to 61'),
+  ('lstm_fsdd', {'stack': 62}, 'stack=62: must be from 1 to 61'),
+  ('lstm_fsdd', {'recurrent_dropout': 1.0}, 'recurrent_dropout=1.0: must be'),
+  ('lstm_fsdd', {'label_smoothing': 1.0}, 'label_smoothing=1.0: must be'),
+  ('lstm_fsdd', {'speed': 1.0}, 'speed=1.0: must be at least 0 and less than 1'),
+  ('lstm_fsdd', {'shift': -1}, 'shift=-1: must not be negative'),
+  ('lstm_fsdd', {'band_mask': -1}, 'band_mask=-1: must not be negative'),
+  ('lstm_fsdd', {'decibels': (50.0, 20.0)}, 'decibels=(50.0, 20.0): must be two finite numbers, the lesser first'),
+  ('lstm_fsdd', {'decibels': (20.0,)}, 'decibels=(20.0,): must be two finite numbers'),
+  ('lstm_fsdd', {'decibels': (-INFINITY, 20.0)}, 'decibels=(-inf, 20.0): must be two finite numbers'),
+  ('lstm_fsdd', {'decibels': (NAN, 20.0)}, 'decibels=(nan, 20.0): must be two finite numbers'),
+  ('lstm_fsdd_speakers', {'fold': 6}, 'fold=6 of 6: must be 0 to 5'),
+  ('lstm_fsdd_speakers', {'folds': 5}, 'fold=0 of 5: must be 0 to 5 of 6'),
+  ('lstm_fsdd_speakers', {'shift': -1}, 'shift=-1: must not be negative'),
+  ('ctc_fsdd_strings', {'beam': 0}, 'beam=0: must be at least 1'),
+  ('ctc_fsdd_strings', {'stack': 0}, 'stack=0: must be from 1 to 50'),
+  ('ctc_fsdd_strings', {'stack': 51}, 'stack=51: must be from 1 to 50'),
+  ('ctc_fsdd_strings', {'held_out': 1}, 'held_out=1: must be at least 2'),
+  ('ctc_fsdd_strings', {'strings': 0}, 'strings=0: must be at least 1'),
+  ('ctc_fsdd_strings', {'units': 0}, 'units=0: must be at least 1'),
+  ('ctc_fsdd_strings', {'dropout': 1.0}, 'dropout=1.0: must be'),
+  ('ctc_fsdd_strings', {'frame_mask': -1}, 'frame_mask=-1: must not be negative'),
+  ('lstm_etth1', {'series': 'foo'}, "series='foo': is unknown; nearest: ETTh1, ETTh2, elecdemand"),
+  ('lstm_etth1', {'model': 'gru'}, "model='gru': must be lstm or dlinear"),
+  ('lstm_etth1', {'context': 0}, 'context=0: must be at least 1'),
+  ('lstm_etth1', {'horizon': 0}, 'horizon=0: must be at least 1'),
+  ('lstm_etth1', {'season': 0}, 'season=0: must be from 1 to 336'),
+  ('lstm_etth1', {'season': 337}, 'season=337: must be from 1 to 336'),
+  ('lstm_etth1', {'patch': 0}, 'patch=0: must be at least 1'),
+  ('lstm_etth1', {'patch': 25}, 'patch=25: must divide config.context=336'),
+  ('lstm_etth1', {'dropout': 1.0}, 'dropout=1.0: must be'),
+  ('lstm_etth1', {'quantiles': (0.5, 0.1)}, 'quantiles=(0.5, 0.1): must increase'),
+  ('lstm_etth1', {'quantiles': (NAN,)}, 'quantiles=(nan,): must increase'),
+  ('gru_sp500_volatility', {'context': 0}, 'context=0: must be at least 1'),
+  ('gru_sp500_volatility', {'fold': 8}, 'fold=8: must be from 0 to 7'),
+  ('gru_sp500_volatility', {'fold': -1}, 'fold=-1: must be from 0 to 7'),
+  ('gru_sp500_volatility', {'folds': 9}, 'folds=9: must be from 1 to 8'),
+  ('gru_sp500_volatility', {'units': 0}, 'units=0: must be at least 1'),
+  ('gru_ecg5000', {'frame': 0}, 'frame=0: must be at least 1'),
+  ('gru_ecg5000', {'pooling': 'max'}, "pooling='max': is unknown; nearest: "),
+  ('gru_ecg5000', {'dropout': 1.0}, 'dropout=1.0: must be'),
+  ('gru_ecg5000', {'label_smoothing': 1.0}, 'label_smoothing=1.0: must be'),
+  ('gru_ecg5000', {'dataset': 'ECG500'}, "dataset='ECG500': not among the UCR sets from A to P; nearest: ECG5000"),
+  ('gru_ecg5000', {'jitter': -0.1}, 'jitter=-0.1: must be at least 0 and finite'),
+  ('gru_ecg5000', {'stretch': 1.0}, 'stretch=1.0: must be at least 0 and less than 1'),
+  ('lstm_fcn_forda', {'stride': 0}, 'stride=0: must be at least 1'),
+  ('lstm_fcn_forda', {'units': 0}, 'units=0: must be at least 1'),
+  ('lstm_fcn_forda', {'channels': ()}, 'channels=(): must be a number of at least 1 for each convolution'),
+  ('lstm_fcn_forda', {'channels': (8, 0, 8)}, 'channels=(8, 0, 8): must be'),
+  ('lstm_fcn_forda', {'kernels': (8, 5)}, 'kernels=(8, 5): must be 3 numbers of at least 1'),
+  ('lstm_fcn_forda', {'kernels': (8, 5, 0)}, 'kernels=(8, 5, 0): must be 3 numbers of at least 1'),
+  ('lstm_fcn_forda', {'recurrent_dropout': 1.0}, 'recurrent_dropout=1.0: must be'),
+  ('lstm_fcn_forda', {'dataset': 'Ford'}, "dataset='Ford': not among the UCR sets"),
+  ('lstm_fcn_forda', {'scale': NAN}, 'scale=nan: must be at least 0 and finite'),
+]
+
+
+def config_of(name, scale=''):
+  return importlib.import_module(f'experiments.{name}.config').get_config(scale)
+
+
+@pytest.mark.parametrize(('name', 'change', 'message'), WRONG)
+def test_values_that_no_run_could_use(name, change, message):
+  with pytest.raises(ConfigError) as told:
+    dataclasses.replace(config_of(name), **change).validate()
+  assert str(told.value).startswith(f'config.{message}') and '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('name', sorted({name for name, _, _ in WRONG}))
+def test_what_is_given_is_taken(name):
+  for scale in ('', 'tiny'):
+    config_of(name, scale).validate()
+
+
+@pytest.mark.parametrize(
+  ('name', 'change'),
+  [
+    ('lstm_shakespeare', {'tokenizer': 'bytes', 'vocabulary': 0, 'context': 0}),
+    ('seq2seq_translation', {'score': 'dot', 'encoder_units': 32, 'decoder_units': 64, 'beams': 1, 'penalty': 0.0}),
+    ('lstm_etth1', {'model': 'dlinear', 'patch': 25, 'quantiles': (), 'season': 336}),
+    ('gru_sp500_volatility', {'fold': 7}),
+    ('ctc_fsdd_strings', {'stack': 50, 'held_out': 2}),
+  ],
+)
+def test_values_at_the_edge_are_taken(name, change):
+  dataclasses.replace(config_of(name), **change).validate()
