@@ -45,8 +45,15 @@ def main() -> None:
 
 
 def make_request() -> Request:
-  """What the flags ask for. Raises ConfigError for a file that cannot be read, and a temperature that is none."""
+  """What the flags ask for.
+
+  Raises ConfigError for a file that cannot be read, a text that is no UTF-8 and a temperature that is none.
+  """
   check_range('--temperature', TEMPERATURE.value)
+  try:
+    PROMPT.value.encode()
+  except UnicodeEncodeError as error:  # a byte that could not be decoded came as half of a surrogate pair
+    raise ConfigError(f'--prompt={PROMPT.value!a}: must be UTF-8; it is not at character {error.start + 1}') from error
   if INPUT.value and not (Path(INPUT.value).is_file() and os.access(INPUT.value, os.R_OK)):
     raise ConfigError(f'--input={INPUT.value}: there is no such file that can be read; give the path of one')
   return Request(PROMPT.value, INPUT.value, LENGTH.value, TEMPERATURE.value)

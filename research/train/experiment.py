@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from research.data.source import Source
+from research.errors import ConfigError
 from research.tasks.base import Batch, PyTree, State, Task
 
 # (state, key) -> pairs of a name and a number, a text or a figure
@@ -20,6 +21,11 @@ class Request(NamedTuple):
   input: str = ''  # path of a file: what is heard, or what is forecast from
   length: int = 500  # tokens, or time steps
   temperature: float = 1.0  # of the distribution that is drawn from; 0 takes the likeliest
+
+  def refuse(self, name: str, instead: str) -> None:
+    """Raises ConfigError where the flag `name` is given, of which a sampler makes nothing."""
+    if value := getattr(self, name):
+      raise ConfigError(f'--{name}={value!r}: is nothing that this model reads; it takes --{instead}')
 
 
 # (variables, key, request) -> pairs of a name and a text or a figure

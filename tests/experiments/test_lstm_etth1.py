@@ -75,6 +75,8 @@ def test_tables_that_cannot_be_forecast_from_are_told(run, config, tmp_path):
     axes(write(tmp_path / 'other.csv', VALUES, head='gas,date,load'))
   with pytest.raises(FileNotFoundError, match='none.csv'):
     axes(tmp_path / 'none.csv')
+  with pytest.raises(ConfigError, match="--prompt='cold': is nothing that this model reads; it takes --input"):
+    next(config.sampler(run[0].files)({}, KEY, Request(prompt='cold')))
 
 
 def test_the_linear_yardstick_and_a_point_alone_are_a_field_away(config):
