@@ -14,12 +14,12 @@ from research.data import audio, augment, speech
 from research.data.examples import Dataset
 from research.errors import ConfigError
 from research.evaluate import exact, figures, transcripts
-from research.models.rnn import RNN, SequenceClassifier
+from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_least, check_within
+from research.train.config import at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
@@ -35,6 +35,7 @@ class Config(Base):
   units: int = 128  # of a layer, in each direction
   layers: int = 2  # of the network
   stack: int = 3  # frames of 16 ms that are taken as one
+  pooling: str = 'last'  # of the outputs over time: last, of each direction, or mean
   dropout: float = 0.2  # part of the units between layers, and of those that are averaged
   recurrent_dropout: float = 0.0  # part of the units on their way to the next step
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
@@ -47,6 +48,7 @@ class Config(Base):
   def validate(self) -> None:
     super().validate()
     check_least(self, 1, 'units', 'layers')
+    check_known(self, 'pooling', POOLING)
     check_within(self, 'stack', 1, MOST_STACKED)
     check_least(self, 0, 'shift', 'band_mask', 'frame_mask')
     check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing', 'speed')
@@ -83,7 +85,7 @@ class Config(Base):
   def model(self) -> SequenceClassifier:
     """The network alone."""
     rnn = RNN(self.units, self.layers, 'lstm', True, self.dropout, self.recurrent_dropout)
-    return SequenceClassifier(rnn, len(speech.DIGITS), 'mean', self.dropout)
+    return SequenceClassifier(rnn, len(speech.DIGITS), self.pooling, self.dropout)
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
     """Spectra with their lengths, some frames in one."""
