@@ -4,11 +4,15 @@ import dataclasses
 
 import numpy as np
 
+from experiments.series import padded
 from experiments.wiring import supervised_experiment
 from research.data import audio
 from research.data.examples import Arrays, Dataset
-from research.models.rnn import RNN, Padded, SequenceLabeler
+from research.evaluate import transcripts
+from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
+from research.tasks.base import Batch, PyTree, State
+from research.tasks.supervised import predictor
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.mesh import MeshShape
@@ -33,16 +37,25 @@ class Config(Base):
   """One bidirectional layer."""
 
   units: int = 8  # of a direction
+  dropout: float = 0.1  # part of the outputs
 
   def build(self) -> Experiment:
+    model = SequenceLabeler(RNN(self.units, cell='gru', bidirectional=True), LABELS + 1, self.dropout)
+    logits_of = predictor(model, padded, self.precision)
+
+    def predict(state: State, batch: Batch) -> PyTree:
+      return transcripts.transcribed(logits_of(state, batch), batch['lengths'], beam=2, longest=6, blank=0)
+
     return supervised_experiment(
       self,
-      Dataset(sequences(200, 0), sequences(50, 1), sequences(70, 2)),
-      SequenceLabeler(RNN(self.units, cell='gru', bidirectional=True), LABELS + 1, 0.1),
+      Dataset(sequences(200, 0), sequences(50, 1), sequences(50, 2)),  # a report compiles for each size of a part
+      model,
       ctc(),
       score=lambda metrics: -metrics['validation/label_error_rate'],
-      preprocess=lambda batch: {**batch, 'inputs': Padded(batch['inputs'], batch['lengths'])},
+      preprocess=padded,
       augment=audio.spec_augment(1, 2, 1, 2),
+      metrics=(transcripts.error_rates,),
+      predict=predict,
     )
 
 

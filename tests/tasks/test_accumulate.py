@@ -1,5 +1,8 @@
 """Micro-batches against the whole batch: the same step under uneven masks, whose rows they are, batch norm."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from launch.flags import load_config
 from research import random
 from research.metrics import Mean, mean
 from research.models.cnn import ConvNet
@@ -19,7 +23,9 @@ from research.tasks.accumulate import accumulated
 from research.tasks.adversarial import adversarial
 from research.tasks.base import State, Totals
 from research.tasks.supervised import supervised
+from research.train.optimizer import Optimizer
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 KEY = jax.random.key(0)
 MASK = np.array([1, 0, 1, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0, 1, 1], np.float64)
 ALL_BUT_EVERY_SECOND = np.tile([1.0, 0.0], 8)  # the second of two micro-batches is all padding
@@ -62,6 +68,21 @@ def test_steps_are_those_of_the_whole_batch(micro_batches, mask, x64):
   ends = [after(make(count), images(mask)) for count in (1, micro_batches)]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *ends)
   assert ends[1][1]['accuracy'].count == mask.sum()
+
+
+@pytest.mark.parametrize('name', ['transcriber', 'translator'])
+def test_sequences_take_the_steps_of_the_whole_batch(name):
+  ends = []
+  for count in (1, 4):
+    changes = {'optimizer': Optimizer('momentum', lr=0.1), 'dropout': 0.0, 'accumulate': count}
+    experiment = dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **changes).build()
+    index = np.arange(16, dtype=np.int32)
+    data = {**experiment.train.examples.rows(index), 'index': index, 'mask': MASK.astype(np.float32)}
+    state, step = jax.jit(experiment.task.init)(KEY, data), jax.jit(experiment.task.train_step)
+    for number in range(2):
+      state, metrics = step(state, data, random.stream(KEY, 'train', number))
+    ends.append((state, metrics))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *ends)
 
 
 @pytest.mark.parametrize('micro_batches', [2, 8])

@@ -27,7 +27,7 @@ from research.train.run import Interrupted
 from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber')
+NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber', 'translator', 'series', 'forecaster')
 TIMING = ('seconds', 'examples_per_second')
 
 
@@ -185,7 +185,10 @@ def compilations(caplog) -> collections.Counter:
   return collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
 
 
-@pytest.mark.parametrize(('name', 'devices'), [('classifier', 1), ('classifier', 8), ('stream', 8), ('transcriber', 1)])
+ON_DEVICES = [('classifier', 1), ('classifier', 8), ('stream', 8), ('transcriber', 1), ('translator', 1)]
+
+
+@pytest.mark.parametrize(('name', 'devices'), [*ON_DEVICES, ('series', 8), ('forecaster', 1)])
 def test_a_run_compiles_its_step_once_and_its_evaluation_once(tmp_path, caplog, name, devices):
   config = make(name, mesh=MeshShape(devices))
   with jax.log_compiles():
@@ -316,7 +319,10 @@ def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
   assert scores[5] is None and scores[15] is None and scores[10] > 0
 
 
-@pytest.mark.parametrize(('name', 'changes'), [('classifier', {}), ('stream', {'dropout': 0.0}), ('transcriber', {})])
+ALIKE = ('classifier', 'transcriber', 'translator', 'series', 'forecaster')
+
+
+@pytest.mark.parametrize(('name', 'changes'), [*((name, {}) for name in ALIKE), ('stream', {'dropout': 0.0})])
 def test_eight_devices_take_the_steps_of_one(name, changes):
   config = make(name, optimizer=Optimizer('sgd', lr=0.1), evaluate_every=0, **changes)
   states = [drain(dataclasses.replace(config, mesh=MeshShape(devices)))[-1] for devices in (1, 8)]

@@ -1,0 +1,56 @@
+"""Forecasts of two variables with an interval, on windows that are cut when they are asked for; for tests."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.wiring import supervised_experiment
+from research.data import series
+from research.evaluate import forecasts
+from research.models.forecasting import PatchRNN
+from research.models.rnn import RNN
+from research.objectives.forecasting import forecast_error
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
+from research.train.optimizer import Optimizer
+
+SEASON = 4
+QUANTILES = (0.1, 0.9)
+
+
+def walks(steps: int) -> np.ndarray:
+  """Two variables [steps, 2] that wander about a season."""
+  wandering = 0.1 * np.random.default_rng(0).normal(size=(steps, 2)).cumsum(0)
+  return wandering + np.sin(2 * np.pi * np.arange(steps) / SEASON)[:, None]
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """Two patches of a season."""
+
+  units: int = 4  # of the recurrent layer
+  dropout: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
+
+  def build(self) -> Experiment:
+    return supervised_experiment(
+      self,
+      series.windows(walks(300), None, (200, 250, 300), context=2 * SEASON, horizon=3, columns=('one', 'other')),
+      PatchRNN(RNN(self.units), 3, 1 + len(QUANTILES), SEASON, self.dropout),
+      forecast_error(QUANTILES),
+      score=lambda metrics: -metrics['validation/mse'],
+      metrics=(forecasts.naive_errors(SEASON),),
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40,
+    batch_size=32,
+    optimizer=Optimizer('adam', lr=1e-2),
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=16,
+    checkpoint_every=5,
+    mesh=MeshShape(1),
+  )

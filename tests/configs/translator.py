@@ -1,0 +1,76 @@
+"""Strings written backwards by an encoder and decoder with attention, found by beams; for tests."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.seq2seq_translation.config import END, as_pair
+from experiments.wiring import supervised_experiment
+from research.data.examples import Arrays, Dataset
+from research.evaluate import translation
+from research.models.rnn import RNN, Padded
+from research.models.search import Hypotheses
+from research.models.seq2seq import LuongDecoder, Seq2Seq, translate
+from research.objectives.translation import token_cross_entropy
+from research.tasks.base import Batch, State, evaluation_variables
+from research.train.config import Config as Base
+from research.train.experiment import Experiment
+from research.train.mesh import MeshShape
+from research.train.optimizer import Optimizer
+
+LETTERS, LONGEST = 4, 5
+
+
+def reversals(count: int, seed: int) -> Arrays:
+  """Strings of two letters and more, and the same from the end; END follows both."""
+  rng = np.random.default_rng(seed)
+  lengths = rng.integers(2, LONGEST + 1, count).astype(np.int32)
+  inputs = rng.integers(1, LETTERS + 1, (count, LONGEST + 1)).astype(np.int32)
+  places = np.arange(LONGEST + 1)[None]
+  inputs[places >= lengths[:, None]] = END
+  targets = np.take_along_axis(inputs, (lengths[:, None] - 1 - places) % (LONGEST + 1), axis=1)
+  return Arrays({'inputs': inputs, 'targets': targets, 'lengths': lengths, 'target_lengths': lengths + 1})
+
+
+def spelt(tokens: np.ndarray) -> str:
+  """Letters with spaces between, for BLEU counts words."""
+  return ' '.join('abcd'[token - 1] for token in tokens if token != END)
+
+
+@dataclasses.dataclass
+class Config(Base):
+  """One small layer each."""
+
+  units: int = 4  # of the decoder, and of a direction of the encoder
+  dropout: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
+
+  def build(self) -> Experiment:
+    encoder, decoder = RNN(self.units, cell='gru', bidirectional=True), LuongDecoder(RNN(self.units, cell='gru'))
+    model = Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout)
+
+    def predict(state: State, batch: Batch) -> Hypotheses:
+      return translate(model, evaluation_variables(state), Padded(batch['inputs'], batch['lengths']), END, beams=2)
+
+    return supervised_experiment(
+      self,
+      Dataset(reversals(200, 0), reversals(20, 1), reversals(20, 2)),
+      model,
+      token_cross_entropy(0.1),
+      score=lambda metrics: metrics['validation/bleu'],
+      preprocess=as_pair,
+      metrics=(translation.corpus_scores(spelt),),
+      predict=predict,
+    )
+
+
+def get_config(scale: str = '') -> Config:
+  return Config(
+    steps=40,
+    batch_size=32,
+    optimizer=Optimizer('adam', lr=1e-2, clip_norm=1.0),
+    log_every=7,
+    evaluate_every=10,
+    evaluate_batch_size=16,
+    checkpoint_every=5,
+    mesh=MeshShape(1),
+  )
