@@ -41,7 +41,7 @@ class Config(Base):
   longest: int = 48  # tokens of a verse that is trained on; what is longer is left out of training, and of nothing else
   features: int = 128  # of an embedding
   encoder_units: int = 128  # in each direction
-  decoder_units: int = 256
+  decoder_units: int = 256  # of the one layer that writes
   cell: str = 'gru'  # of encoder and decoder: elman, gru, lstm or layer_norm_lstm
   decoder: str = 'luong'  # luong (attention after the recurrence) or bahdanau (within it, which is a GRU)
   score: str = 'general'  # of the attention: dot, general or additive
