@@ -5,21 +5,18 @@ python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from launch import app
 from launch.checkpoints import parse_checkpoint
+from launch.predictions import saved_to
 from launch.progress import final_table
 from research import random
-from research.errors import ConfigError, naming
-from research.evaluate.evaluator import Evaluator, Report
-from research.tasks.base import PyTree
+from research.errors import ConfigError
+from research.evaluate.evaluator import Evaluator
 from research.train.experiment import Experiment
 from research.train.restore import restore_state
 from research.train.workdir import load_config
@@ -58,31 +55,6 @@ def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
   if split not in parts:
     raise ConfigError(f'--split={split}: must be one of {", ".join(parts)}')
   return parts[split]
-
-
-def saved_to(path: Path) -> Report:
-  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all.
-
-  Outputs that are a tree of arrays are written as `outputs_NAME` each.
-  """
-
-  def report(outputs: PyTree, rows: Mapping[str, np.ndarray]) -> Iterator:
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
-    kept = {name: array for name, array in rows.items() if name != 'inputs'}
-    leaves = [('_'.join(['outputs', *map(_name, where)]), leaf) for where, leaf in jax.tree.leaves_with_path(outputs)]
-    try:
-      with naming(path):
-        np.savez(temporary, **dict(leaves), index=np.arange(len(leaves[0][1])), **kept)
-      os.link(temporary, path)  # unlike a rename it never takes the place of a file
-    finally:
-      temporary.unlink(missing_ok=True)
-    yield 'predictions', str(path)
-
-  return report
-
-
-def _name(key: Any) -> str:
-  return jax.tree_util.keystr((key,), simple=True)
 
 
 if __name__ == '__main__':

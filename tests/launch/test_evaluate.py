@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from launch.evaluate import saved_to
+from launch.predictions import saved_to
 from research.errors import CheckpointError
 from research.train.loop import train
 from research.train.restore import restore_state

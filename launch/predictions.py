@@ -1,0 +1,38 @@
+"""Outputs of a model in a file."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.errors import naming
+from research.evaluate.evaluator import Report
+from research.tasks.base import PyTree
+
+
+def saved_to(path: Path) -> Report:
+  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all.
+
+  Outputs that are a tree of arrays are written as `outputs_NAME` each.
+  """
+
+  def report(outputs: PyTree, rows: Mapping[str, np.ndarray]) -> Iterator:
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
+    kept = {name: array for name, array in rows.items() if name != 'inputs'}
+    leaves = [('_'.join(['outputs', *map(_name, where)]), leaf) for where, leaf in jax.tree.leaves_with_path(outputs)]
+    try:
+      with naming(path):
+        np.savez(temporary, **dict(leaves), index=np.arange(len(leaves[0][1])), **kept)
+      os.link(temporary, path)  # unlike a rename it never takes the place of a file
+    finally:
+      temporary.unlink(missing_ok=True)
+    yield 'predictions', str(path)
+
+  return report
+
+
+def _name(key: Any) -> str:
+  return jax.tree_util.keystr((key,), simple=True)
