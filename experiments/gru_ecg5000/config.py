@@ -8,7 +8,7 @@ import dataclasses
 from experiments.series import padded
 from experiments.wiring import supervised_experiment
 from research.data import augment_series, ucr
-from research.data.augment import Augmentation, chain
+from research.data.augment import Augmentation
 from research.evaluate import exact, figures, figures_series
 from research.models.frames import Frames
 from research.models.rnn import POOLING, RNN, SequenceClassifier
@@ -69,12 +69,7 @@ class Config(Base):
     return Frames(SequenceClassifier(rnn, classes, self.pooling, self.dropout), self.frame)
 
   def augmentation(self) -> Augmentation:
-    return chain(
-      augment_series.stretch(self.stretch),
-      augment_series.shift(self.shift),
-      augment_series.scale(self.scale),
-      augment_series.jitter(self.jitter),
-    )
+    return augment_series.varied(self.stretch, self.shift, self.scale, self.jitter)
 
 
 def get_config(scale: str = '') -> Config:

@@ -11,12 +11,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from research.data.augment import Augmentation, chain
 from research.errors import check_range
 from research.random import per_example
 
 Batch = Mapping[str, Array]
 Series = Float[Array, 'length features']
-Augmentation = Callable[[Batch, Array], Batch]
+
+
+def varied(stretch_part: float, steps: int, factor: float, deviation: float) -> Augmentation:
+  """`stretch`, `shift`, `scale` and `jitter`, one after another."""
+  return chain(stretch(stretch_part), shift(steps), scale(factor), jitter(deviation))
 
 
 def jitter(deviation: float) -> Augmentation:
