@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from launch import benchmark, benchmark_peer, turns
+from launch import benchmark, benchmark_peer, peers, turns
 from launch.flags import load_config
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
@@ -76,5 +76,5 @@ def test_a_peer_is_measured_in_turn(monkeypatch):
 
 
 def test_steps_of_the_peer_benchmark_train(monkeypatch):
-  monkeypatch.setattr(benchmark_peer, 'UNITS', 4)
-  assert 0 < benchmark_peer.seconds_of(benchmark_peer.strata_steps('gru'), steps=2, blocks=1) < 60
+  monkeypatch.setattr(peers, 'UNITS', 4)
+  assert 0 < benchmark_peer.seconds_of(peers.strata_steps('gru'), steps=2, blocks=1) < 60

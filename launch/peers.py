@@ -1,0 +1,58 @@
+"""Training steps of one recurrent layer, by our code and by torch's, on the same numbers."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.models.rnn import RNN
+
+UNITS, BATCH, LENGTH = 256, 32, 64
+
+
+def strata_steps(cell: str) -> Callable[[int], None]:
+  """Function that takes a number of steps."""
+  model, optimizer, (inputs, targets) = RNN(UNITS, cell=cell), optax.adam(1e-3), map(jnp.asarray, _data())
+  params = jax.jit(model.init)(jax.random.key(0), inputs)
+  state = (params, optimizer.init(params))
+
+  def loss(params, inputs, targets):
+    return jnp.square(model.apply(params, inputs)[0] - targets).mean()
+
+  def step(params, moments, inputs, targets):
+    updates, moments = optimizer.update(jax.grad(loss)(params, inputs, targets), moments, params)
+    return optax.apply_updates(params, updates), moments
+
+  step = jax.jit(step, donate_argnums=(0, 1))
+
+  def run(steps: int) -> None:
+    nonlocal state
+    for _ in range(steps):
+      state = step(*state, inputs, targets)
+    jax.block_until_ready(state)
+
+  return run
+
+
+def torch_steps(cell: str) -> Callable[[int], None]:
+  """Function that takes a number of steps."""
+  import torch
+
+  layer = {'lstm': torch.nn.LSTM, 'gru': torch.nn.GRU}[cell](UNITS, UNITS, batch_first=True)
+  optimizer, (inputs, targets) = torch.optim.Adam(layer.parameters(), 1e-3), map(torch.tensor, _data())
+
+  def run(steps: int) -> None:
+    for _ in range(steps):
+      optimizer.zero_grad()
+      (layer(inputs)[0] - targets).square().mean().backward()
+      optimizer.step()
+
+  return run
+
+
+def _data() -> tuple[np.ndarray, np.ndarray]:
+  """Inputs and targets [batch, length, units]."""
+  rng = np.random.default_rng(0)
+  return tuple(rng.normal(size=(2, BATCH, LENGTH, UNITS)).astype(np.float32))
