@@ -22,7 +22,7 @@ Metrics = dict[str, Mean]
 def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None = None) -> Mean:
   """Mean of `values`; examples, or positions of examples, whose `mask` is 0 do not count.
 
-  The axes of `mask` are the first ones of `values`. Its other entries are weights.
+  The axes of `mask` are the first ones of `values`; its entries are 0 or 1.
 
   Summed in float32 at least: bfloat16 cannot count to 257.
   """

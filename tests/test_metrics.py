@@ -30,3 +30,10 @@ def test_what_is_masked_does_not_count_even_if_it_is_no_number():
   mean = metrics.mean(jnp.array([1.0, jnp.nan, jnp.inf]), jnp.array([1.0, 0.0, 0.0]))
   assert metrics.compute({'a': mean}, 'test/') == {'test/a': 1.0}
   assert math.isnan(metrics.compute({'a': metrics.mean(jnp.zeros(2), jnp.zeros(2))})['a'])
+
+
+def test_a_mask_of_positions_counts_each_of_them():
+  mask = (np.arange(3003).reshape(1001, 3) % 5 > 1).astype(np.float32)
+  mean = metrics.mean(jnp.asarray(VALUES), mask)
+  assert float(mean.count) == mask.sum()
+  np.testing.assert_allclose(metrics.compute({'a': mean})['a'], VALUES[mask > 0].mean(), rtol=1e-5)

@@ -131,6 +131,15 @@ def test_verdict_takes_the_mean_over_the_recorded_seeds_with_the_new_runs_in_pla
   assert verdict(lower, bitwise, recorded, WIDE) == 'test/accuracy is 0.8850 in the mean, below 0.9'
 
 
+def test_where_less_is_better_a_mean_may_not_lie_above():
+  target = Target('test/accuracy', most=0.9, margin=1.0)
+  bitwise = [agreement(record(0, 0.95), [record(0, 0.95)])]
+  assert (
+    verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], target) == 'test/accuracy is 0.9500 in the mean, above 0.9'
+  )
+  assert verdict([record(0, 0.9)], bitwise, [record(0, 0.9)], target) == '' and target.goal == 0.9
+
+
 def test_verdict_names_the_seeds_that_agree_with_nothing():
   recorded = [record(0), record(1)]
   runs = [record(3, 0.2), record(2, 0.2)]
