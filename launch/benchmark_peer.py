@@ -3,16 +3,18 @@
 python -m launch.benchmark --peer=torch --rounds=5
 
 One layer of 256 units on 32 sequences of 64 steps of 256 features, squared error of all outputs, Adam, float32. Torch
-runs with the allocator it comes with. Of the extra `peers`.
+runs with the allocator it comes with. Ours runs once as JAX comes, on one CPU device whose products take every core,
+and once on two (JAX_NUM_CPU_DEVICES=2) that share the batch as in `launch.train`, so that what is computed element by
+element takes two cores as well. Of the extra `peers`.
 """
 
 import importlib.util
-import itertools
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -30,24 +32,36 @@ def main() -> None:
 
 
 def compare(rounds: int) -> str:
-  """A line for each cell: median times of a step, and of the ratios of times measured one after the other."""
+  """Lines for each cell: median times of a step, and of the ratios of times measured one after the other."""
   if importlib.util.find_spec('torch') is None:
     raise ConfigError("--peer=torch: torch is not installed; pip install -e '.[peers]'")
   return '\n'.join(_compared(cell, rounds) for cell in ('lstm', 'gru'))
 
 
 def _compared(cell: str, rounds: int) -> str:
-  times = {'strata': [], 'torch': []}
-  for library in itertools.chain.from_iterable(itertools.repeat(tuple(times), rounds)):
-    command = [sys.executable, '-m', 'launch.benchmark_peer', f'--library={library}', f'--cell={cell}']
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # its messages are ours
-    if run.returncode:
-      raise RunError(f'{" ".join(command[1:])} ended with {run.returncode}; see above')
-    times[library].append(float(run.stdout))
-  ratios = [ours / theirs for ours, theirs in zip(*times.values(), strict=True)]
-  ours, theirs = (f'{1e3 * statistics.median(values):.1f}' for values in times.values())
+  turns = [(_measured(cell, 1), _measured(cell, 2), _measured(cell)) for _ in range(rounds)]
+  one, two, theirs = zip(*turns, strict=True)
+  return '\n'.join(
+    f'{cell} on {devices}: {1e3 * statistics.median(ours):.1f} ms a step, {_beside(ours, theirs)}'
+    for devices, ours in (('one device', one), ('two devices', two))
+  )
+
+
+def _measured(cell: str, devices: int = 0) -> float:
+  """Seconds of a step of ours on so many CPU devices, or of torch's."""
+  library = 'strata' if devices else 'torch'
+  command = [sys.executable, '-m', 'launch.benchmark_peer', f'--library={library}', f'--cell={cell}']
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices or 1)}
+  run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)  # its messages are ours
+  if run.returncode:
+    raise RunError(f'{" ".join(command[1:])} ended with {run.returncode}; see above')
+  return float(run.stdout)
+
+
+def _beside(ours: Sequence[float], theirs: Sequence[float]) -> str:
+  ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
   spread = f'median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}'
-  return f'{cell}: {ours} ms a step, torch {theirs} ms; ratio of times: {spread}'
+  return f'torch {1e3 * statistics.median(theirs):.1f} ms; ratio of times: {spread}'
 
 
 def seconds_of(run: Callable[[int], None], steps: int = 20, blocks: int = 5) -> float:

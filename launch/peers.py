@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.data.placement import split
 from research.models.rnn import RNN
+from research.train.mesh import MeshShape, make_mesh, replicated
 
 UNITS, BATCH, LENGTH = 256, 32, 64
 
 
 def strata_steps(cell: str) -> Callable[[int], None]:
-  """Function that takes a number of steps."""
-  model, optimizer, (inputs, targets) = RNN(UNITS, cell=cell), optax.adam(1e-3), map(jnp.asarray, _data())
-  params = jax.jit(model.init)(jax.random.key(0), inputs)
+  """Function that takes a number of steps, on all devices."""
+  model, optimizer, mesh = RNN(UNITS, cell=cell), optax.adam(1e-3), make_mesh(MeshShape(), BATCH)
+  inputs, targets = jax.device_put(_data(), split(mesh))
+  params = jax.device_put(jax.jit(model.init)(jax.random.key(0), inputs), replicated(mesh))
   state = (params, optimizer.init(params))
 
   def loss(params, inputs, targets):

@@ -173,7 +173,7 @@ def _backward(cell, reverse, residuals, cotangents):
   d_x, d_s = d_steps if isinstance(d_steps, tuple) else (d_steps, d_steps)
   before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
   fed_back = _times(jnp.concatenate(before), dropped if dropped is None else dropped[None])
-  d_kernel = fed_back.reshape(-1, kernel.shape[0]).T @ d_s.reshape(-1, kernel.shape[1])
+  d_kernel = jnp.tensordot(fed_back, d_s, ((0, 1), (0, 1)))  # no reshape, so that devices may share the batch
   return d_params, d_x, d_kernel, d_carry, None, None
 
 

@@ -62,17 +62,20 @@ app.run(benchmark.main, functools.partial(benchmark.parse, unless='peer'))
 
 
 def test_a_peer_is_measured_in_turn(monkeypatch):
-  seconds = iter(['0.010', '0.020', '0.030', '0.020', '0.012', '0.016'])
+  seconds = iter(['0.010', '0.010', '0.020', '0.030', '0.015', '0.020', '0.012', '0.010', '0.016'])
   asked = []
 
-  def run(command, **options):
-    asked.append(command[3])
+  def run(command, env, **options):
+    asked.append((command[3], env['JAX_NUM_CPU_DEVICES']))
     return SimpleNamespace(stdout=next(seconds), returncode=0)
 
   monkeypatch.setattr(benchmark_peer.subprocess, 'run', run)
-  line = benchmark_peer._compared('gru', 3)
-  assert asked == ['--library=strata', '--library=torch'] * 3
-  assert line == 'gru: 12.0 ms a step, torch 20.0 ms; ratio of times: median 0.75, from 0.50 to 1.50'
+  lines = benchmark_peer._compared('gru', 3).splitlines()
+  assert asked == [('--library=strata', '1'), ('--library=strata', '2'), ('--library=torch', '1')] * 3
+  assert lines == [
+    'gru on one device: 12.0 ms a step, torch 20.0 ms; ratio of times: median 0.75, from 0.50 to 1.50',
+    'gru on two devices: 10.0 ms a step, torch 20.0 ms; ratio of times: median 0.62, from 0.50 to 0.75',
+  ]
 
 
 def test_steps_of_the_peer_benchmark_train(monkeypatch):

@@ -1,11 +1,13 @@
 """The recurrences against plain scans in numpy's order, to all derivatives that there are."""
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.ops import recurrent
 
@@ -91,3 +93,14 @@ def test_the_weight_gradient_is_one_product_outside_the_scan():
   inside = [line for line in text.splitlines() if 'dot_general' in line]
   products = [line for line in inside if f'f32[{UNITS},{4 * UNITS}] = dot_general' in line]
   assert len(products) == 1 and len(inside) == 3  # forward and backward step, and this one
+
+
+def test_devices_that_share_a_batch_send_nothing_but_the_gradient_of_the_weights():
+  mesh = jax.make_mesh((3,), ('data',), (AxisType.Auto,), devices=jax.devices()[:3])
+  params, x, kernel, carry = arguments('lstm')
+  split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, 'data'), (), ('data',)))
+  x, kernel, carry = map(jax.device_put, (x, kernel, carry), split)
+  gradient = jax.jit(jax.grad(lambda *given: jnp.sum(recurrent.recurrence(recurrent.lstm, params, *given)[0]), 1))
+  program = gradient.lower(x, kernel, carry).compile().as_text()
+  sent = re.findall(r'= (\S+) (all-\w+|collective-\w+|reduce-scatter)\(', program)
+  assert [(shape.split('{')[0], how) for shape, how in sent] == [(f'f32[{UNITS},{4 * UNITS}]', 'all-reduce')]
