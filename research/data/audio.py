@@ -212,11 +212,13 @@ def _hertz(mels: np.ndarray) -> np.ndarray:
   return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
 
 
-def features(rate: int, window: int = 256, hop: int = 128, bands: int = 40) -> Callable[[Batch], dict[str, Array]]:
+def features(
+  rate: int, window: int = 256, hop: int = 128, bands: int = 40, per_band: bool = True
+) -> Callable[[Batch], dict[str, Array]]:
   """Function of a batch that makes centred log-mel spectra of its waveforms, in tens of decibels, and counts frames.
 
-  `inputs` [batch, samples] become [batch, frames, bands], and `lengths` numbers of frames. What are spectra already
-  stays as it is, so that an augmentation may change them first.
+  `inputs` [batch, samples] become [batch, frames, bands], less the means that `centered` takes off, and `lengths`
+  numbers of frames. What are spectra already stays as it is, so that an augmentation may change them first.
   """
 
   def preprocess(batch: Batch) -> dict[str, Array]:
@@ -224,7 +226,7 @@ def features(rate: int, window: int = 256, hop: int = 128, bands: int = 40) -> C
       return {**batch}
     lengths = frame_counts(batch['lengths'], window, hop)
     spectra = log_mel(batch['inputs'], rate, window, hop, bands)
-    return {**batch, 'inputs': centered(spectra, lengths) / 10, 'lengths': lengths}
+    return {**batch, 'inputs': centered(spectra, lengths, per_band) / 10, 'lengths': lengths}
 
   return preprocess
 
@@ -237,13 +239,17 @@ def stacked(batch: Batch, frames: int) -> dict[str, Array]:
   return {**batch, 'inputs': joined, 'lengths': batch['lengths'] // frames}
 
 
-def centered(spectra: Spectra, lengths: Lengths) -> Spectra:
-  """Less the mean of each band over the valid frames, which a microphone or a speaker adds; padding becomes 0.
+def centered(spectra: Spectra, lengths: Lengths, per_band: bool = True) -> Spectra:
+  """Less the mean over the valid frames, of each band or of all bands together; padding becomes 0.
 
-  Source: Atal (1974), J. Acoust. Soc. Am. 55(6): cepstral mean subtraction, here before the transform.
+  Bands' own means take off what a microphone or a speaker adds; of a single word they take off a part of its sound
+  too, where the mean of all takes off its loudness alone. Source: Atal (1974), J. Acoust. Soc. Am. 55(6): cepstral
+  mean subtraction, here before the transform.
   """
   valid = (jnp.arange(spectra.shape[1])[None] < lengths[:, None])[..., None]
   total = jnp.sum(jnp.where(valid, spectra, 0), axis=1, keepdims=True)
+  if not per_band:
+    total = total.mean(-1, keepdims=True)
   return jnp.where(valid, spectra - total / jnp.maximum(lengths, 1)[:, None, None], 0)
 
 

@@ -200,6 +200,18 @@ def test_a_gain_or_a_filter_of_the_bands_is_centred_away():
   np.testing.assert_allclose(louder['inputs'], plain['inputs'], atol=1e-4)
 
 
+def test_the_mean_of_all_bands_takes_off_a_gain_but_no_filter():
+  lengths = jnp.array([3_000, 2_000, 600])
+  batch = {'inputs': jnp.asarray(NOISE), 'lengths': lengths}
+  spectra = np.asarray(audio.log_mel(batch['inputs'], RATE)) / 10
+  found = audio.features(RATE, per_band=False)(batch)
+  for row, raw, length in zip(np.asarray(found['inputs']), spectra, found['lengths'], strict=True):
+    np.testing.assert_allclose(row[:length], raw[:length] - raw[:length].mean(), atol=1e-5)
+    np.testing.assert_array_equal(row[length:], 0)
+  louder = audio.features(RATE, per_band=False)({'inputs': 3 * batch['inputs'], 'lengths': lengths})
+  np.testing.assert_allclose(louder['inputs'], found['inputs'], atol=1e-4)
+
+
 def test_stacked_frames_are_joined_in_order():
   spectra = jnp.arange(2 * 7 * 3.0).reshape(2, 7, 3)
   batch = audio.stacked({'inputs': spectra, 'lengths': jnp.array([7, 5])}, 3)
