@@ -39,4 +39,4 @@ def get_config(scale: str = '') -> Config:
   """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
   config = digits.get_config(scale)
   fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  return Config(**{**fields, 'steps': min(config.steps, 200)})
+  return Config(**{**fields, 'steps': min(config.steps, 400)})

@@ -39,6 +39,11 @@ def drain(config, workdir='', experiment=None) -> list:
   return list(train(experiment or config.build(), config, workdir))
 
 
+def untold(config):
+  """The last record of a run that evaluates nothing, and so compiles its steps alone."""
+  return drain(config, experiment=dataclasses.replace(config.build(), evaluators={}, final_evaluators={}))[-1]
+
+
 def outcome(workdir: Path) -> tuple:
   """All that must not depend on how often a run was stopped."""
   lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
@@ -87,7 +92,7 @@ def test_logged_numbers_are_those_of_a_bare_loop(name, undisturbed):
       total = np.sum([step[key].total for step in window])
       np.testing.assert_allclose(line[f'train/{key}'], total / sum(step[key].count for step in window), rtol=2e-5)
   assert [line['step'] for line in undisturbed(name)[0] if 'state_sha256' in line] == [0, 1, 10]
-  last = drain(make(name, steps=14, evaluate_every=0, checkpoint_every=0))[-1].state
+  last = untold(make(name, steps=14, checkpoint_every=0)).state
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), last, states[-1])
 
 
@@ -232,7 +237,7 @@ def interrupt(config, workdir, step: int, status: str, signum=signal.SIGTERM, ex
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_run_abandoned_between_checkpoints_ends_with_the_same_bits(name, tmp_path, undisturbed):
-  for step in (8, 19, 36):
+  for step in (8, 19, 36) if name == 'classifier' else (19,):
     stop_at(train(make(name).build(), make(name), tmp_path), step)
   assert not (tmp_path / 'result.json').exists()
   drain(make(name), tmp_path)
