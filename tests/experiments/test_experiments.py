@@ -1,6 +1,7 @@
 """Every experiment folder: its tiny scale trains, its fields are told, its recorded runs reach what it promises."""
 
 import dataclasses
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -21,13 +22,19 @@ def module_of(name):
   return importlib.import_module(f'experiments.{name}.config')
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_tiny_scale_trains_and_measures(name):
-  config = dataclasses.replace(module_of(name).get_config('tiny'), mesh=MeshShape(1))
+@functools.cache
+def tiny(name):
+  """Config and experiment at the tiny scale, all measured once, at the end."""
+  config = dataclasses.replace(module_of(name).get_config('tiny'), mesh=MeshShape(1), evaluate_every=0)
   try:
-    experiment = config.build()
+    return config, config.build()
   except DataError as error:
     pytest.skip(str(error))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_tiny_scale_trains_and_measures(name):
+  config, experiment = tiny(name)
   records = list(train(experiment, config))
   losses = [record.metrics['train/loss'] for record in records if 'train/loss' in record.metrics]
   assert len(losses) == config.steps // config.log_every and np.isfinite(losses).all()
@@ -37,10 +44,7 @@ def test_tiny_scale_trains_and_measures(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_parts_are_disjoint(name):
-  try:
-    experiment = module_of(name).get_config('tiny').build()
-  except DataError as error:
-    pytest.skip(str(error))
+  _, experiment = tiny(name)
   parts = [experiment.train.examples, *(evaluator.examples for evaluator in experiment.final_evaluators.values())]
   seen = [{row.tobytes() for row in part.rows(np.arange(len(part)))['inputs']} for part in parts]
   shared = [len(one & other) for i, one in enumerate(seen) for other in seen[:i]]
