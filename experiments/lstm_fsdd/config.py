@@ -43,7 +43,7 @@ class Config(Base):
   shift: int = 800  # samples by which a recording begins later or earlier at random
   decibels: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
   band_mask: int = 5  # widest stretch of bands that is hidden, of 40
-  frame_mask: int = 10  # longest stretch of frames that is hidden, of about 30
+  frame_mask: int = 10  # longest stretch of frames that is hidden, of about 26
 
   def validate(self) -> None:
     super().validate()
