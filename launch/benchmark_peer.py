@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -64,7 +65,7 @@ def _beside(ours: Sequence[float], theirs: Sequence[float]) -> str:
   return f'torch {1e3 * statistics.median(theirs):.1f} ms; ratio of times: {spread}'
 
 
-def seconds_of(run: Callable[[int], None], steps: int = 20, blocks: int = 5) -> float:
+def seconds_of(run: Callable[[int], Any], steps: int = 20, blocks: int = 5) -> float:
   """Median time of a step over blocks of steps, the first left out."""
   times = []
   for _ in range(blocks + 1):

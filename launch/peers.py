@@ -1,6 +1,7 @@
 """Training steps of one recurrent layer, by our code and by torch's, on the same numbers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from research.train.mesh import MeshShape, make_mesh, replicated
 UNITS, BATCH, LENGTH = 256, 32, 64
 
 
-def strata_steps(cell: str) -> Callable[[int], None]:
-  """Function that takes a number of steps, on all devices."""
+def strata_steps(cell: str) -> Callable[[int], Any]:
+  """Function that takes a number of steps, on all devices, and gives the parameters."""
   model, optimizer, mesh = RNN(UNITS, cell=cell), optax.adam(1e-3), make_mesh(MeshShape(), BATCH)
   inputs, targets = jax.device_put(_data(), split(mesh))
   params = jax.device_put(jax.jit(model.init)(jax.random.key(0), inputs), replicated(mesh))
@@ -30,27 +31,28 @@ def strata_steps(cell: str) -> Callable[[int], None]:
 
   step = jax.jit(step, donate_argnums=(0, 1))
 
-  def run(steps: int) -> None:
+  def run(steps: int) -> Any:
     nonlocal state
     for _ in range(steps):
       state = step(*state, inputs, targets)
-    jax.block_until_ready(state)
+    return jax.block_until_ready(state)[0]
 
   return run
 
 
-def torch_steps(cell: str) -> Callable[[int], None]:
-  """Function that takes a number of steps."""
+def torch_steps(cell: str) -> Callable[[int], Any]:
+  """Function that takes a number of steps, and gives the parameters."""
   import torch
 
   layer = {'lstm': torch.nn.LSTM, 'gru': torch.nn.GRU}[cell](UNITS, UNITS, batch_first=True)
   optimizer, (inputs, targets) = torch.optim.Adam(layer.parameters(), 1e-3), map(torch.tensor, _data())
 
-  def run(steps: int) -> None:
+  def run(steps: int) -> Any:
     for _ in range(steps):
       optimizer.zero_grad()
       (layer(inputs)[0] - targets).square().mean().backward()
       optimizer.step()
+    return dict(layer.named_parameters())
 
   return run
 

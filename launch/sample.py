@@ -21,8 +21,8 @@ from research.train.workdir import load_config
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run', required=True)
 PROMPT = flags.DEFINE_string('prompt', '', 'text that the model goes on from, or translates')
 INPUT = flags.DEFINE_string('input', '', 'file that the model hears, or forecasts from')
-LENGTH = flags.DEFINE_integer('length', 500, 'tokens, or time steps', lower_bound=1)
-TEMPERATURE = flags.DEFINE_float('temperature', 1.0, 'below 1 more likely, above 1 more varied; 0: the likeliest')
+LENGTH = flags.DEFINE_integer('length', None, 'tokens of a text that is written; 500 unless given', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float('temperature', None, 'of a text: 0 the likeliest, 1 as learned (unless given)')
 SEED = flags.DEFINE_integer('seed', 0, 'another number is another draw', lower_bound=0, upper_bound=2**32 - 1)
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
 OUTPUT = flags.DEFINE_string('output', '', 'folder for figures; empty: `samples` in the workdir')
@@ -49,7 +49,7 @@ def make_request() -> Request:
 
   Raises ConfigError for a file that cannot be read, a text that is no UTF-8 and a temperature that is none.
   """
-  check_range('--temperature', TEMPERATURE.value)
+  check_range('--temperature', TEMPERATURE.value or 0)
   try:
     PROMPT.value.encode()
   except UnicodeEncodeError as error:  # a byte that could not be decoded came as half of a surrogate pair

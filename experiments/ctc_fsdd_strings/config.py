@@ -92,7 +92,7 @@ class Config(Base):
       return transcripts.transcribed(model.apply(variables, batch['inputs']), batch['lengths'], self.beam, 100, BLANK)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
-      request.refuse('prompt', instead='input')
+      request.refuse('prompt', 'length', 'temperature', instead='input')
       batch = audio.load(request.input, speech.RATE, shortest=speech.RATE // 10)
       output = {name: np.asarray(array)[0] for name, array in listen(variables, batch).items()}
       yield 'digits', transcripts.text(speech.DIGITS, output['labels'], output['length'])

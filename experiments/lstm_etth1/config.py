@@ -93,7 +93,7 @@ class Config(Base):
     predict = jax.jit(self.network().apply)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
-      request.refuse('prompt', instead='input')
+      request.refuse('prompt', 'length', 'temperature', instead='input')
       past = self._past(columns, scale, request.input)
       outputs = np.asarray(predict(variables, past[None]))
       numbers = scale.raw(outputs.swapaxes(-1, -2)).swapaxes(-1, -2)

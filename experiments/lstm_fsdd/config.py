@@ -104,7 +104,7 @@ class Config(Base):
       return jax.nn.softmax(model.apply(variables, self.preprocess(batch)['inputs']))
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, str]]:
-      request.refuse('prompt', instead='input')
+      request.refuse('prompt', 'length', 'temperature', instead='input')
       batch = audio.load(request.input, speech.RATE, shortest=speech.RATE // 10)
       sure = np.asarray(chances(variables, batch))[0]
       yield 'digit', f'{speech.DIGITS[sure.argmax()]} ({sure.max():.1%})'

@@ -87,7 +87,9 @@ class Config(Base):
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, str]]:
       prompt, carry = encoded(tokenizer, request), model.rnn.initial_carry(1)
-      drawn = sampling.continued(advance, variables, carry, prompt, request.length, request.temperature, key)
+      length = 500 if request.length is None else request.length
+      temperature = 1.0 if request.temperature is None else request.temperature
+      drawn = sampling.continued(advance, variables, carry, prompt, length, temperature, key)
       yield 'text', request.prompt + tokenizer.decode(drawn)
 
     return sample

@@ -122,7 +122,7 @@ class Config(Base):
     )
 
     def sample(variables: Any, key: jax.Array, request: Request) -> Iterator[tuple[str, Any]]:
-      request.refuse('input', instead='prompt')
+      request.refuse('input', 'length', 'temperature', instead='prompt')
       tokens = tokenizer.encode(request.prompt)
       if not len(tokens):
         raise ConfigError("--prompt='': give English text to translate")

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Rows = Mapping[str, np.ndarray]
+MOST_NATS = 700  # whose exponential a float still holds
 
 
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
-  yield 'perplexity', math.exp(np.average(losses.astype(np.float64), weights=rows.get('weights')))
+  nats = np.average(losses.astype(np.float64), weights=rows.get('weights'))
+  yield 'perplexity', math.exp(min(nats, MOST_NATS))
 
 
 def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:

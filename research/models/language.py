@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from research.errors import check_range
-from research.models.rnn import RNN
+from research.models.rnn import RNN, check_forward
 from research.ops.layers import Dense, Embed
 
 PyTree = Any
@@ -29,7 +29,7 @@ class LanguageModel(nn.Module):
   collection 'carry', and leaves the new one there; the gradient ends at the window's beginning (truncated
   back-propagation through time, Williams and Peng 1990).
 
-  Raises ConfigError for a dropout that is not below 1.
+  Raises ConfigError for a dropout that is not below 1, and for a network in both directions.
   """
 
   vocabulary: int
@@ -60,9 +60,9 @@ class LanguageModel(nn.Module):
   ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
     """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
     check_range('dropout', self.dropout, below=1)
+    check_forward(self.rnn, 'a language model')
     embed = Embed(self.vocabulary, self.embed_dim, name='embed')
     x = nn.Dropout(self.dropout)(embed(tokens), deterministic=not train)
-    carry = jax.tree.map(lambda leaf: leaf.astype(x.dtype), carry)
     x, carry = self.rnn(x, carry=carry, train=train)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = Dense(self.embed_dim if self.tied else self.vocabulary, name='head')(x)

@@ -46,7 +46,7 @@ class RecurrentLayer(nn.Module):
   @nn.compact
   def __call__(
     self,
-    inputs: Float[Array, 'length batch features'],
+    inputs: Num[Array, 'length batch features'],
     mask: Bool[Array, 'length batch'] | None,
     carry: tuple[Array, ...],
     train: bool,
@@ -56,6 +56,7 @@ class RecurrentLayer(nn.Module):
     x = Dense(gates * self.units, use_bias, bias_init=bias_init, name='input')(inputs)
     kernel = self.param('recurrent', _orthogonal_blocks, (self.units, gates * self.units))
     cell, params = self._cell()
+    carry = tuple(part.astype(x.dtype) for part in carry)
     ones = jnp.ones_like(carry[0]) if train and self.dropout else None
     dropped = ones if ones is None else nn.Dropout(self.dropout)(ones, deterministic=False)
     return recurrent.recurrence(cell, params, x, kernel.astype(x.dtype), carry, mask, dropped, self.reverse)
@@ -94,7 +95,7 @@ class RNN(nn.Module):
   @nn.compact
   def __call__(
     self,
-    inputs: Float[Array, 'batch length features'],
+    inputs: Num[Array, 'batch length features'],
     lengths: Int[Array, ' batch'] | None = None,
     carry: PyTree = None,
     train: bool = False,
@@ -103,11 +104,12 @@ class RNN(nn.Module):
 
     `carry` is what an earlier call returned, so that one direction can be fed in pieces; None begins with zeros.
     """
-    self._check()
-    carry = self.initial_carry(inputs.shape[0], inputs.dtype) if carry is None else carry
+    carry = self.initial_carry(inputs.shape[0]) if carry is None else carry
     mask = None if lengths is None else valid(lengths, inputs.shape[1]).T
     x, last = inputs.swapaxes(0, 1), []
-    for number, begin in enumerate(carry):
+    if mask is not None:
+      x = jnp.where(mask[..., None], x, 0)  # padding that is no number would make gradients that are none
+    for number, begin in zip(range(self.layers), carry, strict=True):
       if number:
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
       ways = [
@@ -118,9 +120,10 @@ class RNN(nn.Module):
       last.append(tuple(end for _, end in ways))
     return x.swapaxes(0, 1), tuple(last)
 
-  def initial_carry(self, batch_size: int, dtype: Any = jnp.float32) -> PyTree:
+  def initial_carry(self, batch_size: int) -> PyTree:
     """Zeros: of each layer, in each direction, arrays [batch, units]."""
-    zeros = (jnp.zeros((batch_size, self.units), dtype),) * MEMORIES[self.cell]
+    self._check()
+    zeros = (jnp.zeros((batch_size, self.units)),) * MEMORIES[self.cell]
     return ((zeros,) * len(self._directions()),) * self.layers
 
   def _directions(self) -> tuple[str, ...]:
@@ -139,6 +142,12 @@ class RNN(nn.Module):
       raise ConfigError(f'a recurrent network of {self.layers} layers of {self.units} units: both must be at least 1')
 
 
+def check_forward(rnn: RNN, what: str) -> None:
+  """Raises ConfigError for a network in both directions, which would see the tokens that it should foretell."""
+  if rnn.bidirectional:
+    raise ConfigError(f'bidirectional: {what} must not see what follows; its network must have one direction')
+
+
 class SequenceClassifier(nn.Module):
   """Class logits of a sequence, from its last output or the mean of all; a backward direction ends at the start."""
 
@@ -149,7 +158,7 @@ class SequenceClassifier(nn.Module):
 
   @nn.compact
   def __call__(
-    self, inputs: Float[Array, 'batch length features'] | Padded, train: bool = False
+    self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch classes']:
     check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)
@@ -171,7 +180,7 @@ class SequenceLabeler(nn.Module):
 
   @nn.compact
   def __call__(
-    self, inputs: Float[Array, 'batch length features'] | Padded, train: bool = False
+    self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch length classes']:
     check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)

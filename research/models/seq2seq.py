@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from research.errors import ConfigError, check_range
-from research.models.rnn import RNN, Padded
+from research.models.rnn import RNN, Padded, check_forward
 from research.models.search import Hypotheses, beam_search
 from research.ops import recurrent
 from research.ops.bias import bias_add
@@ -67,7 +67,7 @@ class Attention(nn.Module):
   def __call__(
     self, queries: Float[Array, 'batch target units'], memory: Memory
   ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
-    """Contexts and weights; a position past the source's end has the weight 0."""
+    """Contexts and weights; a position past the source's end has the weight 0, unless the source has none else."""
     scores = self._scores(queries, memory.keys)
     scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores, axis=-1)
@@ -83,13 +83,15 @@ class Attention(nn.Module):
 class LuongDecoder(nn.Module):
   """Attention after the recurrence (Luong et al. 2015, section 3, without input feeding).
 
-  The recurrent layers see the target alone, so all steps of teacher forcing are a few large products.
+  The recurrent layers see the target alone, so all steps of teacher forcing are a few large products. Raises
+  ConfigError for a network in both directions.
   """
 
   rnn: RNN
   score: str = 'general'
 
   def setup(self):
+    check_forward(self.rnn, 'a decoder')
     self.attention = Attention(self.rnn.units, self.score)
 
   def initial_carry(self, batch_size: int) -> PyTree:

@@ -1,6 +1,7 @@
 """Convolutional classifiers of series: FCN, ResNet, LSTM-FCN and the temporal convolutional network.
 
-Steps after a series' end are zeros before every convolution and count in no mean, so padding changes no result.
+Steps after a series' end are zeros where a convolution could see them, and count in no mean, so padding
+changes no result.
 """
 
 from collections.abc import Sequence

@@ -25,12 +25,14 @@ def forecast_error(
     quantiles: increasing shares between 0 and 1, of the targets that should lie below each.
     point_error: what the point minimises: its square gives the mean, its size the median.
 
-  Raises ConfigError for other shares.
+  Raises ConfigError for other shares, and for a model that has not one output more than there are quantiles.
   """
   check_quantiles(quantiles)
 
   def objective(model, variables, batch, key, train):
     outputs, mutable = apply(model, variables, batch, key, train)
+    if outputs.shape[-1] != 1 + len(quantiles):
+      raise ConfigError(f'{len(quantiles)} quantiles and a point: the model has {outputs.shape[-1]} outputs a value')
     targets, mask, point = batch['targets'], batch.get('mask'), outputs[..., 0]
     errors = point_error(point, targets)
     metrics = {

@@ -19,13 +19,14 @@ class Request(NamedTuple):
 
   prompt: str = ''  # text that is continued, or translated
   input: str = ''  # path of a file: what is heard, or what is forecast from
-  length: int = 500  # tokens, or time steps
-  temperature: float = 1.0  # of the distribution that is drawn from; 0 takes the likeliest
+  length: int | None = None  # tokens of a text
+  temperature: float | None = None  # of the distribution that is drawn from; 0 takes the likeliest
 
-  def refuse(self, name: str, instead: str) -> None:
-    """Raises ConfigError where the flag `name` is given, of which a sampler makes nothing."""
-    if value := getattr(self, name):
-      raise ConfigError(f'--{name}={value!r}: is nothing that this model reads; it takes --{instead}')
+  def refuse(self, *names: str, instead: str) -> None:
+    """Raises ConfigError where one of the flags `names` is given, of which a sampler makes nothing."""
+    for name in names:
+      if (value := getattr(self, name)) not in ('', None):
+        raise ConfigError(f'--{name}={value!r}: is nothing that this model reads; it takes --{instead}')
 
 
 # (variables, key, request) -> pairs of a name and a text or a figure

@@ -66,6 +66,8 @@ def test_files_that_cannot_be_heard_are_named(module, tmp_path):
     next(sample({}, KEY, Request()))
   with pytest.raises(ConfigError, match="--prompt='one': is nothing that this model reads; it takes --input"):
     next(sample({}, KEY, Request(prompt='one', input='one.wav')))
+  with pytest.raises(ConfigError, match='--temperature=0.0: is nothing that this model reads; it takes --input'):
+    next(sample({}, KEY, Request(input='one.wav', temperature=0.0)))
 
 
 def test_what_follows_a_recording_changes_no_prediction():

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
+
 from launch import benchmark, benchmark_peer, peers, turns
 from launch.flags import load_config
 
@@ -80,4 +83,7 @@ def test_a_peer_is_measured_in_turn(monkeypatch):
 
 def test_steps_of_the_peer_benchmark_train(monkeypatch):
   monkeypatch.setattr(peers, 'UNITS', 4)
+  run = peers.strata_steps('gru')
+  before, after = jax.device_get(run(0)), run(2)
+  jax.tree.map(lambda one, other: np.testing.assert_allclose(np.abs(one - other).max(), 2e-3, rtol=0.1), before, after)
   assert 0 < benchmark_peer.seconds_of(peers.strata_steps('gru'), steps=2, blocks=1) < 60

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy.special import expit
 
 from research.errors import ConfigError
+from research.models.language import LanguageModel
 from research.models.rnn import GATES, RNN, Padded, SequenceClassifier
 
 KEY = jax.random.key(0)
@@ -28,8 +30,9 @@ def steps_in_numpy(cell: str, params: dict, inputs: np.ndarray) -> np.ndarray:
   h = c = np.zeros((inputs.shape[1], UNITS))
   outputs = []
   for x in inputs:
-    a = x @ params['input']['kernel'] + params['input']['bias']
-    s = h @ params['recurrent']
+    a, s = x @ params['input']['kernel'], h @ params['recurrent']
+    if cell != 'layer_norm_lstm':
+      a = a + params['input']['bias']
     if cell == 'elman':
       h = np.tanh(a + s)
     elif cell == 'gru':
@@ -38,14 +41,22 @@ def steps_in_numpy(cell: str, params: dict, inputs: np.ndarray) -> np.ndarray:
       n = np.tanh(a_n + expit(a_r + s_r) * (s_n + params['recurrent_bias']))
       h = (1 - z) * n + z * h
     else:
+      normed = cell == 'layer_norm_lstm'
+      if normed:
+        a, s = normalised(a, params, 'input_norm'), normalised(s, params, 'recurrent_norm')
       i, f, g, o = np.split(a + s, 4, -1)
       c = expit(f) * c + expit(i) * np.tanh(g)
-      h = expit(o) * np.tanh(c)
+      h = expit(o) * np.tanh(normalised(c, params, 'cell_norm') if normed else c)
     outputs.append(h)
   return np.stack(outputs)
 
 
-@pytest.mark.parametrize('cell', ['elman', 'gru', 'lstm'])
+def normalised(x: np.ndarray, params: dict, name: str) -> np.ndarray:
+  z = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+  return z * params[f'{name}_scale'] + params[f'{name}_bias']
+
+
+@pytest.mark.parametrize('cell', GATES)
 def test_two_layers_in_both_directions_are_those_of_numpy(cell):
   rnn, variables = made(layers=2, cell=cell, bidirectional=True)
   x = np.asarray(INPUTS, np.float64).swapaxes(0, 1)
@@ -94,10 +105,12 @@ def test_what_follows_a_sequence_changes_nothing(cell):
   @jax.jit
   def results(inputs):
     outputs, carry = rnn.apply(variables, inputs, LENGTHS)
-    return outputs, carry, jax.grad(lambda x: jnp.sum(jnp.sin(rnn.apply(variables, x, LENGTHS)[0])))(inputs)
+    total = lambda variables, x: jnp.sum(jnp.sin(rnn.apply(variables, x, LENGTHS)[0]))  # noqa: E731
+    return outputs, carry, *jax.grad(total, (1, 0))(variables, inputs)
 
-  first, other = results(INPUTS), results(jnp.where(padding, 1e3, INPUTS))
-  jax.tree.map(np.testing.assert_array_equal, first, other)
+  first = results(INPUTS)
+  for fill in (1e3, jnp.nan):
+    jax.tree.map(np.testing.assert_array_equal, first, results(jnp.where(padding, fill, INPUTS)))
   assert not np.where(padding, first[0], 0).any() and not np.where(padding, first[2], 0).any()
   for row, length in enumerate(LENGTHS):
     alone = rnn.apply(variables, INPUTS[row : row + 1, :length])
@@ -124,10 +137,12 @@ def test_a_direction_looks_one_way():
 
 
 def test_dropout_between_layers_is_drawn_at_every_step_and_recurrent_dropout_once():
-  """Of LSTMs whose layers give what they get: outputs of the second tell what reached it."""
   rnn, variables = made(layers=2, dropout=0.5)
   draw = lambda rnn: rnn.apply(variables, INPUTS, train=True, rngs={'dropout': KEY})[0]  # noqa: E731
-  assert not np.allclose(draw(rnn), rnn.apply(variables, INPUTS)[0])
+  dropouts = {'capture_intermediates': lambda module, _: isinstance(module, nn.Dropout), 'mutable': 'intermediates'}
+  _, seen = rnn.apply(variables, INPUTS, train=True, rngs={'dropout': KEY}, **dropouts)
+  kept = np.asarray(seen['intermediates']['Dropout_0']['__call__'][0]) != 0  # [length, batch, units]
+  assert all(len(np.unique(masks, axis=0)) > 1 for masks in (kept, kept.swapaxes(0, 1))) and 0.3 < kept.mean() < 0.7
   np.testing.assert_array_equal(draw(RNN(UNITS, 2)), rnn.apply(variables, INPUTS)[0])
   recurrent = RNN(UNITS, 2, recurrent_dropout=0.5)
   first, rest = np.split(draw(recurrent) != rnn.apply(variables, INPUTS)[0], [1], axis=1)
@@ -167,9 +182,24 @@ def test_a_classifier_sees_what_a_sequence_has(pooling):
     (RNN(4, layers=0), 'at least 1'),
     (RNN(4, dropout=1.0), 'dropout=1.0'),
     (RNN(4, recurrent_dropout=-0.1), 'recurrent_dropout'),
+    (LanguageModel(7, RNN(4, cell='lstn'), 5), "cell: 'lstn' is none of elman"),
+    (LanguageModel(7, RNN(4, bidirectional=True), 5), 'bidirectional: a language model must not see what follows'),
     (SequenceClassifier(RNN(4), 2, 'max'), "pooling: 'max' is none of last, mean"),
   ],
 )
 def test_what_cannot_be_is_told_in_one_line(model, message):
   with pytest.raises(ConfigError, match=message):
-    model.init(KEY, INPUTS)
+    model.init(KEY, jnp.zeros((3, 7), jnp.int32) if isinstance(model, LanguageModel) else INPUTS)
+
+
+def test_a_carry_of_another_depth_is_refused():
+  rnn, variables = made(layers=2)
+  with pytest.raises(ValueError, match='shorter'):
+    rnn.apply(variables, INPUTS, carry=rnn.initial_carry(BATCH)[:1])
+
+
+@pytest.mark.parametrize('dtype', [jnp.int32, jnp.bfloat16])
+def test_inputs_of_any_type_are_read(dtype):
+  rnn, variables = made()
+  inputs = (10 * INPUTS).astype(dtype)
+  np.testing.assert_array_equal(rnn.apply(variables, inputs)[0], rnn.apply(variables, inputs.astype(jnp.float32))[0])

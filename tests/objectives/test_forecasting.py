@@ -68,6 +68,12 @@ def test_another_error_of_the_point_and_no_quantiles():
   assert loss == metrics['mae'] and set(metrics) == {'mse', 'mae'}
 
 
+@pytest.mark.parametrize('quantiles', [(), (0.5,), (0.1, 0.9)])
+def test_a_model_of_other_outputs_is_refused(quantiles):
+  with pytest.raises(ConfigError, match=f'{len(quantiles)} quantiles and a point: the model has 4 outputs a value'):
+    measure(forecast_error(quantiles), OUTPUTS, TARGETS)
+
+
 def test_pinball_is_least_at_the_quantiles_of_the_targets():
   """Of a normal sample the losses find the quantiles that scipy's formula gives, and the interval covers its share."""
   targets = jnp.asarray(norm.ppf((np.arange(2_000) + 0.5) / 2_000), jnp.float32)

@@ -104,3 +104,19 @@ def test_devices_that_share_a_batch_send_nothing_but_the_gradient_of_the_weights
   program = gradient.lower(x, kernel, carry).compile().as_text()
   sent = re.findall(r'= (\S+) (all-\w+|collective-\w+|reduce-scatter)\(', program)
   assert [(shape.split('{')[0], how) for shape, how in sent] == [(f'f32[{UNITS},{4 * UNITS}]', 'all-reduce')]
+
+
+@pytest.mark.parametrize('name', ['gru', 'layer_norm_lstm'])
+def test_sums_over_many_steps_do_not_stand_still_in_bfloat16(name):
+  """Of what every step has: ones come back for each step, and bfloat16 counts by ones to 256 alone."""
+  length = 512
+  params, _, kernel, carry = arguments(name)
+  ones = recurrent.Cell(None, lambda params, x, s, carry: (carry, ()), lambda kept, d: (ones_like(params), *given, d))
+  ones_like = lambda tree: jax.tree.map(lambda leaf: jnp.ones_like(leaf, jnp.bfloat16), tree)  # noqa: E731
+  params, kernel, carry = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, kernel, carry))
+  given = (jnp.zeros((BATCH, kernel.shape[1]), jnp.bfloat16),) * 2
+  x = jnp.zeros((length, BATCH, kernel.shape[1]), jnp.bfloat16)
+  summed = jax.grad(lambda params: recurrent.recurrence(ones, params, x, kernel, carry)[0].sum().astype(float))(params)
+  for leaf in jax.tree.leaves(summed):
+    np.testing.assert_array_equal(leaf.astype(float), length)
+    assert leaf.dtype == jnp.bfloat16
