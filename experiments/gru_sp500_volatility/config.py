@@ -15,7 +15,7 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import qlike
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_least, check_within
+from research.train.config import as_field, at_scale, check_below, check_least, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -42,7 +42,9 @@ class Config(Base):
     check_within(self, 'fold', 0, self.folds - 1)
 
   def build(self) -> Experiment:
-    data, days = finance.sp500(self.fold, self.folds, self.context, self.ranges), finance.sp500_days()
+    days = finance.sp500_days()
+    with as_field():
+      data = finance.sp500(self.fold, self.folds, self.context, self.ranges)
     *_, end = finance.year_ends(days.dates, self.fold, self.folds)
     return supervised_experiment(
       self,

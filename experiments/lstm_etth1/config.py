@@ -61,7 +61,8 @@ class Config(Base):
 
   def build(self) -> Experiment:
     network, objective = self.network(), forecast_error(self.quantiles)
-    data = self.data()
+    with as_field():
+      data = self.data()
     return supervised_experiment(
       self,
       data,

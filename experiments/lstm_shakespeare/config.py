@@ -19,7 +19,7 @@ from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
 from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_known, check_least
+from research.train.config import as_field, at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
@@ -57,7 +57,8 @@ class Config(Base):
     corpus = shakespeare()
     tokenizer = text.make_tokenizer(self.tokenizer, list(corpus.train.values()), self.vocabulary)
     train, *held_out = ([tokenizer.encode(play) for play in part.values()] for part in corpus)
-    examples = windows.stream_examples(train, self.batch_size, self.length)
+    with as_field():
+      examples = windows.stream_examples(train, self.batch_size, self.length)
     data = Dataset(examples, *(windows.context_examples(part, self.context, self.counted) for part in held_out))
     model, characters = self.model(tokenizer.size), tokenizer.characters()
     return supervised_experiment(
