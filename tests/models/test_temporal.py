@@ -96,6 +96,14 @@ def test_no_gradient_reaches_the_padding(name):
   assert (gradient[ENDED] == 0).all() and (np.abs(gradient[~ENDED]).sum(-1) > 0).any()
 
 
+@pytest.mark.parametrize('name', ['fcn_group', 'resnet', 'tcn'])
+def test_a_series_without_a_step_spoils_no_gradient(name):
+  model, variables = MODELS[name], initial(MODELS[name])
+  total = lambda variables: jnp.sum(model.apply(variables, Padded(SERIES, LENGTHS.at[2].set(0))) ** 2)  # noqa: E731
+  for leaf in jax.tree.leaves(jax.grad(total)(variables)):
+    assert np.isfinite(leaf).all()
+
+
 def test_the_temporal_network_is_causal_and_sees_as_far_as_it_says():
   """The output at a step depends on the steps before it, up to its reach, and on no later one."""
   model = TCN(1, (3, 3), kernel=3, pooling='', activation='tanh')
