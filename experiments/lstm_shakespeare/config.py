@@ -127,12 +127,11 @@ def get_config(scale: str = '') -> Config:
   small = {'length': 16, 'context': 16, 'counted': 112, 'units': 16, 'embed_dim': 8, 'tokenizer': 'characters'}
   tiny = Config(steps=20, batch_size=8, log_every=10, evaluate_every=10, **small)
   recorded = Config(
-    steps=3_600,
+    steps=2_600,
     batch_size=32,
-    dropout=0.2,
     optimizer=Optimizer('adam', lr=4e-3, schedule='cosine', warmup=100, final_lr=0.02, clip_norm=1.0),
-    evaluate_every=900,
+    evaluate_every=650,
     evaluate_batch_size=64,
-    checkpoint_every=1_800,
+    checkpoint_every=1_300,
   )
   return at_scale(scale, {'': recorded, 'tiny': tiny})
