@@ -8,8 +8,6 @@ max-pooling and two dense layers on 128 images of 28x28 pixels, by Adam.
 
 import itertools
 import statistics
-import subprocess
-import sys
 import time
 
 import jax
@@ -18,6 +16,7 @@ from absl import flags
 from flax import linen as nn
 
 from launch import app
+from launch.children import measured
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.tasks.supervised import supervised
@@ -44,8 +43,7 @@ def main() -> None:
     return
   times = {kind: [] for kind in KINDS}
   for kind in itertools.chain.from_iterable(itertools.repeat(tuple(KINDS), ROUNDS.value)):
-    command = [sys.executable, '-m', 'launch.benchmark_ops', f'--layers={kind}', KINDS[kind]]
-    times[kind].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    times[kind].append(measured('launch.benchmark_ops', (f'--layers={kind}', KINDS[kind])))
   ratios = [ours / stock for ours, stock in zip(*times.values(), strict=True)]
   for kind, values in times.items():
     print(f'{kind}: {1e3 * statistics.median(values):.1f} ms a step, at best {1e3 * min(values):.1f}')

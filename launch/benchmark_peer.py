@@ -8,11 +8,7 @@ and once on two (JAX_NUM_CPU_DEVICES=2) that share the batch as in `launch.train
 element takes two cores as well. Of the extra `peers`.
 """
 
-import importlib.util
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,8 +16,8 @@ from typing import Any
 from absl import flags
 
 from launch import app
-from launch.peers import strata_steps, torch_steps
-from research.errors import ConfigError, RunError
+from launch.children import measured
+from launch.peers import check_torch, strata_steps, torch_steps
 
 LIBRARY = flags.DEFINE_enum('library', 'strata', ['strata', 'torch'], 'whose layer is measured')
 CELL = flags.DEFINE_enum('cell', 'lstm', ['lstm', 'gru'], 'kind of layer')
@@ -34,8 +30,7 @@ def main() -> None:
 
 def compare(rounds: int) -> str:
   """Lines for each cell: median times of a step, and of the ratios of times measured one after the other."""
-  if importlib.util.find_spec('torch') is None:
-    raise ConfigError("--peer=torch: torch is not installed; pip install -e '.[peers]'")
+  check_torch()
   return '\n'.join(_compared(cell, rounds) for cell in ('lstm', 'gru'))
 
 
@@ -50,13 +45,8 @@ def _compared(cell: str, rounds: int) -> str:
 
 def _measured(cell: str, devices: int = 0) -> float:
   """Seconds of a step of ours on so many CPU devices, or of torch's."""
-  library = 'strata' if devices else 'torch'
-  command = [sys.executable, '-m', 'launch.benchmark_peer', f'--library={library}', f'--cell={cell}']
-  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices or 1)}
-  run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)  # its messages are ours
-  if run.returncode:
-    raise RunError(f'{" ".join(command[1:])} ended with {run.returncode}; see above')
-  return float(run.stdout)
+  flags = f'--library={"strata" if devices else "torch"}', f'--cell={cell}'
+  return measured('launch.benchmark_peer', flags, JAX_NUM_CPU_DEVICES=str(devices or 1))
 
 
 def _beside(ours: Sequence[float], theirs: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 """Training steps of one recurrent layer, by our code and by torch's, on the same numbers."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from research.data.placement import split
+from research.errors import ConfigError
 from research.models.rnn import RNN
 from research.train.mesh import MeshShape, make_mesh, replicated
 
@@ -42,6 +44,7 @@ def strata_steps(cell: str) -> Callable[[int], Any]:
 
 def torch_steps(cell: str) -> Callable[[int], Any]:
   """Function that takes a number of steps, and gives the parameters."""
+  check_torch()
   import torch
 
   layer = {'lstm': torch.nn.LSTM, 'gru': torch.nn.GRU}[cell](UNITS, UNITS, batch_first=True)
@@ -55,6 +58,12 @@ def torch_steps(cell: str) -> Callable[[int], Any]:
     return dict(layer.named_parameters())
 
   return run
+
+
+def check_torch() -> None:
+  """Raises ConfigError where torch is not installed."""
+  if importlib.util.find_spec('torch') is None:
+    raise ConfigError("--peer=torch: torch is not installed; pip install -e '.[peers]'")
 
 
 def _data() -> tuple[np.ndarray, np.ndarray]:

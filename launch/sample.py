@@ -61,7 +61,11 @@ def make_request() -> Request:
 
 def texts_of(workdir: Path) -> dict[str, str]:
   """The texts that a run keeps in its workdir, by name."""
-  return {path.name: path.read_text() for path in sorted(workdir.iterdir()) if path.suffix in ('.json', '.txt')}
+  return {
+    path.name: path.read_text('utf-8', 'replace')
+    for path in sorted(workdir.iterdir())
+    if path.suffix in ('.json', '.txt')
+  }
 
 
 def saved(figure: 'Figure', path: Path) -> Path:

@@ -29,8 +29,18 @@ def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | No
   dtype = jnp.promote_types(values.dtype, jnp.float32)
   if mask is None:
     return Mean(jnp.sum(values, dtype=dtype), jnp.asarray(values.size, dtype))
-  weight = jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), values.ndim)), values.shape)
+  weight = _spread(mask, values)
   return Mean(jnp.sum(jnp.where(weight > 0, values, 0), dtype=dtype), jnp.sum(weight, dtype=dtype))
+
+
+def filled(targets: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None) -> Num[Array, 'batch ...']:
+  """0 for the targets whose `mask` is 0: one of them that is NaN, as a missing value is, would spoil the gradient."""
+  return targets if mask is None else jnp.where(_spread(mask, targets) > 0, targets, 0)
+
+
+def _spread(mask: Num[ArrayLike, 'batch ...'], values: Num[Array, 'batch ...']) -> Num[Array, 'batch ...']:
+  """The mask in the shape of `values`, whose first axes it has."""
+  return jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), values.ndim)), values.shape)
 
 
 def add(left: Metrics, right: Metrics) -> Metrics:

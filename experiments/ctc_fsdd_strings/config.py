@@ -89,7 +89,8 @@ class Config(Base):
     @jax.jit
     def listen(variables: PyTree, batch: Batch) -> dict[str, Array]:
       batch = self.preprocess(batch)
-      return transcripts.transcribed(model.apply(variables, batch['inputs']), batch['lengths'], self.beam, 100, BLANK)
+      logits = model.apply(variables, batch['inputs'])
+      return transcripts.transcribed(logits, batch['lengths'], self.beam, logits.shape[1], BLANK)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')

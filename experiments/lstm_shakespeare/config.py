@@ -19,11 +19,12 @@ from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
 from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_known, check_least
+from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
 TARGET = Target('test/bits_per_character', most=2.15, margin=0.03)
+MOST = 2**16  # tokens at once in an evaluation: a whole play
 
 
 @dataclasses.dataclass
@@ -44,8 +45,9 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'length', 'counted', 'layers', 'units', 'embed_dim')
-    check_least(self, 0, 'context')
+    check_least(self, 1, 'length', 'layers', 'units', 'embed_dim')
+    check_within(self, 'context', 0, MOST)
+    check_within(self, 'counted', 1, MOST)
     check_below(self, 1, 'dropout')
     check_known(self, 'cell', GATES)
     check_known(self, 'tokenizer', text.KINDS)
@@ -129,7 +131,7 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=2_600,
     batch_size=32,
-    optimizer=Optimizer('adam', lr=4e-3, schedule='cosine', warmup=100, final_lr=0.02, clip_norm=1.0),
+    optimizer=Optimizer('adam', lr=8e-3, schedule='cosine', warmup=100, final_lr=0.02, clip_norm=1.0),
     evaluate_every=650,
     evaluate_batch_size=64,
     checkpoint_every=1_300,

@@ -25,7 +25,7 @@ from research.report.agreement import Target
 from research.tasks.base import Batch, State, evaluation_variables
 from research.tasks.precision import computing_in
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_known, check_least
+from research.train.config import as_field, at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 
@@ -72,7 +72,8 @@ class Config(Base):
   def build(self) -> Experiment:
     verses = parallel.Parts(*(part.every(self.verses) for part in bible.bible_en_es()))
     tokenizer = parallel.shared_tokenizer(verses.train, self.vocabulary)
-    train = parallel.encoded(verses.train, tokenizer, self.longest)
+    with as_field():
+      train = parallel.encoded(verses.train, tokenizer, self.longest)
     validation, test = (parallel.encoded(part, tokenizer) for part in verses[1:])
     model = self.model(tokenizer.size)
     experiment = supervised_experiment(

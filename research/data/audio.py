@@ -28,6 +28,8 @@ Spectra = Float[Array, 'batch frames bands']
 Lengths = Int[Array, ' batch']
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_RATES = 1_000, 1_000_000  # samples per second that a recording may have
+_UNKNOWN = 2**32 - 1  # size that is written where a file is a stream
 _AMPLITUDE = 2**15  # of int16 samples
 _QUIET = 1e-10  # power under which all is silence, as in librosa
 
@@ -53,11 +55,15 @@ def read_wav(data: bytes) -> Recording:
   encoding, channels, rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
   if encoding == _EXTENSIBLE and len(chunks['fmt ']) >= 26:
     encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat begins with what was meant
-  if not channels or not rate:
-    raise DataError(f'is a WAV file of {channels} channels at {rate} Hz')
+  if not channels or not _RATES[0] <= rate <= _RATES[1]:
+    least, most = _RATES
+    raise DataError(f'is a WAV file of {channels} channels at {rate} Hz: there must be one, at {least} to {most} Hz')
   samples = _samples(chunks['data'], encoding, bits)
-  if len(samples) % channels or not len(samples) or not np.isfinite(samples).all():
-    raise DataError(f'is a WAV file with {len(samples)} samples of {channels} channels, or with some not finite')
+  if not len(samples) or len(samples) % channels:
+    found = f'{len(samples)} samples of {channels} channels'
+    raise DataError(f'is a WAV file with {found}: there must be some, and of every channel as many')
+  if not np.isfinite(samples).all():
+    raise DataError(f'is a WAV file whose sample {np.argmin(np.isfinite(samples)) + 1} is not finite in float32')
   return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), rate)
 
 
@@ -88,11 +94,13 @@ def _chunks(data: bytes) -> dict[str, bytes]:
   """The first chunk of each name in a RIFF file of type WAVE."""
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
     raise DataError(f'is no WAV file: it begins with {data[:12].hex() or "nothing"}, not with RIFF....WAVE')
-  chunks, start = {}, 12
+  chunks, start, whole = {}, 12, int.from_bytes(data[4:8], 'little')
+  if 4 < whole < _UNKNOWN:
+    data = data[: 8 + whole]  # what follows, such as a tag, is none of the file's chunks
   while start + 8 <= len(data):
     name, size = data[start : start + 4].decode('latin-1'), int.from_bytes(data[start + 4 : start + 8], 'little')
     content = data[start + 8 : start + 8 + size]
-    if len(content) < size:
+    if len(content) < size and (name, size) != ('data', _UNKNOWN):
       raise DataError(f'is a WAV file cut off: its chunk {name!r} has {len(content)} of {size} bytes')
     chunks.setdefault(name, content)
     start += 8 + size + size % 2
@@ -106,7 +114,8 @@ def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
   if len(content) * 8 % bits:
     raise DataError(f'is a WAV file whose {len(content)} bytes are no whole number of samples of {bits} bits')
   if encoding == _FLOAT:
-    return np.frombuffer(content, f'<f{bits // 8}').astype(np.float32)
+    with np.errstate(over='ignore'):  # which the caller tells
+      return np.frombuffer(content, f'<f{bits // 8}').astype(np.float32)
   if bits == 8:
     return (np.frombuffer(content, np.uint8) - 128.0) / 128
   wide = np.zeros((len(content) * 8 // bits, 4), np.uint8)  # the highest bytes of 32 bits hold the sample

@@ -69,12 +69,15 @@ def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     DataError: not such a table; `name` is the file's.
   """
   try:
-    head, *lines = data.decode().splitlines()
-    columns = tuple(column.strip() for column in head.split(','))
-    used = range(1, len(columns)) if columns[0] == 'date' else range(len(columns))
-    if wrong := next((number for number, line in enumerate(lines) if line.count(',') >= len(columns)), None):
-      raise ValueError(f'row {wrong + 1} has more fields than the head names')
-    values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2)
+    head, *lines = data.decode().splitlines() or ['']
+    columns = tuple(column.strip(' "') for column in head.split(','))
+    used = range(1, len(columns)) if columns[0].lower() == 'date' else range(len(columns))
+    if not lines:
+      raise ValueError('there is no row of numbers')
+    wrong = [number for number, line in enumerate(lines) if line.count(',') >= len(columns)]
+    if wrong:
+      raise ValueError(f'row {wrong[0] + 1} has more fields than the head names')
+    values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2, comments=None)
   except ValueError as error:  # of Unicode too
     raise DataError(f'{name}: not a table of numbers with a head: {error}') from error
   return tuple(columns[number] for number in used), values
@@ -90,9 +93,9 @@ def read_columns(data: bytes, name: str, columns: Sequence[str]) -> np.ndarray:
   if missing := [column for column in columns if column not in there]:
     raise DataError(f'{name}: has no column {missing[0]}; there must be {", ".join(columns)}')
   values = values[:, [there.index(column) for column in columns]]
-  if not np.isfinite(values).all():
-    step = int(np.argmin(np.isfinite(values).all(axis=1)))
-    raise DataError(f'{name}: row {step + 1} is NaN or infinite; fill it in')
+  fit = (np.abs(values) < np.finfo(np.float32).max).all(axis=1)
+  if not fit.all():
+    raise DataError(f'{name}: row {int(np.argmin(fit)) + 1} is NaN, infinite or no float32; fill it in')
   return values
 
 

@@ -51,7 +51,7 @@ def encoded(pairs: Pairs, tokenizer: BytePairs, longest: int = 0) -> Arrays:
   ]
   rows = [row for row in rows if not longest or max(map(len, row)) <= longest]
   if not rows:
-    raise ConfigError(f'longest={longest}: no pair of sentences is as short as that')
+    raise ConfigError(f'longest={longest}: no pair of sentences is as short as that; give more')
   sources, targets = zip(*sorted(rows, key=lambda row: len(row[0])), strict=True)
   inputs, lengths = _stacked(sources, longest, end)
   outputs, target_lengths = _stacked(targets, longest, end)

@@ -48,8 +48,12 @@ def attention_of_one(decode: Decode, end: int, tokens: int = 18) -> Report:
 
 def attention_of(decode: Decode, end: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':
   """Heat map of the weights with which the tokens `target`, up to their `end`, were written, over `source`."""
-  names = [[decode(token[None]) for token in side] for side in (source, target[: length_of(target, end)])]
+  names = [[_shown(decode(token[None])) for token in side] for side in (source, target[: length_of(target, end)])]
   return attention_map(weights, *names)
+
+
+def _shown(text: str) -> str:
+  return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def length_of(tokens: np.ndarray, end: int) -> int:
@@ -62,8 +66,8 @@ def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[s
   size = 1 + 0.24 * len(source), 1 + 0.24 * len(target)
   figure, (axis,) = make_figure(1, 1, size)
   axis.imshow(weights[: len(target), : len(source)].astype(np.float32), cmap='Blues', vmin=0, vmax=1)
-  axis.set_xticks(range(len(source)), source, rotation=90, fontsize=8, color=INK)
-  axis.set_yticks(range(len(target)), target, fontsize=8, color=INK)
+  axis.set_xticks(range(len(source)), source, rotation=90, fontsize=8, color=INK, parse_math=False)
+  axis.set_yticks(range(len(target)), target, fontsize=8, color=INK, parse_math=False)
   axis.xaxis.tick_top()
   axis.tick_params(length=0)
   return figure

@@ -28,7 +28,7 @@ class Padded(NamedTuple):
 
 def unpadded(inputs: Array | Padded) -> tuple[Array, Array | None]:
   """Values, and lengths where there are any."""
-  return (inputs.values, inputs.lengths) if isinstance(inputs, Padded) else (inputs, None)
+  return (inputs.values, jnp.asarray(inputs.lengths)) if isinstance(inputs, Padded) else (inputs, None)
 
 
 class RecurrentLayer(nn.Module):
@@ -82,7 +82,8 @@ class RecurrentLayer(nn.Module):
 class RNN(nn.Module):
   """Stacked recurrent layers.
 
-  Raises ConfigError for an unknown cell and for a dropout that is not below 1.
+  Raises ConfigError for an unknown cell, for a dropout that is not below 1, and for lengths or a carry that are not
+  those of the batch.
   """
 
   units: int  # of a layer, in each direction
@@ -104,12 +105,17 @@ class RNN(nn.Module):
 
     `carry` is what an earlier call returned, so that one direction can be fed in pieces; None begins with zeros.
     """
-    carry = self.initial_carry(inputs.shape[0]) if carry is None else carry
-    mask = None if lengths is None else valid(lengths, inputs.shape[1]).T
+    zeros = self.initial_carry(inputs.shape[0])
+    carry = zeros if carry is None else carry
+    _check_shapes('carry', _shapes(carry), _shapes(zeros))
+    mask = None
+    if lengths is not None:
+      _check_shapes('lengths', jnp.shape(lengths), inputs.shape[:1])
+      mask = valid(lengths, inputs.shape[1]).T
     x, last = inputs.swapaxes(0, 1), []
     if mask is not None:
       x = jnp.where(mask[..., None], x, 0)  # padding that is no number would make gradients that are none
-    for number, begin in zip(range(self.layers), carry, strict=True):
+    for number, begin in enumerate(carry):
       if number:
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
       ways = [
@@ -140,6 +146,16 @@ class RNN(nn.Module):
       raise ConfigError(f'cell: {self.cell!r} is none of {", ".join(GATES)}')
     if self.units < 1 or self.layers < 1:
       raise ConfigError(f'a recurrent network of {self.layers} layers of {self.units} units: both must be at least 1')
+
+
+def _shapes(arrays: PyTree) -> PyTree:
+  return jax.tree.map(jnp.shape, arrays)
+
+
+def _check_shapes(name: str, given: PyTree, needed: PyTree) -> None:
+  """Raises ConfigError for arrays that JAX would broadcast, or refuse in words of its own."""
+  if given != needed:
+    raise ConfigError(f'{name}: of shape {given}, and this network needs {needed} for its inputs')
 
 
 def check_forward(rnn: RNN, what: str) -> None:
@@ -201,13 +217,13 @@ def _mean(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 
 POOLING: dict[str, Callable] = {'last': _last, 'mean': _mean}
 
 
-def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = float) -> Array:
   """An orthogonal matrix for each gate, which keeps gradients through time in their size (Saxe et al. 2014)."""
   units, gates = shape[0], shape[1] // shape[0]
   blocks = [nn.initializers.orthogonal()(part, (units, units), dtype) for part in jax.random.split(key, gates)]
   return jnp.concatenate(blocks, -1)
 
 
-def _remembering(key: Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+def _remembering(key: Array, shape: tuple[int], dtype: Any = float) -> Array:
   """Biases of an LSTM whose forget gates are open at first (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
   return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)

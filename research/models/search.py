@@ -40,9 +40,9 @@ def beam_search(
 ) -> Hypotheses:
   """The `beams` most probable beginnings of each example, made one token longer until all have ended.
 
-  Those that have ended compete with the others, and one that is less probable than all of these is lost. The best is
-  that of the highest log-probability over (5 + tokens)**penalty / 6**penalty (Wu et al. 2016, equation 14). One beam is
-  greedy search. No example depends on the others.
+  Those that have ended compete with the others, and one that is less probable than all of these is lost. The best, of
+  those that have ended where any has, is that of the highest log-probability over (5 + tokens)**penalty / 6**penalty
+  (Wu et al. 2016, equation 14). One beam is greedy search. No example depends on the others.
 
   Args:
     step: the model; its first token is `end`, as that of every example.

@@ -172,7 +172,7 @@ class Seq2Seq(nn.Module):
   def encode(self, source: Padded, train: bool = False) -> tuple[Memory, PyTree]:
     """What the decoder looks at, and the carry that it begins with."""
     values, _ = self.encoder(self._embed(source.values, train), source.lengths, train=train)
-    summary = values.sum(1) / jnp.maximum(source.lengths, 1)[:, None].astype(values.dtype)
+    summary = values.sum(1) / jnp.maximum(jnp.asarray(source.lengths), 1)[:, None].astype(values.dtype)
     structure = jax.tree.structure(self.decoder.initial_carry(1))
     carry = structure.unflatten([jnp.tanh(layer(summary)) for layer in self.begin])
     values = self.drop(values, deterministic=not train)

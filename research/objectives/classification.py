@@ -24,7 +24,8 @@ def softmax_cross_entropy(
     class_weights: weight of an example by its target class; the loss is the weighted total over the total weight.
     top_k: also report `top_{k}`, the part of the targets among the k largest logits; 0 is off.
 
-  Raises ConfigError for a smoothing that is not below 1, and where there is not a weight for each class.
+  Raises ConfigError for a smoothing that is not below 1, targets of another shape, and where there is not a weight for
+  each class.
   """
   check_range('label_smoothing', label_smoothing, below=1)
 
@@ -32,6 +33,8 @@ def softmax_cross_entropy(
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, logits.shape[-1])
     targets, mask = batch['targets'], batch.get('mask')
+    if jnp.shape(targets) != logits.shape[:-1]:  # which could be broadcast
+      raise ConfigError(f'targets: are {jnp.shape(targets)}, and must be {logits.shape[:-1]} for logits {logits.shape}')
     losses = _smoothed_cross_entropy(logits, targets, label_smoothing)
     metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
     if top_k:

@@ -50,7 +50,7 @@ def ctc_loss(
 ) -> Float[Array, ' batch']:
   """Negative log-likelihood of each string; about 1e5 where it has no alignment. Padding may hold anything."""
   frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
-  logits = jnp.where(frame[..., None], logits, 0)
+  logits = jnp.where(frame[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
   targets = jnp.where(label, targets, blank)
   return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
 

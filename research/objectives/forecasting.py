@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from research.errors import ConfigError
-from research.metrics import mean
+from research.metrics import filled, mean
 from research.objectives.base import Aux, Objective, apply
 
 
@@ -33,7 +33,8 @@ def forecast_error(
     outputs, mutable = apply(model, variables, batch, key, train)
     if outputs.shape[-1] != 1 + len(quantiles):
       raise ConfigError(f'{len(quantiles)} quantiles and a point: the model has {outputs.shape[-1]} outputs a value')
-    targets, mask, point = batch['targets'], batch.get('mask'), outputs[..., 0]
+    mask, point = batch.get('mask'), outputs[..., 0]
+    targets = filled(batch['targets'], mask)
     errors = point_error(point, targets)
     metrics = {
       'mse': mean(optax.squared_error(point, targets), mask),
@@ -77,8 +78,9 @@ def qlike() -> Objective:
 
   def objective(model, variables, batch, key, train):
     log_variance, mutable = apply(model, variables, batch, key, train)
-    targets = batch['targets'].reshape(log_variance.shape)
-    value = mean(log_variance + targets * jnp.exp(-log_variance), batch.get('mask'))
+    mask = batch.get('mask')
+    targets = filled(batch['targets'].reshape(log_variance.shape), mask)
+    value = mean(log_variance + targets * jnp.exp(-log_variance), mask)
     return value, Aux({'qlike': value}, mutable)
 
   return objective

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from research.errors import ConfigError
 from research.metrics import Mean, mean
 from research.objectives.base import Aux, Objective, PyTree, apply
 
@@ -19,7 +20,7 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
 
   Targets count by `weights` [batch, length] where the batch has them, and by its `mask` [batch]. Reports `accuracy`,
   `bits_per_token` and, of tokens that stand for so many `characters` [vocabulary], `bits_per_character`: all bits
-  over all characters, which does not depend on the tokens.
+  over all characters, which does not depend on the tokens. Raises ConfigError unless `characters` has each token.
   """
 
   def objective(model, variables, batch, key, train):
@@ -30,6 +31,8 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
     right = (logits.argmax(-1) == targets).astype(logits.dtype)
     metrics = {'accuracy': _weighted(right, weights), 'bits_per_token': Mean(bits, loss.count)}
     if characters is not None:
+      if len(characters) != logits.shape[-1]:  # JAX would take the last one for every token beyond
+        raise ConfigError(f'characters: there are {len(characters)}, for {logits.shape[-1]} tokens')
       length = _weighted(jnp.asarray(characters)[targets], weights).total
       metrics['bits_per_character'] = Mean(bits, length)
     return loss, Aux(metrics, mutable)

@@ -7,7 +7,7 @@ import optax
 from jax import Array
 
 from research.errors import check_range
-from research.metrics import mean
+from research.metrics import filled, mean
 from research.objectives.base import Aux, Objective, apply
 
 
@@ -32,7 +32,8 @@ def _objective(error: Callable[[Array, Array], Array]) -> Objective:
 
   def objective(model, variables, batch, key, train):
     predictions, mutable = apply(model, variables, batch, key, train)
-    targets, mask = batch['targets'].reshape(predictions.shape), batch.get('mask')
+    mask = batch.get('mask')
+    targets = filled(batch['targets'].reshape(predictions.shape), mask)
     metrics = {
       'mean_squared_error': mean(optax.squared_error(predictions, targets), mask),
       'mean_absolute_error': mean(jnp.abs(predictions - targets), mask),

@@ -18,7 +18,7 @@ def edit_distance(
   A row of Wagner and Fischer's table for each label; within a row, d[j] = min(d[j], d[j - 1] + 1) for all j at once
   is a running minimum of d[j] - j.
   """
-  places = jnp.arange(guesses.shape[1] + 1)[None]
+  places = jnp.arange(guesses.shape[1] + 1, dtype=jnp.int32)[None]
 
   def row(above: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
     label, number = column
@@ -27,6 +27,6 @@ def edit_distance(
     new = jax.lax.cummin(best - places, axis=1) + places
     return jnp.where((number < lengths)[:, None], new, above), None
 
-  first = jnp.broadcast_to(places, (len(guesses), places.shape[1])).astype(jnp.int32)
+  first = jnp.broadcast_to(places, (len(guesses), places.shape[1]))
   last, _ = jax.lax.scan(row, first, (labels.T, jnp.arange(labels.shape[1])))
   return jnp.take_along_axis(last, guess_lengths[:, None], axis=1)[:, 0]

@@ -174,7 +174,8 @@ def _backward(cell, reverse, residuals, cotangents):
   (d_carry, d_params), d_steps = lax.scan(step, begin, (_shown(d_outputs, mask), kept, mask), reverse=not reverse)
   d_x, d_s = d_steps if isinstance(d_steps, tuple) else (d_steps, d_steps)
   before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
-  fed_back = _times(jnp.concatenate(before), dropped if dropped is None else dropped[None])
+  before = jnp.concatenate(before)[: len(outputs)]  # of no steps, nothing
+  fed_back = _times(before, dropped if dropped is None else dropped[None])
   d_kernel = jnp.tensordot(fed_back, d_s, ((0, 1), (0, 1)))  # no reshape, so that devices may share the batch
   d_params = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), d_params, params)
   return d_params, d_x, d_kernel, d_carry, None, None

@@ -60,7 +60,8 @@ class Config:
 
     Raises ConfigError where an experiment has nothing to sample.
     """
-    raise ConfigError(f'{type(self).__module__}: has no sampler; give the workdir of a model that writes or forecasts')
+    name = type(self).__module__
+    raise ConfigError(f'--workdir: a run of {name}, which has nothing to sample; launch.evaluate measures it')
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use."""

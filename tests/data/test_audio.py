@@ -72,15 +72,24 @@ WHOLE = wav(np.arange(100, dtype=np.int16))
     (riff(b'\0' * 8, 7, 8), 'encoding 7 with 8 bits'),
     (riff(b'\0' * 8, 1, 12), 'encoding 1 with 12 bits'),
     (riff(b'\0' * 7, 1, 16), 'whole number of samples'),
-    (riff(b'\0' * 6, 1, 16, channels=2), '3 samples of 2 channels'),
+    (riff(b'\0' * 6, 1, 16, channels=2), '3 samples of 2 channels: there must be some, and of every channel as many'),
     (riff(b'', 1, 16), '0 samples'),
     (riff(b'\0' * 8, 1, 16, channels=0), '0 channels'),
-    (wav(np.array([0.0, np.nan], np.float32)), 'not finite'),
+    (wav(np.zeros(8, np.int16), 2_000_000), 'at 2000000 Hz: there must be one, at 1000 to 1000000 Hz'),
+    (wav(np.array([0.0, np.nan], np.float32)), 'sample 2 is not finite'),
+    (wav(np.array([1e300])), 'sample 1 is not finite in float32'),
   ],
 )
 def test_what_is_no_recording_is_told(data, message):
   with pytest.raises(DataError, match=message):
     audio.read_wav(data)
+
+
+def test_a_tag_after_the_file_and_a_stream_without_a_size_are_no_fault():
+  stream = bytearray(WHOLE)
+  stream[4:8] = stream[40:44] = b'\xff' * 4
+  for data in (WHOLE + b'TAGa title' + bytes(118), bytes(stream)):
+    np.testing.assert_array_equal(audio.read_wav(data).samples, audio.read_wav(WHOLE).samples)
 
 
 def test_a_file_is_loaded_at_another_rate_and_a_missing_one_is_named(tmp_path):

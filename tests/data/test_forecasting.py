@@ -99,10 +99,13 @@ def test_columns_of_a_table_are_found_by_name():
   ('data', 'fault'),
   [
     (b'a,c\n1,2\n', 'x.csv: has no column b; there must be a, b'),
-    (b'a,b\n1,2\n3,nan\n', 'x.csv: row 2 is NaN or infinite'),
+    (b'a,b\n1,2\n3,nan\n', 'x.csv: row 2 is NaN, infinite'),
+    (b'a,b\n1,1e300\n', 'x.csv: row 1 is NaN, infinite or no float32'),
     (b'a,b\n1,two\n', 'x.csv: not a table of numbers'),
+    (b'a,b\n1,2\n#3,4\n', 'x.csv: not a table of numbers'),
+    (b'a,b\n', 'x.csv: not a table of numbers with a head: there is no row of numbers'),
     (b'\xff\xfe', 'x.csv: not a table of numbers'),
-    (b'', 'x.csv: not a table of numbers'),
+    (b'', 'x.csv: not a table of numbers with a head: there is no row'),
   ],
 )
 def test_a_table_that_cannot_be_used_is_named(data, fault):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from launch import benchmark, benchmark_peer, peers, turns
+from launch import benchmark, benchmark_peer, children, peers, turns
 from launch.flags import load_config
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
@@ -72,7 +72,7 @@ def test_a_peer_is_measured_in_turn(monkeypatch):
     asked.append((command[3], env['JAX_NUM_CPU_DEVICES']))
     return SimpleNamespace(stdout=next(seconds), returncode=0)
 
-  monkeypatch.setattr(benchmark_peer.subprocess, 'run', run)
+  monkeypatch.setattr(children.subprocess, 'run', run)
   lines = benchmark_peer._compared('gru', 3).splitlines()
   assert asked == [('--library=strata', '1'), ('--library=strata', '2'), ('--library=torch', '1')] * 3
   assert lines == [

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -192,10 +193,27 @@ def test_what_cannot_be_is_told_in_one_line(model, message):
     model.init(KEY, jnp.zeros((3, 7), jnp.int32) if isinstance(model, LanguageModel) else INPUTS)
 
 
-def test_a_carry_of_another_depth_is_refused():
+@pytest.mark.parametrize(
+  'other', [RNN(UNITS), RNN(UNITS, 2, bidirectional=True), RNN(UNITS + 1, 2), RNN(UNITS, 2, cell='gru')]
+)
+def test_a_carry_of_another_network_is_refused(other):
   rnn, variables = made(layers=2)
-  with pytest.raises(ValueError, match='shorter'):
-    rnn.apply(variables, INPUTS, carry=rnn.initial_carry(BATCH)[:1])
+  with pytest.raises(ConfigError, match=r'^carry: of shape '):
+    rnn.apply(variables, INPUTS, carry=other.initial_carry(BATCH))
+
+
+def test_a_batch_of_another_size_is_refused(monkeypatch):
+  monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)  # which users do not have
+  rnn, variables = made()
+  with pytest.raises(ConfigError, match=r'^carry: of shape .*\(1, 4\)'):
+    rnn.apply(variables, INPUTS, carry=rnn.initial_carry(1))
+  with pytest.raises(ConfigError, match=r'^lengths: of shape \(1,\), and this network needs \(3,\)'):
+    rnn.apply(variables, INPUTS, LENGTHS[:1])
+
+
+def test_double_precision_is_that_of_every_parameter(x64):
+  params = RNN(UNITS, cell='lstm').init(KEY, jnp.zeros((1, 2, 3), jnp.float64))
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(float)}
 
 
 @pytest.mark.parametrize('dtype', [jnp.int32, jnp.bfloat16])

@@ -104,6 +104,14 @@ def test_a_series_without_a_step_spoils_no_gradient(name):
     assert np.isfinite(leaf).all()
 
 
+def test_a_batch_without_a_step_spoils_no_statistic():
+  variables = initial(MODELS['fcn'])
+  nothing = Padded(SERIES, jnp.zeros_like(LENGTHS))
+  _, changed = MODELS['fcn'].apply(variables, nothing, train=True, mutable=['batch_stats'])
+  for leaf in jax.tree.leaves(changed):
+    assert np.isfinite(leaf).all()
+
+
 def test_the_temporal_network_is_causal_and_sees_as_far_as_it_says():
   """The output at a step depends on the steps before it, up to its reach, and on no later one."""
   model = TCN(1, (3, 3), kernel=3, pooling='', activation='tanh')

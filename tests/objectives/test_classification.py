@@ -106,3 +106,9 @@ def test_what_cannot_be_meant_is_refused(objective):
       objective(smoothing)
   with pytest.raises(ConfigError, match='class_weights: there are 3, for'):
     measure(objective(class_weights=(1.0, 2.0, 3.0)), LOGITS[:, :2], TARGETS[:2, None] * np.ones(2, int))
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_targets_are_not_broadcast(smoothing):
+  with pytest.raises(ConfigError, match=r'targets: are \(6, 1\), and must be \(6,\)'):
+    measure(softmax_cross_entropy(smoothing), LOGITS, TARGETS[:, None])

@@ -63,6 +63,14 @@ def test_padded_examples_change_neither_loss_nor_gradient():
   assert (gradient[4] == 0).all() and (gradient[:4] != 0).any()
 
 
+@pytest.mark.parametrize(('objective', 'outputs'), [(forecast_error(QUANTILES), OUTPUTS), (qlike(), OUTPUTS[..., 0])])
+def test_a_missing_target_that_does_not_count_spoils_nothing(objective, outputs):
+  missing = TARGETS.copy()
+  missing[4] = np.nan
+  found, expected = (measure(objective, outputs, targets) for targets in (missing, TARGETS))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_another_error_of_the_point_and_no_quantiles():
   loss, metrics, _ = measure(forecast_error(point_error=lambda a, b: jnp.abs(a - b)), OUTPUTS[..., :1], TARGETS)
   assert loss == metrics['mae'] and set(metrics) == {'mse', 'mae'}

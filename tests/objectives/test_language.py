@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from research.errors import ConfigError
 from research.objectives.language import next_token
 
 RANDOM = np.random.default_rng(0)
@@ -62,6 +63,13 @@ def test_what_does_not_count_changes_neither_loss_nor_gradient():
   assert not np.asarray(gradient)[weights * batch['mask'][:, None] == 0].any()
   assert np.asarray(gradient)[:2, :3].all()
   jax.tree.map(np.testing.assert_array_equal, (mean, metrics), loss(jnp.asarray(other))[1])
+
+
+def test_characters_of_another_vocabulary_are_refused():
+  batch = {'inputs': jnp.asarray(TARGETS), 'targets': jnp.asarray(TARGETS)}
+  objective = next_token(np.ones(LOGITS.shape[-1] - 1))
+  with pytest.raises(ConfigError, match=f'characters: there are {LOGITS.shape[-1] - 1}, for {LOGITS.shape[-1]} tokens'):
+    objective(Table(), {'params': jnp.asarray(LOGITS)}, batch, jax.random.key(0), False)
 
 
 def test_without_characters_there_are_no_bits_per_character():

@@ -74,3 +74,13 @@ def test_apply_changes_statistics_and_draws_noise_in_training_alone():
   outputs, mutable = apply(Noisy(), variables, batch, jax.random.key(1), False)
   np.testing.assert_allclose(outputs, batch['inputs'], rtol=1e-4)
   assert mutable == {}
+
+
+@pytest.mark.parametrize('objective', [mean_squared_error(), mean_absolute_error(), huber()])
+def test_a_missing_target_that_does_not_count_spoils_no_gradient(objective):
+  def total(predictions):
+    batch = {'inputs': predictions, 'targets': jnp.array([1.0, jnp.nan]), 'mask': jnp.array([1.0, 0.0])}
+    return objective(Given(), {}, batch, jax.random.key(0), False)[0].total
+
+  gradient = np.asarray(jax.grad(total)(jnp.zeros((2, 1))))
+  assert gradient[0] != 0 and gradient[1] == 0

@@ -4,6 +4,7 @@ import itertools
 from collections import defaultdict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -82,3 +83,9 @@ def test_padding_changes_no_decoding_and_no_string_is_longer_than_allowed():
   decoded, _ = prefix_beam(logits, lengths, beam=4, longest=2)
   assert decoded.lengths.max() == 2
   assert (decoded.lengths[lengths == 0] == 0).all()
+
+
+def test_scores_of_half_precision_are_summed_in_float32():
+  logits = jnp.asarray(RANDOM.normal(size=(1, 300, CLASSES)), jnp.bfloat16)
+  half, single = (prefix_beam(given, np.array([300]), longest=200) for given in (logits, logits.astype(jnp.float32)))
+  jax.tree.map(np.testing.assert_array_equal, half, single)

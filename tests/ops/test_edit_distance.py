@@ -38,3 +38,8 @@ def test_known_words():
     arrays = [np.array([list(word.encode().ljust(9, b'?'))]) for word in (one, other)]
     lengths = [np.array([len(word)]) for word in (one, other)]
     assert DISTANCE(arrays[0], lengths[0], arrays[1], lengths[1]) == expected
+
+
+def test_double_precision_changes_nothing(x64):
+  given = np.array([[1, 2, 3]]), np.array([3]), np.array([[1, 3]]), np.array([2])
+  assert edit_distance(*given) == 1
