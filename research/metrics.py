@@ -33,8 +33,9 @@ def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | No
   return Mean(jnp.sum(jnp.where(weight > 0, values, 0), dtype=dtype), jnp.sum(weight, dtype=dtype))
 
 
-def filled(targets: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None) -> Num[Array, 'batch ...']:
+def filled(targets: Num[ArrayLike, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None) -> Num[Array, 'batch ...']:
   """0 for the targets whose `mask` is 0: one of them that is NaN, as a missing value is, would spoil the gradient."""
+  targets = jnp.asarray(targets)
   return targets if mask is None else jnp.where(_spread(mask, targets) > 0, targets, 0)
 
 
