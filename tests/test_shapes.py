@@ -7,29 +7,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import linen as nn
 from jaxtyping import TypeCheckError
 
 from research.data import augment
 from research.metrics import mean
 from research.models.cnn import ConvNet
 from research.models.mlp import MLP
-from research.objectives.classification import softmax_cross_entropy
 from research.ops.bias import bias_add
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = jax.random.key(0)
-
-
-class Given(nn.Module):
-  """Gives its inputs as logits."""
-
-  def __call__(self, inputs, train=False):
-    return inputs
-
-
-def entropy(logits, targets):
-  return softmax_cross_entropy()(Given(), {}, {'inputs': logits, 'targets': targets}, KEY, False)
 
 
 def flipped(images):
@@ -49,13 +36,6 @@ def test_a_wrong_shape_is_refused(argument, function, right, wrong):
   jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in right))
   with pytest.raises(TypeCheckError, match=rf'(?s)parameters of research.*\b{argument}\b'):
     jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in wrong))
-
-
-def test_targets_that_would_broadcast_are_refused():
-  logits = jnp.zeros((4, 3))
-  entropy(logits, jnp.zeros(4, jnp.int32))
-  with pytest.raises(TypeCheckError, match='targets'):
-    entropy(logits, jnp.zeros(1, jnp.int32))
 
 
 def test_fields_of_a_model_are_checked():
