@@ -14,7 +14,7 @@ from launch.folders import folder_of, recorded
 from launch.progress import Progress
 from research.errors import ConfigError, RunError
 from research.report import results
-from research.report.agreement import RECORDED, agreement, judge
+from research.report.agreement import RECORDED, judge, judge_beginnings
 from research.report.tables import summary
 from research.report.verdict import verdict
 from research.train.config import Config
@@ -56,7 +56,7 @@ def reproduce(folder: Path) -> str:
     records, found = results.read(path), [RECORDED] * len(runs)
     tables.update([folder])
   else:
-    found = [agreement(one, records) for one in runs] if QUICK.value else judge(runs, records, module.TARGET)
+    found = judge_beginnings(runs, records) if QUICK.value else judge(runs, records, module.TARGET)
   print(f'{folder.name}\n{summary(runs, found, module.TARGET)}')
   fault = verdict(runs, found, records, module.TARGET)
   return fault and f'{folder.name}: {fault}'

@@ -33,6 +33,9 @@ class Target(NamedTuple):
     return self.least if self.most == math.inf else self.most
 
 
+ANY = Target('')  # nothing to reach
+
+
 class Agreement(NamedTuple):
   """What was found out about a run."""
 
@@ -53,6 +56,31 @@ def judge(runs: Sequence[Record], recorded: Sequence[Record], target: Target) ->
     one._replace(level='statistical') if not one.level and run['seed'] in inside else one
     for run, one in zip(runs, found, strict=True)
   ]
+
+
+def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list[Agreement]:
+  """What is found out about runs that have not ended.
+
+  `statistical` are those on other hardware or versions, whose rounding grows from step to step, if all that was logged
+  lies where one more of the recorded seeds would have it.
+  """
+  found = [agreement(run, recorded) for run in runs]
+  return [
+    one._replace(level='statistical') if not one.level and _begins_elsewhere_alike(run, recorded) else one
+    for run, one in zip(runs, found, strict=True)
+  ]
+
+
+def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
+  of_fold = [record for record in recorded if run_of(record)[1] == run_of(run)[1]]
+  same = next((record for record in of_fold if run_of(record) == run_of(run)), run)
+  if all(run[name] == same[name] for name in ('device', 'versions')) or len(of_fold) < 2:
+    return False
+  logged = [(step, name, value) for step, metrics in run['early'].items() for name, value in metrics.items()]
+  bands = [
+    band([record['early'].get(step, {}).get(name, math.nan) for record in of_fold], ANY) for step, name, _ in logged
+  ]
+  return bool(logged) and all(low <= value <= high for (_, _, value), (low, high) in zip(logged, bands, strict=True))
 
 
 def agreement(run: Record, recorded: Sequence[Record]) -> Agreement:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.agreement import Target, agreement, band, judge, sampling_error, seed_means
+from research.report.agreement import Target, agreement, band, judge, judge_beginnings, sampling_error, seed_means
 from research.report.verdict import verdict
 
 WIDE = Target('test/accuracy', least=0.9, margin=1.0)
@@ -144,3 +144,20 @@ def test_verdict_names_the_seeds_that_agree_with_nothing():
   recorded = [record(0), record(1)]
   runs = [record(3, 0.2), record(2, 0.2)]
   assert verdict(runs, judge(runs, recorded, WIDE), recorded, WIDE) == 'seed 2, 3 agrees with the record at no level'
+
+
+def test_a_beginning_on_other_hardware_agrees_statistically_where_another_seed_would():
+  recorded = [record(seed) | {'early': {'100': {'train/loss': loss}}} for seed, loss in enumerate((0.70, 0.72, 0.71))]
+  low, high = band([0.70, 0.72, 0.71], WIDE)
+
+  def level(loss, records=recorded, **changes):
+    beginning = record() | {'early': {'100': {'train/loss': loss}}, 'state_sha256': {'0': 'other'}} | changes
+    del beginning['metrics']
+    return judge_beginnings([beginning], records)[0].level
+
+  elsewhere = {'device': '1 x other, 2 cores'}
+  assert level(high - 1e-6, **elsewhere) == level(low + 1e-6, versions={'jax': '0.11'}) == 'statistical'
+  assert level(high + 1e-6, **elsewhere) == level(low - 1e-6, **elsewhere) == level(math.nan, **elsewhere) == ''
+  assert level(high - 1e-6) == '', 'on the same hardware the same code differs by rounding alone'
+  assert level(0.705, recorded[:1], **elsewhere) == level(0.705, early={}, **elsewhere) == ''
+  assert level(0.70, **elsewhere) == 'numerical'
