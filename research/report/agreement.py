@@ -33,9 +33,6 @@ class Target(NamedTuple):
     return self.least if self.most == math.inf else self.most
 
 
-ANY = Target('')  # nothing to reach
-
-
 class Agreement(NamedTuple):
   """What was found out about a run."""
 
@@ -78,7 +75,8 @@ def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
     return False
   logged = [(step, name, value) for step, metrics in run['early'].items() for name, value in metrics.items()]
   bands = [
-    band([record['early'].get(step, {}).get(name, math.nan) for record in of_fold], ANY) for step, name, _ in logged
+    band([record['early'].get(step, {}).get(name, math.nan) for record in of_fold], Target(name))
+    for step, name, _ in logged
   ]
   return bool(logged) and all(low <= value <= high for (_, _, value), (low, high) in zip(logged, bands, strict=True))
 

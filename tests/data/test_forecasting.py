@@ -93,6 +93,8 @@ def test_columns_of_a_table_are_found_by_name():
   data = b'date,b,a\n2016-07-01 00:00:00,1,2\n2016-07-01 01:00:00,3,4\n'
   np.testing.assert_array_equal(forecasting.read_columns(data, 'x.csv', ('a', 'b')), [[2, 1], [4, 3]])
   assert forecasting.read_table(data, 'x.csv')[0] == ('b', 'a')
+  quoted = data.replace(b'date,b,a', b'"Date","b","a"')
+  np.testing.assert_array_equal(forecasting.read_columns(quoted, 'x.csv', ('a', 'b')), [[2, 1], [4, 3]])
 
 
 @pytest.mark.parametrize(

@@ -54,5 +54,12 @@ def test_the_map_shows_the_weights_of_the_tokens_that_there_are():
   assert [label.get_text() for label in axis.get_yticklabels()] == ['light', 'and', 'the', 'sea', 'was', 'calm', '.']
 
 
+def test_tokens_are_drawn_as_they_are():
+  names = ['$5$', '\n', 'á']
+  figure = translation.attention_of(lambda token: names[token[0]], 9, np.arange(3), np.arange(2), np.ones((2, 3)))
+  labels = figure.axes[0].get_xticklabels()
+  assert [label.get_text() for label in labels] == ['$5$', '\\n', 'á'] and not labels[0].get_parse_math()
+
+
 def test_length_of_tokens():
   assert [translation.length_of(np.array(row), 0) for row in ([0, 1], [1, 2, 0, 0], [1, 2])] == [0, 2, 2]

@@ -50,9 +50,17 @@ def test_a_string_is_written_down_and_pictured(path):
   (name, text), (other, figure) = config.sampler({})(variables, KEY, Request(input=path))
   heard = config.preprocess(audio.load(path, speech.RATE))
   logits = jax.jit(config.model().apply)(variables, heard['inputs'])
-  found = transcripts.transcribed(logits, heard['lengths'], config.beam, 100, strings.BLANK)
+  found = transcripts.transcribed(logits, heard['lengths'], config.beam, logits.shape[1], strings.BLANK)
   assert text == transcripts.text(speech.DIGITS, np.asarray(found['labels'][0]), int(found['length'][0]))
   assert (name, other) == ('digits', 'heard') and len(figure.axes) == 2
+
+
+def test_a_string_of_more_than_a_hundred_digits_is_written_whole(monkeypatch, path):
+  spelt = 20 * jax.nn.one_hot(jnp.arange(240)[None] % 2 * strings.BLANK, strings.BLANK + 1)
+  monkeypatch.setattr(strings.SequenceLabeler, 'apply', lambda *given: spelt)
+  monkeypatch.setattr(strings.Config, 'preprocess', lambda config, batch: {'inputs': (), 'lengths': jnp.array([240])})
+  (_, text), _ = strings.get_config('tiny').sampler({})({}, KEY, Request(input=path))
+  assert text.split() == ['0'] * 120
 
 
 @pytest.mark.parametrize('module', [digits, strings])

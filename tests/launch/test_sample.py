@@ -49,6 +49,7 @@ def drawn(workdir: Path, **request) -> str:
 
 
 def test_a_workdir_alone_writes_text(workdir):
+  (workdir / 'notes.txt').write_bytes(b'caf\xe9')  # of the user's, in another encoding
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
   run = sample(workdir, '--prompt=ROMEO.', '--length=30', '--temperature=0.5')
   assert run.returncode == 0, run.stderr

@@ -1,6 +1,5 @@
 """Jobs of a cluster: what is asked of SLURM, and turns that end before the run does, on this machine."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,21 +13,14 @@ import pytest
 import submitit
 from absl import flags
 from absl.testing import flagsaver
+from runs import outcome
 
 from launch import slurm
 from launch.cluster import OWN, executor, minutes
 from research.errors import ConfigError
-from research.train import recorder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f'--config={ROOT}/tests/configs/classifier.py'
-TIMING = ('seconds', 'examples_per_second')
-
-
-def outcome(workdir: Path) -> tuple:
-  lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
-  result = json.loads((workdir / 'result.json').read_text())
-  return lines, {name: value for name, value in result.items() if name not in TIMING}
 
 
 def words(workdir: Path, *more: str) -> list[str]:

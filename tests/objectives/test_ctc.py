@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from scipy.special import log_softmax
 
-from research.objectives.ctc import ctc, frames_needed
+from research.objectives.ctc import ctc, ctc_loss, frames_needed
 
 RANDOM = np.random.default_rng(1)
 FRAMES, CLASSES = 6, 3
@@ -76,6 +76,13 @@ def test_the_loss_is_the_sum_over_all_alignments():
     moved[1][place] -= step
     slope = -(np.log(likelihoods(moved[0])[place[0]]) - np.log(likelihoods(moved[1])[place[0]])) / (2 * step)
     np.testing.assert_allclose(gradient[place], slope, rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_of_half_precision_is_summed_in_float32():
+  logits = RANDOM.normal(size=(1, 300, 5))
+  half, single = (jnp.asarray(logits, jnp.bfloat16).astype(dtype) for dtype in (jnp.bfloat16, jnp.float32))
+  given = jnp.array([300]), jnp.ones((1, 9), jnp.int32), jnp.array([9])
+  np.testing.assert_array_equal(ctc_loss(half, *given), ctc_loss(single, *given))
 
 
 def test_frames_needed_count_the_blanks_between_repeats():

@@ -80,6 +80,15 @@ def test_second_derivatives(name, x64):
   jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), found, expected)
 
 
+@pytest.mark.parametrize('reverse', [False, True])
+def test_a_piece_of_no_steps_has_gradients_of_zero(reverse):
+  params, x, kernel, carry = arguments('lstm')
+  way = partial(fast, recurrent.lstm, None, None, reverse)
+  _, d_kernel, d_carry = jax.grad(loss_of(way), (1, 2, 3))(params, x[:0], kernel, carry)
+  assert not d_kernel.any()
+  jax.tree.map(np.testing.assert_allclose, d_carry, jax.tree.map(lambda part: -jnp.sin(part), carry))
+
+
 def test_forward_mode_is_refused_with_a_clear_error():
   given = arguments('lstm')
   with pytest.raises(TypeError, match='forward-mode'):

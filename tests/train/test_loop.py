@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
+from runs import outcome
 
 from launch.flags import load_config
 from research import random
@@ -28,7 +29,6 @@ from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber', 'translator', 'series', 'forecaster')
-TIMING = ('seconds', 'examples_per_second')
 
 
 def make(name: str, **changes):
@@ -42,13 +42,6 @@ def drain(config, workdir='', experiment=None) -> list:
 def untold(config):
   """The last record of a run that evaluates nothing, and so compiles its steps alone."""
   return drain(config, experiment=dataclasses.replace(config.build(), evaluators={}, final_evaluators={}))[-1]
-
-
-def outcome(workdir: Path) -> tuple:
-  """All that must not depend on how often a run was stopped."""
-  lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
-  result = json.loads((workdir / 'result.json').read_text())
-  return lines, {name: value for name, value in result.items() if name not in TIMING}
 
 
 @pytest.fixture(scope='module')
