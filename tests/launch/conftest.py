@@ -18,7 +18,8 @@ def start() -> Callable[..., subprocess.Popen]:
 
   `before` is Python that the process runs before it becomes the launcher.
   """
-  environment = {name: value for name, value in os.environ.items() if not name.startswith(('XLA_FLAGS', 'SLURM'))}
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
+  environment['XLA_FLAGS'] = environment['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '')
   processes = []
 
   def launch(config: str, workdir: Path, *flags: str, before: str = '', **popen) -> subprocess.Popen:
