@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import os
 from collections.abc import Iterator
 
@@ -48,11 +49,33 @@ class LostProcessError(RunError):
   exit_code = 7
 
 
-def check_range(name: str, value: float, below: float = math.inf) -> None:
-  """Raises ConfigError unless 0 <= `value` < `below`; NaN is never in a range."""
-  if not 0 <= value < below:
-    end = 'finite' if below == math.inf else f'less than {below}'
-    raise ConfigError(f'{name}={value}: must be at least 0 and {end}')
+def check_range(
+  name: str,
+  value: float,
+  below: float = math.inf,
+  *,
+  least: float = 0,
+  above: float | None = None,
+  most: float | None = None,
+) -> None:
+  """Raises ConfigError unless `least` <= `value` < `below`; NaN is in no range.
+
+  `above` stands for `least` where the lower end is not part of the range, `most` for `below` where the upper one is.
+  """
+  begins = value >= least if above is None else value > above
+  ends = value < below if most is None else value <= most
+  if not (begins and ends):
+    low = f'at least {least}' if above is None else f'more than {above}'
+    high = f'at most {most}' if most is not None else 'finite' if below == math.inf else f'less than {below}'
+    raise ConfigError(f'{name}={value}: must be {low} and {high}')
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> None:
+  """Raises ConfigError unless `value` is a whole number, numpy's included, of at least `least` and at most `most`."""
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  if not whole or value < least or (most is not None and value > most):
+    ends = f'from {least} to {most}' if most is not None else f'of at least {least}'
+    raise ConfigError(f'{name}={value}: must be a whole number {ends}')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,43 @@
+"""Ranges of arguments, ends included and not."""
+
+import math
+
+import numpy as np
+import pytest
+
+from research.errors import ConfigError, check_count, check_range
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+  'limits, inside, outside, words',
+  [
+    ({}, (0, 0.5, 1e30), (-1e-9, math.inf, NAN), 'at least 0 and finite'),
+    ({'below': 1}, (0, 0.999), (-1, 1, NAN), 'at least 0 and less than 1'),
+    ({'most': 1}, (0, 1), (-0.1, 1.0001, NAN), 'at least 0 and at most 1'),
+    ({'above': 0}, (1e-9, 5), (0, -1, math.inf, NAN), 'more than 0 and finite'),
+    ({'least': -2, 'below': 3}, (-2, 2.9), (-2.1, 3), 'at least -2 and less than 3'),
+  ],
+)
+def test_a_number_out_of_its_range_is_refused_by_name(limits, inside, outside, words):
+  for value in inside:
+    check_range('share', value, **limits)
+  for value in outside:
+    with pytest.raises(ConfigError, match=f'^share={value}: must be {words}$'):
+      check_range('share', value, **limits)
+
+
+@pytest.mark.parametrize(
+  'limits, inside, outside, words',
+  [
+    ({}, (1, np.int64(7)), (0, -1, 1.0, NAN, True), 'of at least 1'),
+    ({'least': 0, 'most': 3}, (0, 3), (-1, 4, 1.5), 'from 0 to 3'),
+  ],
+)
+def test_a_count_is_a_whole_number_in_its_range(limits, inside, outside, words):
+  for value in inside:
+    check_count('bands', value, **limits)
+  for value in outside:
+    with pytest.raises(ConfigError, match=f'^bands={value}: must be a whole number {words}$'):
+      check_count('bands', value, **limits)
