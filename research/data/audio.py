@@ -5,10 +5,10 @@ samples. A frame begins every `hop` samples and is counted only where it lies wh
 padding never changes a valid frame.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from math import gcd
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num
 
-from research.errors import ConfigError, DataError, check_range
+from research.errors import ConfigError, DataError, check_count, check_range
 from research.random import per_example
 
 Batch = Mapping[str, Array]
@@ -130,7 +130,9 @@ def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -
   A polyphase filter: each sample out is the sum over just those samples in that the filter reaches. Equal to
   `scipy.signal.resample_poly`, whose filter it takes.
   """
-  up, down = wanted // gcd(rate, wanted), rate // gcd(rate, wanted)
+  check_count('rate', rate)
+  check_count('wanted', wanted)
+  up, down = wanted // math.gcd(rate, wanted), rate // math.gcd(rate, wanted)
   if up == down:
     return waveforms
   half = 10 * max(up, down)
@@ -158,7 +160,13 @@ def _low_pass(up: int, down: int) -> np.ndarray:
 
 def frame_counts(lengths: Lengths, window: int, hop: int) -> Lengths:
   """Number of frames that lie wholly within the valid samples."""
+  _check_frames(window, hop)
   return jnp.maximum((lengths - window) // hop + 1, 0)
+
+
+def _check_frames(window: int, hop: int) -> None:
+  check_count('window', window)
+  check_count('hop', hop)
 
 
 @partial(jax.jit, static_argnames=('window', 'hop'))
@@ -167,6 +175,7 @@ def power_spectra(waveforms: Waveforms, window: int, hop: int) -> Float[Array, '
 
   librosa's `stft(center=False)` with n_fft = `window`, squared.
   """
+  _check_frames(window, hop)
   scale = _AMPLITUDE if jnp.issubdtype(waveforms.dtype, jnp.integer) else 1
   count = max((waveforms.shape[1] - window) // hop + 1, 0)
   places = jnp.arange(count)[:, None] * hop + jnp.arange(window)[None]
@@ -194,6 +203,7 @@ def mfcc(log_mels: Spectra, coefficients: int = 13) -> Float[Array, 'batch frame
   Source: Davis and Mermelstein (1980), IEEE Trans. ASSP 28(4); librosa's `mfcc(S=log_mels)`.
   """
   bands = log_mels.shape[-1]
+  check_count('coefficients', coefficients, most=bands)
   angle = np.pi * np.arange(coefficients) * (np.arange(bands)[:, None] + 0.5) / bands
   scale = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
   return log_mels @ jnp.asarray(np.cos(angle) * scale, log_mels.dtype)
@@ -204,12 +214,19 @@ def mel_filters(rate: int, window: int, bands: int) -> np.ndarray:
   """Triangles of area 1 over the frequencies of a transform: [window // 2 + 1, bands], from 0 to `rate` / 2.
 
   Source: Slaney (1998), 'Auditory toolbox', whose definition librosa's `filters.mel` has by default.
+
+  Raises ConfigError for more bands than the transform resolves: one without a frequency would always be silent.
   """
+  for name, value in (('rate', rate), ('window', window), ('bands', bands)):
+    check_count(name, value)
   frequencies = np.arange(window // 2 + 1)[:, None] * rate / window
   edges = _hertz(np.linspace(0, _mel(rate / 2), bands + 2))
   rise = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
   fall = (edges[2:] - frequencies) / np.diff(edges)[1:]
-  return np.maximum(np.minimum(rise, fall), 0) * 2 / (edges[2:] - edges[:-2])
+  triangles = np.maximum(np.minimum(rise, fall), 0)
+  if empty := int((triangles.max(axis=0) == 0).sum()):
+    raise ConfigError(f'bands={bands}: {empty} of them hold no frequency of a window of {window}: take fewer')
+  return triangles * 2 / (edges[2:] - edges[:-2])
 
 
 def _mel(hertz: float) -> float:
@@ -228,7 +245,11 @@ def features(
 
   `inputs` [batch, samples] become [batch, frames, bands], less the means that `centered` takes off, and `lengths`
   numbers of frames. What are spectra already stays as it is, so that an augmentation may change them first.
+
+  Raises ConfigError as `mel_filters` does.
   """
+  _check_frames(window, hop)
+  mel_filters(rate, window, bands)  # which refuses what it can't make
 
   def preprocess(batch: Batch) -> dict[str, Array]:
     if batch['inputs'].ndim == 3:
@@ -242,6 +263,7 @@ def features(
 
 def stacked(batch: Batch, frames: int) -> dict[str, Array]:
   """The batch with so many frames of its spectra joined into one, which a recurrent network passes in one step."""
+  check_count('frames', frames)
   spectra = batch['inputs']
   count = spectra.shape[1] // frames
   joined = spectra[:, : count * frames].reshape(len(spectra), count, frames * spectra.shape[2])
@@ -264,7 +286,7 @@ def centered(spectra: Spectra, lengths: Lengths, per_band: bool = True) -> Spect
 
 def shift(samples: int) -> Augmentation:
   """Begins each waveform up to `samples` later, after silence, or earlier, losing as much of its beginning."""
-  check_range('shift', samples)
+  check_count('shift', samples, least=0)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     offset = jnp.round((2 * _uniform(key, batch['index'], ()) - 1) * samples).astype(jnp.int32)
@@ -300,8 +322,8 @@ def speed(part: float) -> Augmentation:
 
 def noise(least: float, most: float) -> Augmentation:
   """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `least` to `most` decibels."""
-  if not least <= most < float('inf'):
-    raise ConfigError(f'noise: {least} to {most} dB: must be two finite numbers, the lesser first')
+  check_range('noise', least, above=-math.inf)
+  check_range('noise', most, least=least)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     waveforms = batch['inputs'].astype(jnp.float32)
@@ -324,8 +346,8 @@ def spec_augment(band_masks: int, bands: int, frame_masks: int, frames: int, sha
   whose mean should be 0, and `lengths` in frames. Source: Park et al. (2019), 'SpecAugment', sec. 2, arXiv:1904.08779.
   """
   for name, value in (('band_masks', band_masks), ('bands', bands), ('frame_masks', frame_masks), ('frames', frames)):
-    check_range(name, value)
-  check_range('share', share, below=1 + 1e-9)
+    check_count(name, value, least=0)
+  check_range('share', share, most=1)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     spectra, index = batch['inputs'], batch['index']

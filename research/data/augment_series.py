@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from research.data.augment import Augmentation, chain
-from research.errors import check_range
+from research.errors import check_count, check_range
 from research.random import per_example
 
 Batch = Mapping[str, Array]
@@ -54,7 +54,7 @@ def stretch(part: float) -> Augmentation:
 
 def shift(steps: int) -> Augmentation:
   """Moves a series by up to `steps`, earlier or later; ends are held."""
-  check_range('shift', steps)
+  check_count('shift', steps, least=0)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
     return _at(series, jnp.arange(len(series)) - jax.random.randint(key, (), -steps, steps + 1), length)

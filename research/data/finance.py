@@ -6,7 +6,7 @@ import numpy as np
 
 from research.data import series
 from research.data.examples import Dataset
-from research.errors import ConfigError
+from research.errors import check_count
 
 FIRST_TEST_YEAR = 2011  # the years before it train and validate the first fold
 MONTH = 22  # trading days
@@ -55,10 +55,8 @@ def year_ends(dates: np.ndarray, fold: int, folds: int) -> list[int]:
   """Numbers of the days before which training, validation and test end; a year ends where the next begins."""
   years = dates.astype('datetime64[Y]').astype(int) + 1970
   last = years[-1] - FIRST_TEST_YEAR + 1
-  if not 1 <= folds <= last:
-    raise ConfigError(f'folds: {folds} is not between 1 and the number of years from {FIRST_TEST_YEAR} on, {last}')
-  if not 0 <= fold < folds:
-    raise ConfigError(f'fold: {fold} is not between 0 and {folds - 1}')
+  check_count('folds', folds, most=last)
+  check_count('fold', fold, least=0, most=folds - 1)
   tested = FIRST_TEST_YEAR + fold
   return [int(np.searchsorted(years, year)) for year in (tested - 1, tested, tested + 1)]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.data.examples import Arrays
 from research.data.text import BytePairs
-from research.errors import ConfigError
+from research.errors import ConfigError, check_count
 
 END = '<end>'  # ends a sentence, begins its translation, and fills what is left of an array
 
@@ -18,7 +18,8 @@ class Pairs(NamedTuple):
   target: list[str]
 
   def every(self, most: int) -> 'Pairs':
-    """At most `most` of them, evenly spread over all; 0 is all."""
+    """At most `most` of them, evenly spread over all; 0 is all. Raises ConfigError for a negative number."""
+    check_count('most', most, least=0)
     step = -(-len(self.source) // most) if most else 1
     return Pairs(self.source[::step], self.target[::step])
 
@@ -42,8 +43,9 @@ def encoded(pairs: Pairs, tokenizer: BytePairs, longest: int = 0) -> Arrays:
   Arrays: `inputs` and `targets` int32 [examples, length], filled with END, each length that of the longest one
   or `longest`; `lengths` and `target_lengths` int32 [examples]. A target ends with END, which counts.
 
-  Raises ConfigError where nothing fits.
+  Raises ConfigError for a negative length, and where nothing fits.
   """
+  check_count('longest', longest, least=0)
   end = tokenizer.token(END)
   rows = [
     (source, np.append(target, end))

@@ -1,13 +1,21 @@
 """From stored examples to what a model sees, inside the step: small integers travel, floats do not."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jax import Array
 
+from research.errors import check_range
+
 
 def standardize(mean: float, deviation: float) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-  """Function of a batch that makes floats of its inputs: less `mean`, over `deviation`, both in stored units."""
+  """Function of a batch that makes floats of its inputs: less `mean`, over `deviation`, both in stored units.
+
+  Raises ConfigError for a mean that is not finite, and for a deviation that is not above 0.
+  """
+  check_range('mean', mean, above=-math.inf)
+  check_range('deviation', deviation, above=0)
 
   def preprocess(batch: Mapping[str, Array]) -> dict[str, Array]:
     inputs = batch['inputs'].astype(jnp.float32)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.examples import Dataset
-from research.errors import ConfigError
+from research.errors import ConfigError, check_count
 
 FILE = 'scale.json'  # in the workdir of a run
 
@@ -106,8 +106,12 @@ def windows(
     targets: what is forecast [steps, outputs], not rescaled; None for the standardised features themselves.
 
   Raises:
-    ConfigError: a part is too short for a single window.
+    ConfigError: an end before the one before it or beyond the series, or a part too short for a single window.
   """
+  check_count('context', context)
+  check_count('horizon', horizon)
+  if list(ends) != sorted({*ends}) or not 0 < ends[0] <= ends[-1] <= len(values):
+    raise ConfigError(f'ends={tuple(ends)}: must increase, from 1 to at most the {len(values)} steps of the series')
   scale = fit_scale(values[: ends[0]])
   inputs = scale.standardised(values)
   targets = inputs if targets is None else targets.astype(np.float32)
@@ -115,10 +119,9 @@ def windows(
   parts = []
   for name, start, end in zip(('training', 'validation', 'test'), starts, ends, strict=True):
     part = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)
-    if context < 1 or horizon < 1 or len(part) < 1:
-      steps = end - start
+    if not len(part):
       raise ConfigError(
-        f'context={context}, horizon={horizon}: must be at least 1 and fit into the {steps} steps of the {name} part'
+        f'context={context}, horizon={horizon}: must fit into the {end - start} steps of the {name} part'
       )
     parts.append(part)
   return Dataset(*parts)

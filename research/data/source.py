@@ -6,15 +6,23 @@ from functools import lru_cache
 import numpy as np
 
 from research.data.examples import Examples
+from research.errors import check_count
 
 
 @dataclass(frozen=True)
 class Source:
-  """An endless stream of batches: a new permutation of the examples every epoch, no example left out."""
+  """An endless stream of batches: a new permutation of the examples every epoch, no example left out.
+
+  Raises ConfigError for an empty batch and a negative seed.
+  """
 
   examples: Examples
   batch_size: int
   seed: int = 0
+
+  def __post_init__(self):
+    check_count('batch_size', self.batch_size)
+    check_count('seed', self.seed, least=0)
 
   def indices(self, step: int) -> np.ndarray:
     """Examples of the batch at `step`: int32 [batch]. A batch may reach over the end of an epoch."""

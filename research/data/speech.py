@@ -1,6 +1,7 @@
 """Spoken digits: int16 waveforms [examples, samples], zero-padded, with int32 `lengths`, `targets` and `speakers`."""
 
 import hashlib
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from research.data.audio import read_wav
 from research.data.examples import Arrays, Dataset
 from research.data.files import Archive, Places
 from research.data.origins import ZipUrl
-from research.errors import ConfigError, DataError
+from research.errors import ConfigError, DataError, check_count, check_range
 
 RATE = 8_000  # samples per second
 DIGITS = tuple('0123456789')
@@ -63,8 +64,7 @@ def fsdd(speaker: str = '', longest: int = 0, archive: Archive = FSDD, at: Place
   """
   if speaker and speaker not in SPEAKERS:
     raise ConfigError(f'speaker={speaker!r}: must be one of {", ".join(SPEAKERS)}, or empty for the official split')
-  if longest < 0:
-    raise ConfigError(f'longest={longest}: must not be negative (0 cuts nothing)')
+  check_count('longest', longest, least=0)
   waveforms = [_cut(data, longest) for data in _wavs(files.load(archive, at)[JOINED])]
   shape = len(DIGITS), len(SPEAKERS), len(waveforms) // (len(DIGITS) * len(SPEAKERS))
   digit, voice, take = (places.ravel() for places in np.indices(shape, np.int32))
@@ -83,7 +83,7 @@ class DigitStrings:
   recordings without storing one. `rows` gives `inputs` int16 [batch, samples], `lengths`, `targets` int32 [batch, most
   digits], padded with 0, `target_lengths` and `speakers`.
 
-  Raises ConfigError where the fewest digits may not fit into `samples`.
+  Raises ConfigError for numbers out of their ranges, and where the fewest digits may not fit into `samples`.
   """
 
   recordings: Arrays  # of `fsdd`
@@ -96,9 +96,16 @@ class DigitStrings:
   decibels: tuple[float, float] = (10.0, 30.0)  # least and greatest ratio of speech to noise
 
   def __post_init__(self):
-    longest = self.digits[0] * (int(self.recordings.arrays['lengths'].max()) + self.gap) + self.gap
-    if not 1 <= self.digits[0] <= self.digits[1] or longest > self.samples:
-      raise ConfigError(f'samples={self.samples}: strings of {self.digits[0]} digits may take {longest}')
+    fewest, most = self.digits
+    check_count('digits', fewest)
+    check_count('digits', most, least=fewest)
+    for name in ('count', 'seed', 'gap'):
+      check_count(name, getattr(self, name), least=0)
+    check_range('decibels', self.decibels[0], above=-math.inf)
+    check_range('decibels', self.decibels[1], least=self.decibels[0])
+    longest = fewest * (int(self.recordings.arrays['lengths'].max()) + self.gap) + self.gap
+    if longest > self.samples:
+      raise ConfigError(f'samples={self.samples}: strings of {fewest} digits may take {longest}')
 
   def __len__(self) -> int:
     return self.count
@@ -146,8 +153,10 @@ def digit_strings(
   """Strings of 3 to 7 digits of the official split: those of a part are joined from recordings of that part alone.
 
   `count` are trained on, and depend on `seed`. The `held_out` of the test, and half as many that validate, are always
-  the same. Recordings are cut after a second.
+  the same. Recordings are cut after a second. Raises ConfigError for fewer than one string to train on or two held out.
   """
+  check_count('count', count)
+  check_count('held_out', held_out, least=2)
   train, validation, test, _ = fsdd('', RATE, archive, at)
   made = DigitStrings(train, count, seed, part=0)
   chosen, reported = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.errors import ConfigError
+from research.errors import ConfigError, check_count, check_range
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -13,6 +13,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
   An example of rank r among the n of its class, in random order, goes to place (r + 1/2) / n of the whole:
   a stretch differs from its fair share of a class by an example or two. One class is a plain permutation.
   """
+  check_count('seed', seed, least=0)
   order = np.random.default_rng(seed).permutation(len(labels))
   place = np.empty(len(labels))
   for label in np.unique(labels):
@@ -23,16 +24,18 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
   """Stratified parts of the given sizes, each a sorted array of example numbers."""
-  if sum(sizes) != len(labels):
-    raise ValueError(f'parts of {tuple(sizes)} examples do not make up {len(labels)}')
+  if sum(sizes) != len(labels) or min(sizes) < 0:
+    raise ConfigError(f'sizes={tuple(sizes)}: must add up to the {len(labels)} examples, none below 0')
   return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """The examples that are kept and a stratified `share` of all, held out; every class keeps an example.
 
-  Where no class has two, there is none to spare, and the kept ones are given twice.
+  Where no class has two, there is none to spare, and the kept ones are given twice. Raises ConfigError for a share
+  that is not below 1.
   """
+  check_range('share', share, below=1)
   order = stratified_order(labels, seed)
   _, first = np.unique(labels[order], return_index=True)
   spare = np.delete(order, first)
@@ -49,12 +52,11 @@ def cross_validation(
   Of the other parts, a stratified `validation` is held out to choose models on.
 
   Raises:
-    ConfigError: no such fold.
+    ConfigError: no such fold, or a share that is not below 1.
   """
-  if not 2 <= folds <= len(labels):
-    raise ConfigError(f'folds: {folds} is not between 2 and the number of examples, {len(labels)}')
-  if not 0 <= fold < folds:
-    raise ConfigError(f'fold: {fold} is not between 0 and {folds - 1}')
+  check_count('folds', folds, least=2, most=len(labels))
+  check_count('fold', fold, least=0, most=folds - 1)
+  check_range('validation', validation, below=1)
   parts = np.array_split(stratified_order(labels, seed), folds)
   rest = np.sort(np.concatenate(parts[:fold] + parts[fold + 1 :]))
   held_out = round(validation * len(rest))

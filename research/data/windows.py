@@ -6,7 +6,7 @@ import numpy as np
 
 from research.data.examples import Arrays
 from research.data.source import Source
-from research.errors import ConfigError
+from research.errors import ConfigError, check_count
 
 
 class Streams(Source):
@@ -28,6 +28,8 @@ def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: in
   What is left at the end and fills no window of every row, less than (length + 1) * batch_size tokens, is
   not used. Raises ConfigError where it would be all.
   """
+  check_count('batch_size', batch_size)
+  check_count('length', length)
   tokens = np.concatenate(list(documents))
   steps = (len(tokens) - 1) // (batch_size * length)
   if not steps:
@@ -43,8 +45,11 @@ def context_examples(documents: Iterable[np.ndarray], context: int, length: int)
 
   Arrays `inputs`, `targets`, `weights` [windows, context + length] and `document` [windows], its number. The first
   `context` targets of a window have weight 0, for the model has seen little there, and so has what lies beyond the
-  end; but in the first window of a document all count, as there is no more to be seen.
+  end; but in the first window of a document all count, as there is no more to be seen. Raises ConfigError for a
+  negative context and an empty window.
   """
+  check_count('context', context, least=0)
+  check_count('length', length)
   rows = [(*row, number) for number, tokens in enumerate(documents) for row in _context_rows(tokens, context, length)]
   inputs, targets, weights, numbers = map(np.stack, zip(*rows, strict=True))
   return Arrays({'inputs': inputs, 'targets': targets, 'weights': weights.astype(np.float32), 'document': numbers})

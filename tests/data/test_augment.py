@@ -129,6 +129,7 @@ def test_another_key_changes_and_other_fields_stay():
     (lambda: augment.shift(-1), 'shift=-1'),
     (lambda: augment.crop(-1), 'crop=-1'),
     (lambda: augment.cutout(-1), 'cutout=-1'),
+    (lambda: augment.affine(pixels=-1), 'pixels=-1'),
     (lambda: augment.affine(zoom=1.0), 'zoom=1.0'),
     (lambda: augment.affine(degrees=np.nan), 'degrees=nan'),
   ],

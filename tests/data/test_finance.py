@@ -76,5 +76,5 @@ def test_no_past_input_target_or_scale_knows_the_future(monkeypatch):
   ('fold', 'folds', 'field'), [(8, 8, 'fold'), (-1, 8, 'fold'), (0, 9, 'folds'), (0, 0, 'folds')]
 )
 def test_a_fold_that_does_not_exist(fold, folds, field):
-  with pytest.raises(ConfigError, match=f'{field}: '):
+  with pytest.raises(ConfigError, match=f'{field}='):
     finance.sp500(fold, folds)

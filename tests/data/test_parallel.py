@@ -44,6 +44,13 @@ def test_the_tokenizer_knows_the_training_part_alone():
   assert parallel.shared_tokenizer(PAIRS, 270).model == TOKENIZER.model
 
 
+def test_negative_numbers_are_refused():
+  with pytest.raises(ConfigError, match='longest=-1'):
+    parallel.encoded(PAIRS, TOKENIZER, -1)
+  with pytest.raises(ConfigError, match='most=-1'):
+    PAIRS.every(-1)
+
+
 def test_some_of_the_pairs_are_evenly_spread():
   pairs = Pairs(list('abcdefgh'), list('ABCDEFGH'))
   assert pairs.every(3) == Pairs(['a', 'd', 'g'], ['A', 'D', 'G'])

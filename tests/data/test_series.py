@@ -74,7 +74,19 @@ def test_fingerprint_follows_values_and_windows():
   assert len(prints) == 4 and cut().train.fingerprint() == cut(changed).train.fingerprint()
 
 
-@pytest.mark.parametrize(('context', 'horizon'), [(28, 3), (70, 3), (0, 3), (6, 0), (6, 13)])
+@pytest.mark.parametrize(('context', 'horizon'), [(28, 3), (70, 3), (6, 13)])
 def test_windows_that_do_not_fit_are_refused(context, horizon):
   with pytest.raises(ConfigError, match=f'context={context}, horizon={horizon}: .* part'):
     cut(context=context, horizon=horizon)
+
+
+@pytest.mark.parametrize('name', ['context', 'horizon'])
+def test_empty_windows_are_refused(name):
+  with pytest.raises(ConfigError, match=f'{name}=0'):
+    cut(**{name: 0})
+
+
+@pytest.mark.parametrize('ends', [(20, 10, 30), (20, 20, 30), (0, 10, 30), (10, 20, 1_000)])
+def test_ends_that_are_not_in_the_series_are_refused(ends):
+  with pytest.raises(ConfigError, match='^ends='):
+    series.windows(VALUES, None, ends, 2, 1, ('a', 'b'))

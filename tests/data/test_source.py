@@ -5,6 +5,7 @@ import pytest
 
 from research.data.examples import Arrays
 from research.data.source import Source
+from research.errors import ConfigError
 
 EXAMPLES = Arrays({'inputs': np.arange(10) * 3})
 
@@ -33,6 +34,14 @@ def test_any_step_alone_is_the_same_as_in_turn(batch_size):
 
 def test_the_stream_does_not_depend_on_the_batch_size():
   np.testing.assert_array_equal(stream(Source(EXAMPLES, 6), 5), stream(Source(EXAMPLES, 15), 2))
+
+
+@pytest.mark.parametrize(
+  'numbers, name', [((0, 0), 'batch_size=0'), ((2.5, 0), 'batch_size=2.5'), ((2, -1), 'seed=-1')]
+)
+def test_what_cannot_be_meant_is_refused(numbers, name):
+  with pytest.raises(ConfigError, match=name):
+    Source(EXAMPLES, *numbers)
 
 
 def test_seeds_differ():

@@ -167,8 +167,28 @@ def test_strings_that_would_be_too_long_lose_their_last_digits(voices):
   rows = strings(voices, samples=140).rows(np.arange(300))
   assert rows['inputs'].shape == (300, 140) and rows['lengths'].max() <= 140
   assert rows['target_lengths'].min() >= 3 and rows['target_lengths'].max() < 7
-  with pytest.raises(ConfigError, match='samples=100: strings of 3 digits may take 130'):
-    strings(voices, samples=100)
+
+
+@pytest.mark.parametrize(
+  'fields, name',
+  [
+    ({'samples': 100}, 'samples=100: strings of 3 digits may take 130'),
+    ({'digits': (0, 3)}, 'digits=0'),
+    ({'digits': (4, 3)}, 'digits=3: must be a whole number of at least 4'),
+    ({'gap': -1}, 'gap=-1'),
+    ({'decibels': (20.0, 10.0)}, 'decibels=10.0: must be at least 20.0'),
+    ({'decibels': (-np.inf, 10.0)}, 'decibels=-inf'),
+  ],
+)
+def test_strings_that_cannot_be_made_are_refused(voices, fields, name):
+  with pytest.raises(ConfigError, match=name):
+    strings(voices, **fields)
+
+
+@pytest.mark.parametrize('numbers, name', [((0, 0, 10), 'count=0'), ((5, 0, 1), 'held_out=1')])
+def test_no_strings_to_train_or_to_test_are_refused(made_up, numbers, name):
+  with pytest.raises(ConfigError, match=name):
+    speech.digit_strings(*numbers, *made_up)
 
 
 def test_strings_of_a_part_hold_recordings_of_that_part_alone(made_up, monkeypatch):

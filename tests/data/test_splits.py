@@ -45,8 +45,9 @@ def test_a_split_is_fixed_by_its_seed():
 
 
 def test_sizes_must_add_up():
-  with pytest.raises(ValueError, match='1003'):
-    splits.split(LABELS, (700, 200), seed=0)
+  for sizes in ((700, 200), (1004, -1)):
+    with pytest.raises(ConfigError, match='must add up to the 1003 examples'):
+      splits.split(LABELS, sizes, seed=0)
 
 
 @pytest.mark.parametrize('folds', [2, 5])
@@ -63,11 +64,30 @@ def test_every_example_is_tested_in_one_fold(folds):
 
 
 @pytest.mark.parametrize(
-  'fold, folds, field', [(5, 5, 'fold:'), (-1, 5, 'fold:'), (0, 1, 'folds:'), (0, 2000, 'folds:')]
+  'fold, folds, field',
+  [
+    (5, 5, 'fold=5: must be a whole number from 0 to 4'),
+    (-1, 5, 'fold=-1'),
+    (0, 1, 'folds=1'),
+    (0, 2000, 'folds=2000'),
+  ],
 )
 def test_a_fold_that_does_not_exist(fold, folds, field):
   with pytest.raises(ConfigError, match=field):
     splits.cross_validation(LABELS, fold, folds, seed=0)
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.0, np.nan])
+def test_a_share_that_leaves_nothing_to_train_on(share):
+  with pytest.raises(ConfigError, match=f'share={share}'):
+    splits.hold_out(LABELS, share, seed=0)
+  with pytest.raises(ConfigError, match=f'validation={share}'):
+    splits.cross_validation(LABELS, 0, 5, 0, share)
+
+
+def test_a_negative_seed():
+  with pytest.raises(ConfigError, match='seed=-1'):
+    splits.stratified_order(LABELS, -1)
 
 
 @pytest.mark.parametrize('counts', [[292, 177, 10, 19, 2], [1, 40], [2] * 52, [1, 1, 1]])

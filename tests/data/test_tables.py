@@ -66,5 +66,5 @@ def test_seed_moves_the_folds():
 
 @pytest.mark.parametrize('builder', BUILDERS)
 def test_a_fold_that_does_not_exist(builder):
-  with pytest.raises(ConfigError, match='fold: 5 is not between 0 and 4'):
+  with pytest.raises(ConfigError, match='fold=5: must be a whole number from 0 to 4'):
     builder(fold=5)

@@ -34,6 +34,20 @@ def test_a_text_too_short_for_a_batch_is_told():
     stream_examples(DOCUMENTS, 11, 20)
 
 
+@pytest.mark.parametrize(
+  ('make', 'name'),
+  [
+    (lambda: stream_examples(DOCUMENTS, 0, 7), 'batch_size=0'),
+    (lambda: stream_examples(DOCUMENTS, 4, 0), 'length=0'),
+    (lambda: context_examples(DOCUMENTS, -1, 5), 'context=-1'),
+    (lambda: context_examples(DOCUMENTS, 0, 0), 'length=0'),
+  ],
+)
+def test_what_cannot_be_meant_is_refused(make, name):
+  with pytest.raises(ConfigError, match=name):
+    make()
+
+
 @pytest.mark.parametrize(('context', 'length'), [(0, 5), (3, 5), (8, 8), (16, 4), (5, 300), (300, 7)])
 def test_every_target_counts_once_after_its_context(context, length):
   examples = context_examples(DOCUMENTS, context, length)
