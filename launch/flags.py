@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-import difflib
+import functools
 import importlib.util
 import inspect
 import re
@@ -10,22 +10,47 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from absl import flags
-from ml_collections import config_flags
 
-from research.errors import ConfigError
+from research.errors import ConfigError, alike
+from research.train.config import check_types, fits
 
 ROOT = Path(__file__).resolve().parent.parent
+PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
 HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
 
 
-def define_config() -> flags.FlagHolder:
+class ConfigFlag(flags.Flag):
+  """`--config=FILE[:SCALE]`. Its value becomes the config once `parse` has set its fields."""
+
+  file = ''  # FILE[:SCALE]
+
+  def __init__(self):
+    note = 'file of the experiment; :SCALE after it if wanted'
+    super().__init__(flags.ArgumentParser(), flags.ArgumentSerializer(), 'config', None, note)
+
+
+class FieldFlag(flags.Flag):
+  """`--config.NAME=VALUE`. A text that stands for no value of type `kind` is left as it is, for `check_types`."""
+
+  def __init__(self, name: str, kind: Any):
+    super().__init__(
+      flags.ArgumentParser(), None, f'config.{name}', None, '', boolean=kind is bool, allow_override=True
+    )
+    self.kind = kind
+
+  def _parse(self, argument: str | None) -> Any:
+    return argument if argument is None else read(argument, self.kind)
+
+
+def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   """Defines `--config=FILE[:SCALE]`, whose value is the config, and `--config.FIELD=VALUE` for its fields; once."""
-  if 'config' in flags.FLAGS:  # by a launcher that another one imports
-    return flags.FlagHolder(flags.FLAGS, flags.FLAGS['config'])
-  return config_flags.DEFINE_config_file('config', None, 'file of the experiment; :SCALE after it if wanted')
+  if 'config' not in values:  # else by a launcher that another one imports
+    flags.DEFINE_flag(ConfigFlag(), values)
+  return flags.FlagHolder(values, values['config'])
 
 
 def parse(argv: list[str], unless: str = '') -> list[str]:
@@ -33,6 +58,7 @@ def parse(argv: list[str], unless: str = '') -> list[str]:
 
   With the flag `unless` given a launcher that has a config can do without.
   """
+  argv = _expanded(argv)
   if set(argv[1:]) & set(HELP):
     print(help_text(argv))
     raise SystemExit(0)
@@ -41,10 +67,9 @@ def parse(argv: list[str], unless: str = '') -> list[str]:
 
 def config_of(words: list[str]) -> Any:
   """The config of `--config=FILE --config.FIELD=VALUE ...`, checked as in `parse`; no flag of the process changes."""
-  values, argv = flags.FlagValues(), ['config_of', *words]
-  config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=argv)
-  _parse(argv, values)
-  return values.config
+  holder = define_config(values := flags.FlagValues())
+  _parse(['config_of', *words], values)
+  return holder.value
 
 
 def override(field: str, value: Any) -> str:
@@ -53,18 +78,95 @@ def override(field: str, value: Any) -> str:
 
 
 def _parse(argv: list[str], values: flags.FlagValues, unless: str = '') -> list[str]:
-  has_config = 'config' in values and not (unless and any(word.startswith(f'--{unless}=') for word in argv))
-  if has_config:
-    _check_overrides(argv)
+  if 'config' not in values:
+    return _parsed(argv, values)
+  path = _config_path(argv)
+  if not path:
+    # What is wrong with the other words comes first: maybe another launcher was meant.
+    rest = _parsed([word for word in argv if not re.match(r'--?(no)?config\.', word)], values)
+    if unless and values[unless].value:
+      return rest
+    raise ConfigError(f'--config=FILE is missing; {_experiments("")}')
+  config = load_config(path)
+  names = _define_fields(config, values, argv, path)
+  rest = _parsed(argv, values)
+  for name in names:
+    if (flag := values[f'config.{name}']).present:
+      *parents, last = name.split('.')
+      setattr(functools.reduce(getattr, parents, config), last, flag.value)
+  check_types(config)
+  values['config'].file, values['config'].value = path, config
+  return rest
+
+
+def _define_fields(config: Any, values: flags.FlagValues, argv: list[str], path: str) -> list[str]:
+  """Makes a flag of every field; their names. Raises ConfigError for a word that sets another."""
+  kinds = {name: kind for name, _, kind, _ in fields(config)}
+  for name, kind in kinds.items():
+    flags.DEFINE_flag(FieldFlag(name, kind), values)
+  for word in argv[1:]:
+    match = re.match(r'--?(no)?config\.([^=]*)', word)
+    if match and match[2] not in kinds:
+      nearest = [name for name in kinds if name.startswith(f'{match[2]}.')][:5] or _nearest(match[2], list(kinds))
+      raise ConfigError(f'config.{match[2]}: no field of {path}; nearest: {", ".join(nearest)}')
+  return list(kinds)
+
+
+def read(text: str, kind: Any) -> Any:
+  """The value of type `kind` that a text stands for; the text itself where it stands for none."""
+  origin, parts = get_origin(kind), get_args(kind)
+  if origin is Literal:
+    return next((part for part in parts if str(part) == text), text)
+  if origin in (Union, UnionType):
+    values = [(read(text, part), part) for part in sorted(parts, key=lambda part: part is str)]  # any text is a str
+    return next((value for value, part in values if fits(value, part)), text)
+  if tuple in (origin, kind):
+    return _entries(text)
+  if kind is NoneType:
+    return None if text == 'None' else text
+  try:
+    return PARSERS[kind].parse(text) if kind in PARSERS else text
+  except ValueError:
+    return text
+
+
+def _entries(text: str) -> tuple:
+  """The tuple of `(4, 8)`, `[4, 8]`, `4,8`, `4`, or of words without quotes: `encoder/*,head/*`."""
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError, TypeError):
+    value = [word.strip() for word in text.split(',') if word.strip()]
+  return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _expanded(argv: list[str]) -> list[str]:
+  """The command line with the words of the file in the place of every `--flagfile=FILE`."""
+  try:
+    return flags.FLAGS.read_flags_from_files(argv)
+  except (flags.Error, UnicodeDecodeError) as error:
+    fault = str(error).rpartition('flagfile: ')[2]
+    raise ConfigError(f'--flagfile: {fault}; give a text file with a flag on each line') from error
+
+
+def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
   try:
     rest = values(argv)
-  except flags.Error as error:
-    raise ConfigError(_one_line(str(error), argv)) from error
+  except flags.UnrecognizedFlagError as error:
+    raise ConfigError(f'--{error.flagname}: no such flag; {_flags_like(error.flagname, argv[0], values)}') from error
+  except (flags.Error, ValueError) as error:
+    message = ' '.join(str(error).split())
+    missing = re.match(r'flag --(\w+)=None: .* must have a value', message)
+    raise ConfigError(f'--{missing[1]} is missing; it is: {values[missing[1]].help}' if missing else message) from error
   if len(rest) > 1:
     raise ConfigError(f'{rest[1]!r} is not a flag; flags look like --name=value')
-  if has_config:
-    _check_types(values.config, _config_path(argv))
   return rest
+
+
+def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:
+  """The nearest flags, or those of the launcher."""
+  if near := alike(name, values):
+    return f'nearest: {", ".join(f"--{other}" for other in near)}'
+  return f'this launcher has {", ".join(f"--{flag.name}" for flag in _own_flags(program, values))}'
 
 
 def load_config(path: str) -> Any:
@@ -88,8 +190,7 @@ def load_config(path: str) -> Any:
 def help_text(argv: list[str]) -> str:
   """The program's docstring, its flags, and the fields of its config with types, values and comments."""
   lines = [inspect.getdoc(sys.modules['__main__']) or argv[0], '', 'Flags:']
-  modules = [argv[0], 'launch.flags', 'launch.app', 'launch.distributed', 'launch.cluster']
-  for flag in dict.fromkeys(flag for name in modules for flag in flags.FLAGS.get_key_flags_for_module(name)):
+  for flag in _own_flags(argv[0], flags.FLAGS):
     default = '' if flag.default is None else f' ({flag.default_as_str})'
     lines.append(f'  --{flag.name}: {" ".join(flag.help.split())}{default}')
   if 'config' not in flags.FLAGS:
@@ -106,15 +207,22 @@ def help_text(argv: list[str]) -> str:
   return '\n'.join(lines + [f'  {a:{widths[0]}}  {b:{widths[1]}}  {c}'.rstrip() for a, b, c in rows])
 
 
+def _own_flags(program: str, values: flags.FlagValues) -> list[flags.Flag]:
+  """The flags of a launcher and of what launchers share, without those of absl and of the config's fields."""
+  modules = [program, 'launch.flags', 'launch.app', 'launch.distributed', 'launch.cluster']
+  found = dict.fromkeys(flag for name in modules for flag in values.get_key_flags_for_module(name))
+  return [flag for flag in found if not isinstance(flag, FieldFlag)]
+
+
 def fields(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
   """Dotted name, value, type and comment of every field of a dataclass, the nested ones too."""
-  notes = _comments(type(config))
+  notes, kinds = _comments(type(config)), get_type_hints(type(config))
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):
       yield from fields(value, f'{prefix}{field.name}.')
     else:
-      yield prefix + field.name, value, field.type, notes.get(field.name, '')
+      yield prefix + field.name, value, kinds[field.name], notes.get(field.name, '')
 
 
 def _comments(cls: type) -> dict[str, str]:
@@ -138,53 +246,26 @@ def _above(lines: list[str], row: int) -> str:
 
 
 def _config_path(argv: list[str]) -> str:
-  """The last value of --config."""
-  path = ''
+  """The value of --config, '' where there is none. Raises ConfigError for two."""
+  paths = {}
   for number, word in enumerate(argv):
-    if match := re.fullmatch(r'--?config(=(.*))?', word):
-      path = match[2] if match[1] else ''.join(argv[number + 1 : number + 2])
-  return path
-
-
-def _check_overrides(argv: list[str]) -> None:
-  path = _config_path(argv)
-  if not path:
-    raise ConfigError(f'--config=FILE is missing; {_experiments("")}')
-  config = load_config(path)
-  known = [name for name, *_ in fields(config)]
-  for word in argv[1:]:
-    match = re.match(r'--?(no)?config\.([^=]*)', word)
-    if match and match[2] not in known:
-      nearest = [name for name in known if name.startswith(f'{match[2]}.')][:5] or _nearest(match[2], known)
-      raise ConfigError(f'config.{match[2]}: no field of {path}; nearest: {", ".join(nearest)}')
+    if match := re.fullmatch(r'--?config(=(.*))?', word, re.DOTALL):
+      paths[match[2] if match[1] else ''.join(argv[number + 1 : number + 2])] = number
+  paths.pop('', None)
+  if len(paths) > 1:
+    raise ConfigError(f'--config: is given as {" and as ".join(paths)}; give one')
+  return next(iter(paths), '')
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
   """Names that look alike as a whole or in their last part, best first."""
-  last = name.lower().split('.')[-1]
-  alike = difflib.get_close_matches(last, [other.split('.')[-1] for other in known], 3, 0.6)
-  same = [other for word in alike for other in known if other.split('.')[-1] == word]
-  return list(dict.fromkeys([*same, *difflib.get_close_matches(name.lower(), known, 3, 0.6)]))[:3] or known
-
-
-def _check_types(config: Any, path: str) -> None:
-  """The parser of a tuple does not look at its entries."""
-  for name, value, kind, _ in fields(config):
-    if get_origin(kind) is tuple and isinstance(entry := get_args(kind)[0], type):
-      wrong = [item for item in value if not isinstance(item, (int, float) if entry is float else entry)]
-      if wrong:
-        text = inspect.formatannotation(kind)
-        raise ConfigError(f'config.{name}: {wrong[0]!r} is not {entry.__name__}; {path} has {text} there')
-
-
-def _one_line(message: str, argv: list[str]) -> str:
-  """What absl says, and for a field of the config its type."""
-  message, path = ' '.join(message.split()), _config_path(argv)
-  match = re.search(r'--config\.([\w.]+)', message)
-  if match and path:
-    kinds = {name: inspect.formatannotation(kind) for name, _, kind, _ in fields(load_config(path))}
-    message += f'; {path} has {kinds.get(match[1], "no such field")} there'
-  return message
+  same = [
+    other
+    for word in alike(name.split('.')[-1], [other.split('.')[-1] for other in known])
+    for other in known
+    if other.split('.')[-1] == word
+  ]
+  return list(dict.fromkeys([*same, *alike(name, known)]))[:3] or known
 
 
 def _experiments(name: str) -> str:
@@ -192,5 +273,5 @@ def _experiments(name: str) -> str:
   paths = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('experiments/*/config.py'))]
   folders = {Path(path).parent.name: path for path in paths}
   parts = [part for part in Path(name).parts if part not in ('experiments', 'config.py')]
-  alike = difflib.get_close_matches(Path(parts[-1]).stem, folders, 3, 0.5) if parts else []
-  return f'there are: {", ".join([folders[folder] for folder in alike] or paths or ["no experiments yet"])}'
+  near = alike(Path(parts[-1]).stem, folders) if parts else []
+  return f'there are: {", ".join([folders[folder] for folder in near] or paths or ["no experiments yet"])}'

@@ -1,10 +1,9 @@
 """The folders of experiments."""
 
-import difflib
 from pathlib import Path
 
 from launch.flags import ROOT
-from research.errors import ConfigError
+from research.errors import ConfigError, unknown
 from research.report import results
 
 
@@ -14,8 +13,7 @@ def folder_of(name: str) -> Path:
   folder = next((folder for folder in folders if (folder / 'config.py').is_file()), None)
   if folder is None:
     known = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
-    near = ', '.join(difflib.get_close_matches(name, known, 3) or known)
-    raise ConfigError(f'--experiment={name}: no such experiment; nearest: {near}')
+    raise ConfigError(f'--experiment={name}: {unknown(name, known)}')
   return folder
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from launch import app
 from launch.cluster import executor
@@ -33,7 +32,7 @@ DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of
 def main() -> None:
   jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
   config, root = CONFIG.value, Path(RUNS.value)
-  plan = make_plan(config_flags.get_config_filename(flags.FLAGS['config']), config, SWEEP.value)
+  plan = make_plan(flags.FLAGS['config'].file, config, SWEEP.value)
   criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
   with held(root, plan.facts), Stop() as stop:
     experiment = config.build()  # here, so that the data are fetched once and not by every trial

@@ -67,19 +67,19 @@ def read_trials(path: Path) -> dict[str, Trial]:
 def _checked(file: str, trial: Trial, place: str) -> Config:
   try:
     config = config_of(_words(file, trial))
-    _check_values(file, trial, config)
+    _check_values(trial, config)
     config.validate()
   except ConfigError as error:
     raise ConfigError(f'{place}: {error}') from error
   return config
 
 
-def _check_values(file: str, trial: Trial, config: Config) -> None:
+def _check_values(trial: Trial, config: Config) -> None:
   """A command line is kinder than a type: there the text '3' is the number 3."""
   kinds = {field: inspect.formatannotation(kind) for field, _, kind, _ in fields(config)}
   for field, value in trial.items():
     if flatten(config)[field] != value:
-      raise ConfigError(f'config.{field}: {value!r} is {type(value).__name__}; {file} has {kinds[field]} there')
+      raise ConfigError(f'config.{field}={value!r}: must be {kinds[field]}')
 
 
 def _words(file: str, trial: Trial) -> list[str]:

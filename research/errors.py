@@ -1,10 +1,11 @@
 """What can go wrong in a run that a user can mend: one line each, with the exit code of its kind."""
 
 import contextlib
+import difflib
 import math
 import numbers
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class RunError(Exception):
@@ -76,6 +77,21 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
   if not whole or value < least or (most is not None and value > most):
     ends = f'from {least} to {most}' if most is not None else f'of at least {least}'
     raise ConfigError(f'{name}={value}: must be a whole number {ends}')
+
+
+def alike(name: object, known: Iterable[str]) -> list[str]:
+  """Up to three of the names that look like `name`, in upper or lower case, best first."""
+  spellings = {}
+  for other in dict.fromkeys(known):
+    spellings.setdefault(other.lower(), []).append(other)
+  close = difflib.get_close_matches(str(name).lower(), spellings)
+  return [other for word in close for other in spellings[word]][:3]
+
+
+def unknown(name: object, known: Iterable[str]) -> str:
+  """What to say of a name that is not one of `known`: the nearest of them, or all."""
+  known = [other for other in dict.fromkeys(known) if other]
+  return f'is unknown; nearest: {", ".join(alike(name, known) or known)}'
 
 
 @contextlib.contextmanager

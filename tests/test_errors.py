@@ -1,11 +1,11 @@
-"""Ranges of arguments, ends included and not."""
+"""Ranges of arguments, ends included and not, and the nearest of known names."""
 
 import math
 
 import numpy as np
 import pytest
 
-from research.errors import ConfigError, check_count, check_range
+from research.errors import ConfigError, check_count, check_range, unknown
 
 NAN = math.nan
 
@@ -41,3 +41,17 @@ def test_a_count_is_a_whole_number_in_its_range(limits, inside, outside, words):
   for value in outside:
     with pytest.raises(ConfigError, match=f'^bands={value}: must be a whole number {words}$'):
       check_count('bands', value, **limits)
+
+
+@pytest.mark.parametrize(
+  ('name', 'known', 'told'),
+  [
+    ('AdamW', ('adam', 'adamw', 'sgd'), 'is unknown; nearest: adamw, adam'),
+    ('forda', ('FordA', 'FORDA', 'Wafer'), 'is unknown; nearest: FordA, FORDA'),
+    ('lr', ('LR', 'l1'), 'is unknown; nearest: LR'),
+    ('zzz', ('', 'adam', 'sgd', 'adam'), 'is unknown; nearest: adam, sgd'),
+    (3, ('1', '30'), 'is unknown; nearest: 30'),
+  ],
+)
+def test_the_nearest_names_in_any_case_or_else_all(name, known, told):
+  assert unknown(name, known) == told

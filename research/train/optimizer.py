@@ -1,7 +1,6 @@
 """What an update of the parameters is: one dataclass of settings and two pure functions that read it."""
 
 import dataclasses
-import difflib
 import fnmatch
 import inspect
 import math
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, alike, check_range, unknown
 
 RULES = ('sgd', 'momentum', 'nesterov', 'adagrad', 'rmsprop', 'adam', 'adamw')
 SCHEDULES = ('constant', 'step', 'linear', 'cosine', 'inverse_sqrt', 'wsd')
@@ -55,7 +54,7 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   length = config.schedule_steps or steps
   decay_steps = config.decay_steps or max(length // 5, 1)
   if config.schedule not in SCHEDULES:
-    raise ConfigError(_unknown('schedule', config.schedule, SCHEDULES))
+    raise ConfigError(f'optimizer.schedule={config.schedule!r}: {unknown(config.schedule, SCHEDULES)}')
   if config.schedule == 'step' and not config.milestones:
     raise ConfigError('optimizer.milestones: none are given, so the rate of schedule step would never fall')
   if config.schedule in ('linear', 'cosine', 'wsd') and config.warmup >= length:
@@ -144,7 +143,7 @@ def _rule(config: Optimizer, schedule: optax.Schedule) -> list[optax.GradientTra
 def _optax_rule(config: Optimizer, schedule: optax.Schedule, decay: list) -> list:
   rules = _optax_rules()
   if config.name not in rules:
-    raise ConfigError(_unknown('name', config.name, (*RULES, *rules)))
+    raise ConfigError(f'optimizer.name={config.name!r}: {unknown(config.name, (*RULES, *rules))}')
   if config.name in ('rprop', 'sm3'):  # they take a number
     if config.schedule != 'constant' or config.warmup:
       raise ConfigError(f'optimizer.schedule: {config.name} has a constant learning rate without warm-up')
@@ -188,7 +187,7 @@ def _labels(params, patterns: tuple[str, ...]):
   paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   for pattern in patterns:
     if not fnmatch.filter(paths, pattern):
-      nearest = difflib.get_close_matches(pattern, paths, 3, 0.3) or paths[:3]
+      nearest = alike(pattern, paths) or paths[:3]
       raise ConfigError(f'optimizer.freeze: {pattern!r} matches no parameter; nearest: {", ".join(nearest)}')
 
   def label(path, _):
@@ -200,8 +199,3 @@ def _labels(params, patterns: tuple[str, ...]):
 
 def _name(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def _unknown(field: str, value: str, known: tuple[str, ...]) -> str:
-  nearest = difflib.get_close_matches(value, known, 3, 0.4) or known
-  return f'optimizer.{field}: {value!r} is unknown; nearest: {", ".join(dict.fromkeys(nearest))}'

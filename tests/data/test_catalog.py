@@ -81,7 +81,7 @@ def test_examples_of_several_shapes(folder):
 
 @pytest.mark.parametrize(
   'name, split, message',
-  [('tiny_image', 'train', 'the nearest is tiny_images'), ('tiny_images', 'dev', "'dev'.*train")],
+  [('tiny_image', 'train', 'nearest: tiny_images'), ('tiny_images', 'dev', "'dev'.*train")],
 )
 def test_names_that_do_not_exist(folder, name, split, message):
   with pytest.raises(ConfigError, match=message):

@@ -226,11 +226,11 @@ def test_standard_output_that_takes_nothing(place, name, start, finished, fault)
 def test_a_command_line_that_is_wrong(start, tmp_path, fault):
   """Told before there is so much as a workdir."""
   mistakes = {
-    'a wrong flag': ('--workdri=x', 'Did you mean: workdir'),
+    'a wrong flag': ('--workdri=x', 'nearest: --workdir'),
     'a wrong key': ('--config.lr=1', 'nearest: optimizer.lr'),
-    'a wrong type': ('--config.batch_size=many', 'has int there'),
+    'a wrong type': ('--config.batch_size=many', 'must be int'),
     'a wrong value': ('--config.batch_size=0', 'must be at least 1'),
-    'a wrong name': ('--config.optimizer.name=adamm', 'adam'),
+    'a wrong name': ('--config.optimizer.name=AdamW', 'nearest: adamw'),
   }
   processes = {name: start('classifier', tmp_path / 'new', flag) for name, (flag, _) in mistakes.items()}
   for name, process in processes.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
-from ml_collections import config_flags
 
 from launch import app, flags
 from research.errors import ConfigError, WorkdirError
@@ -16,7 +15,10 @@ from research.errors import ConfigError, WorkdirError
 ROOT = Path(app.__file__).parent.parent
 
 CONFIG = """
+from __future__ import annotations
+
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass
@@ -37,6 +39,9 @@ class Config(Base):
   inner: Inner = dataclasses.field(default_factory=Inner)
   widths: tuple[int, ...] = (8, 8)  # µ: units of each layer
   bold: bool = False  # whether "#" is shown
+  rule: Literal['adam', 'sgd', 3] = 'adam'
+  limit: int | None = None
+  freeze: tuple[str, ...] = ()
 
 
 def get_config(scale=''):
@@ -70,7 +75,7 @@ def parse(path, monkeypatch):
   def parse(*words):
     values = absl_flags.FlagValues()
     argv = ['toy', *(word.replace('FILE', path) for word in words)]
-    config_flags.DEFINE_config_file('config', None, 'file', flag_values=values, sys_argv=argv)
+    flags.define_config(values)
     monkeypatch.setattr(flags.flags, 'FLAGS', values)
     flags.parse(argv)
     return values.config
@@ -84,6 +89,26 @@ def test_fields_are_overridden_with_their_types(parse):
   assert parse('--config=FILE:tiny').steps == 2
   assert parse('--config', 'FILE', '--config.steps', '3').steps == 3
   assert parse('--config=FILE', '--noconfig.bold').bold is False
+  assert parse('--config.steps=3', '--config=FILE').steps == 3
+
+
+@pytest.mark.parametrize(
+  ('word', 'value'),
+  [
+    ('rule=sgd', 'sgd'),
+    ('rule=3', 3),
+    ('limit=7', 7),
+    ('limit=None', None),
+    ('widths=[4, 8]', (4, 8)),
+    ('widths=4', (4,)),
+    ('widths=', ()),
+    ('freeze=head/*', ('head/*',)),
+    ('freeze=head/*, body', ('head/*', 'body')),
+    ("freeze=('head/*', 'body')", ('head/*', 'body')),
+  ],
+)
+def test_the_type_of_a_field_reads_its_text(parse, word, value):
+  assert getattr(parse('--config=FILE', f'--config.{word}'), word.partition('=')[0]) == value
 
 
 @pytest.mark.parametrize(
@@ -91,13 +116,20 @@ def test_fields_are_overridden_with_their_types(parse):
   [
     (['--config.inner.lrr=1'], ['config.inner.lrr', 'nearest: inner.lr', 'config.py']),
     (['--config.lr=1'], ['config.lr', 'nearest: inner.lr']),
-    (['--config.stesp=1'], ['config.stesp', 'nearest: steps']),
+    (['--config.Stesp=1'], ['config.Stesp', 'nearest: steps']),
     (['--config.inner=adam'], ['config.inner', 'inner.lr, inner.name']),
-    (['--config.steps=1.5'], ['config.steps', '1.5', 'int', 'config.py']),
-    (['--config.inner.lr=fast'], ['config.inner.lr', 'fast', 'float', 'config.py']),
-    (['--config.bold=perhaps'], ['config.bold', 'perhaps', 'bool']),
-    (['--config.widths=("a",)'], ['config.widths', "'a'", 'int', 'config.py']),
-    (['--confg=x'], ['confg', 'Did you mean: config']),
+    (['--config.steps=1.5'], ["config.steps='1.5': must be int"]),
+    (['--config.inner.lr=fast'], ["config.inner.lr='fast': must be float"]),
+    (['--config.inner.lr=nan'], ['config.inner.lr=nan: must be finite']),
+    (['--config.bold=perhaps'], ["config.bold='perhaps': must be bool"]),
+    (['--noconfig.bold=1'], ['--noconfig.bold=1 does not take an argument']),
+    (['--config.widths=("a",)'], ["config.widths=('a',): must be tuple[int, ...]"]),
+    (['--config.widths=True,8'], ['config.widths=(True, 8): must be tuple[int, ...]']),
+    (['--config.rule=Adamm'], ["config.rule='Adamm': is unknown; nearest: adam"]),
+    (['--config.limit=many'], ["config.limit='many': must be int | None"]),
+    (['--confg=x'], ['--confg: no such flag; nearest: --config']),
+    (['--config=other.py'], ['--config: is given as', 'config.py and as other.py; give one']),
+    (['--config'], ['Missing value for flag --config']),
     (['surplus'], ["'surplus'", '--name=value']),
   ],
 )
@@ -105,6 +137,41 @@ def test_a_mistake_is_told_in_one_line(parse, words, told):
   with pytest.raises(ConfigError) as error:
     parse('--config=FILE', *words)
   assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
+
+
+def test_a_flagfile_is_as_its_words_on_the_command_line(parse, path, tmp_path):
+  file, inner = tmp_path / 'flags.txt', tmp_path / 'inner.txt'
+  inner.write_text('--config.widths=4,5\n')
+  file.write_text(f'# a comment\n\n--config={path}\n--config.steps=3\n--flagfile={inner}\n')
+  config = parse(f'--flagfile={file}', '--config.inner.lr=0.2')
+  assert (config.steps, config.widths, config.inner.lr) == (3, (4, 5), 0.2)
+  assert parse('--config.steps=4', '--flagfile', str(file)).steps == 3
+
+
+@pytest.mark.parametrize(
+  ('text', 'told'),
+  [
+    ('--config=FOLDER/gone.py', ['--config=', 'gone.py: no such file']),
+    ('--config=FOLDER/config.py\n--config.stesp=1', ['config.stesp: no field', 'nearest: steps']),
+    ('--config.steps=1', ['--config=FILE is missing']),
+    ('', ['--config=FILE is missing']),
+    ('--flagfile=FOLDER/gone.txt', ['--flagfile: ', 'No such file', 'gone.txt', 'a flag on each line']),
+    (b'\x80', ['--flagfile: ', "can't decode", 'text file']),
+    (None, ['--flagfile: ', 'No such file', 'flags.txt', 'a flag on each line']),
+  ],
+)
+def test_a_mistake_in_a_flagfile(parse, path, tmp_path, text, told):
+  file = tmp_path / 'flags.txt'
+  if text is not None:
+    file.write_bytes(text if isinstance(text, bytes) else text.replace('FOLDER', str(tmp_path)).encode())
+  with pytest.raises(ConfigError) as error:
+    parse(f'--flagfile={file}')
+  assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
+
+
+def test_a_launcher_without_such_a_flag_says_which_it_has(parse):
+  with pytest.raises(ConfigError, match='--workdir: no such flag; this launcher has --config$'):
+    parse('--workdir=')
 
 
 @pytest.mark.parametrize(
@@ -127,7 +194,7 @@ def test_a_wrong_file_names_the_nearest(parse, tmp_path, argument, told):
 
 def test_fields_come_with_their_comments(path):
   notes = {name: (value, kind, note) for name, value, kind, note in flags.fields(flags.load_config(path))}
-  assert list(notes) == ['steps', 'inner.lr', 'inner.name', 'widths', 'bold']
+  assert list(notes) == ['steps', 'inner.lr', 'inner.name', 'widths', 'bold', 'rule', 'limit', 'freeze']
   assert notes['inner.lr'] == (0.1, float, 'highest learning rate')
   assert notes['inner.name'][2] == 'of the rule, by its name'
   assert notes['widths'] == ((8, 8), tuple[int, ...], 'µ: units of each layer')
@@ -141,7 +208,8 @@ def test_help_lists_fields_with_values_and_types(word, parse, capsys):
     parse('--config=FILE:tiny', word)
   shown = capsys.readouterr().out
   assert not stop.value.code
-  assert '--config.steps=2' in shown and 'tuple[int, ...]  µ: units of each layer' in shown
+  assert '--config.steps=2' in shown and 'µ: units of each layer' in shown
+  assert "--config.rule='adam'" in shown and "Literal['adam', 'sgd', 3]" in shown
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,8 @@ def test_an_experiment_is_found_by_name_and_by_path(monkeypatch):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'experiment': 'cnn_digit'}, 'no such experiment; nearest: cnn_digits'),
-    ({'experiment': ''}, 'no such experiment; nearest: cnn_digits, '),
+    ({'experiment': 'cnn_digit'}, 'is unknown; nearest: cnn_digits'),
+    ({'experiment': ''}, 'is unknown; nearest: cnn_digits, '),
     ({'quick': True, 'seeds': ['0', '7']}, 'has no seed 7'),
   ],
 )

@@ -178,7 +178,7 @@ def test_remat_changes_nothing(name, x64):
     (FCN(3, norm='mean'), "norm: 'mean'"),
     (LSTMFCN(3), 'length=0: must be that of a series'),
     (LSTMFCN(3, length=12, recurrent_dropout=-0.1), 'recurrent_dropout=-0.1'),
-    (ResNet1D(3, activation='rely'), "'rely'; did you mean relu"),
+    (ResNet1D(3, activation='rely'), "activation='rely': is unknown; nearest: relu"),
     (TCN(3, pooling='max'), "pooling: 'max' is none of 'last', 'mean'"),
   ],
 )

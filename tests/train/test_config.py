@@ -1,11 +1,16 @@
 """What a config refuses in one line before anything is compiled."""
 
 import dataclasses
+import json
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from research.errors import ConfigError
-from research.train.config import REMAT, Config
+from research.train.config import REMAT, Config, from_fields
+from research.train.mesh import MeshShape
+from research.train.optimizer import Optimizer
 
 
 @pytest.mark.parametrize(
@@ -15,6 +20,7 @@ from research.train.config import REMAT, Config
     ({'precision': ''}, r"config.precision='': is unknown; nearest: float32, bfloat16, float16"),
     ({'remat': 'dots_savable'}, r"config.remat='dots_savable': is unknown; nearest: dots_saveable"),
     ({'accumulate': 0}, r'config.accumulate=0: must be at least 1'),
+    ({'remat': 'Dots_Saveable'}, r"config.remat='Dots_Saveable': is unknown; nearest: dots_saveable"),
     ({'accumulate': 3}, r'config.accumulate=3: must divide config.batch_size=32$'),
   ],
 )
@@ -26,3 +32,104 @@ def test_values_that_no_run_could_use(change, message):
 def test_all_that_is_offered_is_taken():
   for policy in ('', *REMAT):
     Config(batch_size=32, remat=policy, accumulate=8, precision='float16').validate()
+
+
+@dataclasses.dataclass
+class Nested:
+  """A dataclass of a user's own."""
+
+  sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclasses.dataclass
+class Typed(Config):
+  """A field of every kind."""
+
+  widths: tuple[int, ...] = (8, 8)
+  limits: tuple[float, float] = (0.0, 1.0)
+  pairs: tuple[tuple[int, str], ...] = ((1, 'a'),)
+  kind: Literal['plain', 'gated', 3] = 'plain'
+  longest: int | None = None
+  bold: bool = False
+  anything: Any = 1
+  nested: Nested = dataclasses.field(default_factory=Nested)
+
+
+class Wider(Optimizer):
+  """What config.json would give back as an Optimizer."""
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'steps': 3 * 1257 / 32}, 'config.steps=117.84375: must be int'),
+    ({'steps': 3.0}, 'config.steps=3.0: must be int'),
+    ({'steps': True}, 'config.steps=True: must be int'),
+    ({'steps': '3'}, "config.steps='3': must be int"),
+    ({'steps': None}, 'config.steps=None: must be int'),
+    ({'ema': '0.5'}, "config.ema='0.5': must be float"),
+    ({'ema': False}, 'config.ema=False: must be float'),
+    ({'ema': float('nan')}, 'config.ema=nan: must be finite'),
+    ({'bold': 1}, 'config.bold=1: must be bool'),
+    ({'precision': 32}, 'config.precision=32: must be str'),
+    ({'widths': [4, 8]}, 'config.widths=[4, 8]: must be tuple[int, ...]'),
+    ({'widths': (True, 8)}, 'config.widths=(True, 8): must be tuple[int, ...]'),
+    ({'widths': 8}, 'config.widths=8: must be tuple[int, ...]'),
+    ({'limits': (0.0,)}, 'config.limits=(0.0,): must be tuple[float, float]'),
+    ({'limits': (0, float('inf'))}, 'config.limits=(0, inf): must be finite'),
+    ({'pairs': ((1, 2),)}, 'config.pairs=((1, 2),): must be tuple[tuple[int, str], ...]'),
+    ({'kind': 'Gate'}, "config.kind='Gate': is unknown; nearest: gated"),
+    ({'kind': 4}, 'config.kind=4: is unknown; nearest: plain, gated, 3'),
+    ({'longest': 1.5}, 'config.longest=1.5: must be int | None'),
+    ({'anything': [1]}, 'config.anything=[1]: must be made of numbers, texts, bools and tuples'),
+    ({'anything': {1: 2}}, 'config.anything={1: 2}: must be made of'),
+    ({'anything': len}, 'config.anything=<built-in function len>: must be made of'),
+    ({'mesh': 1}, 'config.mesh=1: must be MeshShape'),
+    ({'mesh': MeshShape(data=2.0)}, 'config.mesh.data=2.0: must be int'),
+    ({'optimizer': MeshShape()}, 'config.optimizer: must be Optimizer, not MeshShape'),
+    ({'optimizer': Wider()}, 'config.optimizer: must be Optimizer, not Wider'),
+    ({'optimizer': Optimizer(milestones=[3])}, 'config.optimizer.milestones=[3]: must be tuple[int, ...]'),
+    ({'optimizer': Optimizer('AdamW')}, "config.optimizer.name='AdamW': is unknown; nearest: adamw"),
+    ({'nested': Nested((1, 2.5))}, 'config.nested.sizes=(1, 2.5): must be tuple[int, ...]'),
+    ({'seed': -1}, 'config.seed=-1: must be from 0 to 4294967295'),
+  ],
+)
+def test_a_value_of_another_type_is_refused_wherever_it_comes_from(change, message):
+  config = dataclasses.replace(Typed(), **change)
+  with pytest.raises(ConfigError) as told:
+    config.validate()
+  assert str(told.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+  ('saved', 'message'),
+  [
+    ({'steps': 117.84375}, 'config.steps=117.84375: must be int'),
+    ({'widths': [True, 8]}, r'config.widths=\(True, 8\): must be tuple'),
+    ({'mesh': 1}, 'config.mesh=1: must be MeshShape'),
+    ({'optimizer': {'lr': 'fast'}}, "config.optimizer.lr='fast': must be float"),
+    ({'optimizer': {'rate': 1}}, 'config.rate: Optimizer has no such field'),
+  ],
+)
+def test_a_file_is_checked_too(saved, message):
+  with pytest.raises(ConfigError, match=message):
+    from_fields(Typed, saved)
+
+
+def test_numbers_of_numpy_are_stored_as_those_of_python():
+  config = Typed(
+    steps=np.int64(3),
+    ema=np.float32(0.5),
+    bold=np.bool(True),
+    widths=(np.int32(4), 8),
+    optimizer=Optimizer(lr=np.float64(0.25)),
+    longest=np.int64(7),
+    limits=(0, 1),
+    kind='gated',
+  )
+  config.validate()
+  assert [type(value) for value in (config.steps, config.ema, config.bold)] == [int, float, bool]
+  assert [type(value) for value in (*config.widths, config.optimizer.lr, config.longest)] == [int, int, float, int]
+  saved = json.loads(json.dumps(dataclasses.asdict(config)))
+  assert saved['steps'] == 3 and saved['widths'] == [4, 8]
+  assert from_fields(Typed, saved) == config
