@@ -8,7 +8,7 @@ demo: install  ## train the small digits network and show what it reaches
 	$(BIN)/python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/demo
 
 test: install  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist=worksteal
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=20
 
 faults: install  ## a hundred kills at random instants: every run must end with the same bits; a quarter of an hour
 	STRATA_KILLS=100 $(BIN)/python -m pytest -n 2 tests/launch/test_kill.py

@@ -13,6 +13,7 @@ os.environ['XLA_FLAGS'] = (
 
 from pathlib import Path
 
+import forks
 import jax
 import jaxtyping
 import pytest
@@ -32,6 +33,20 @@ flags.FLAGS.mark_as_parsed()
 SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment', 'data.augment_series', 'data.audio')
 CHECKER = 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'  # a float may be given as an int
 jaxtyping.install_import_hook([f'research.{name}' for name in SHAPED], CHECKER)
+
+
+@pytest.fixture(scope='session')
+def programs():
+  """Starts programs in processes of their own."""
+  with forks.Server() as server:
+    yield server
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forgotten():
+  """Frees what a module has compiled: together the modules would take gigabytes."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture

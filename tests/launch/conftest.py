@@ -8,27 +8,39 @@ from pathlib import Path
 
 import jax
 import pytest
+from forks import Program
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope='session')
+def on_one_device() -> dict[str, str]:
+  """The environment of a program that is to see one device and no cluster."""
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
+  flags = environment['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '')
+  return {**environment, 'XLA_FLAGS': flags, 'PYTHONPATH': str(ROOT)}
+
+
 @pytest.fixture
-def start() -> Callable[..., subprocess.Popen]:
+def start(programs, on_one_device) -> Callable[..., Program | subprocess.Popen]:
   """Function (config, workdir, *flags) -> the process, on one device; all that still run are killed at the end.
 
-  `before` is Python that the process runs before it becomes the launcher.
+  `before` is Python that the process runs before it becomes the launcher; that and options of `subprocess.Popen` take
+  a fresh interpreter, all else is forked.
   """
-  environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
-  environment['XLA_FLAGS'] = environment['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '')
+  shared = f'--compilation_cache={jax.config.jax_compilation_cache_dir}-launched'
   processes = []
 
-  def launch(config: str, workdir: Path, *flags: str, before: str = '', **popen) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'launch.train', f'--config={ROOT}/tests/configs/{config}.py']
-    command += [f'--workdir={workdir}', f'--compilation_cache={jax.config.jax_compilation_cache_dir}-launched', *flags]
-    if before:
-      command = [sys.executable, '-c', f'{before}; import os, sys; os.execv(sys.argv[1], sys.argv[1:])', *command]
-    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True}
-    processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **{**pipes, **popen}))
+  def launch(config: str, workdir: Path, *flags: str, before: str = '', stdout=None, **popen):
+    words = ['-m', 'launch.train', f'--config={ROOT}/tests/configs/{config}.py', f'--workdir={workdir}', shared, *flags]
+    if before or popen:
+      command = [sys.executable, '-c', f'{before}\nimport os, sys; os.execv(sys.argv[1], sys.argv[1:])']
+      options = {'stdout': stdout or subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
+      processes.append(
+        subprocess.Popen([*command, sys.executable, *words], **{**options, 'env': on_one_device, **popen})
+      )
+    else:
+      processes.append(programs.start(words, on_one_device, stdout))
     return processes[-1]
 
   yield launch
