@@ -15,7 +15,10 @@ BAR = '{desc}|{bar:12}| {n_fmt}/{total_fmt}{postfix}'
 
 
 class Progress:
-  """A context manager whose `show` takes the records of a run of `total` steps; a bar if `stream` is a terminal."""
+  """A context manager whose `show` takes the records of a run of `total` steps; a bar if `stream` is a terminal.
+
+  Where the stream is gone (a closed terminal) nothing is shown, and the run goes on.
+  """
 
   def __init__(self, total: int, stream: TextIO | None = None):
     self._total, self._stream = total, stream or sys.stderr
@@ -33,7 +36,8 @@ class Progress:
 
   def __exit__(self, *exception) -> None:
     if self._bar is not None:
-      self._bar.close()
+      with contextlib.suppress(OSError):
+        self._bar.close()
 
   def show(self, record: Any) -> None:
     """Shows a record: its `step`, its `metrics` by name, and its `status`, what the run is doing."""
@@ -47,13 +51,14 @@ class Progress:
     text = '  '.join(
       [*_numbers(self._metrics, 'train/'), *self._left(record.step, now), *_numbers(self._metrics, 'validation/')]
     )
-    if self._bar is not None:
-      self._bar.n = record.step
-      self._bar.set_description_str(f'{record.status:10}', refresh=False)
-      self._bar.set_postfix_str(text)
-    elif due:
-      self._quiet_until = now + QUIET_SECONDS
-      print(f'{record.status:10} {record.step}/{self._total}  {text}'.rstrip(), file=self._stream, flush=True)
+    with contextlib.suppress(OSError):
+      if self._bar is not None:
+        self._bar.n = record.step
+        self._bar.set_description_str(f'{record.status:10}', refresh=False)
+        self._bar.set_postfix_str(text)
+      elif due:
+        self._quiet_until = now + QUIET_SECONDS
+        print(f'{record.status:10} {record.step}/{self._total}  {text}'.rstrip(), file=self._stream, flush=True)
 
   def _left(self, step: int, now: float) -> list[str]:
     """Time left at the pace since the first record; a resumed run does not begin at step 0."""

@@ -21,6 +21,7 @@ from research.train.config import Config
 from research.train.loop import train
 from research.train.rerun import finished, folds_of, workdir_for
 from research.train.run import HASHED_STEPS
+from research.train.signals import Stop
 from research.train.workdir import import_file
 
 EXPERIMENT = flags.DEFINE_string('experiment', '', 'name of a folder in experiments/, or its path')
@@ -67,7 +68,12 @@ def run(config: Config, root: Path) -> Path:
   workdir = workdir_for(root, config)
   logging.info('%s: %s', workdir, 'has it already' if finished(workdir) else 'runs')
   if not finished(workdir):
-    with Progress(config.steps) as progress, contextlib.closing(train(config.build(), config, workdir)) as records:
+    experiment = config.build()
+    with (
+      Stop() as stop,
+      Progress(config.steps) as progress,
+      contextlib.closing(train(experiment, config, workdir, stop)) as records,
+    ):
       for record in records:
         progress.show(record)
         if QUICK.value and record.step > HASHED_STEPS[-1]:

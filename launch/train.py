@@ -6,6 +6,7 @@ python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/
 import collections
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from launch import app, distributed
@@ -17,6 +18,7 @@ from research.train.loop import train
 from research.train.mesh import make_mesh
 from research.train.processes import is_first
 from research.train.run import Interrupted
+from research.train.signals import Stop
 from research.train.workdir import Workdir
 
 CONFIG = define_config()
@@ -33,17 +35,18 @@ def main() -> None:
   with Workdir(workdir, config):
     pass
   experiment = config.build()
-  records = train(experiment, config, workdir)
-  if not is_first():  # of many processes the first one tells
-    collections.deque(records, maxlen=0)
-    return
-  try:
-    with Progress(config.steps) as progress:
-      for record in records:
-        progress.show(record)
-  except (Interrupted, NotFiniteError):
-    draw_curves(workdir)
-    raise
+  with Stop(alone=jax.process_count() == 1) as stop:
+    records = train(experiment, config, workdir, stop)
+    if not is_first():  # of many processes the first one tells
+      collections.deque(records, maxlen=0)
+      return
+    try:
+      with Progress(config.steps) as progress:
+        for record in records:
+          progress.show(record)
+    except (Interrupted, NotFiniteError):
+      draw_curves(workdir)
+      raise
   draw_curves(workdir)
   print(final_table(record.metrics))
   print(*sorted((workdir / 'figures').glob('*.png')), sep='\n')

@@ -20,19 +20,30 @@ from research.train.run import Record, Run
 from research.train.signals import Stop
 
 
-def train(experiment: Experiment, config: Config, workdir: str | os.PathLike = '') -> Iterator[Record]:
+def train(
+  experiment: Experiment, config: Config, workdir: str | os.PathLike = '', stop: Stop | None = None
+) -> Iterator[Record]:
   """Trains from the newest checkpoint in `workdir`, or from the start; without a workdir nothing is written.
+
+  Signals are handled while a record is made, and are the caller's in between; a program that is to handle them
+  throughout enters a `stop` of its own.
 
   Raises:
     ConfigError, WorkdirError, DataError: before anything is compiled.
     NotFiniteError: the metrics of a step were NaN or infinite; the last good checkpoint is kept.
-    Interrupted: SIGINT or SIGTERM arrived, and all was saved.
+    Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.
   """
+  if stop is not None:
+    return _records(experiment, config, workdir, stop)
+  stop = Stop(alone=jax.process_count() == 1)
+  return stop.around(_records(experiment, config, workdir, stop))
+
+
+def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike, stop: Stop) -> Iterator[Record]:
   config.validate()
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
-    stop = stack.enter_context(Stop(alone=jax.process_count() == 1))
     feed = stack.enter_context(make_feed(experiment.train, mesh))
     run = Run(experiment, config, mesh, feed, journal, stop)
     yield run.tell('compiling')

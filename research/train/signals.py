@@ -1,22 +1,28 @@
-"""A run is asked to stop by SIGINT or SIGTERM: once politely, twice at once."""
+"""A run is asked to stop by SIGINT, SIGTERM or SIGHUP: once politely, twice at once."""
 
 import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from research.train import processes
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal hangs up twice: the kernel does, and the shell
 
 
-class Stopped(Exception):
-  """Raised in the middle of work that can be thrown away."""
+class Stopped(BaseException):
+  """Raised in the middle of work that can be thrown away; no handler of errors in that work catches it."""
 
 
 class Stop:
-  """Notes the first signal in `signum` (0 before it); a second one ends the process at once.
+  """Notes the first signal in `signum` (0 before it).
+
+  As a context manager, for a program, it handles signals throughout, and a second one ends the process at once. With
+  `around`, for a notebook, it handles them only while a record is made; otherwise, and from the second one on, they are
+  the caller's. A signal that is ignored (`nohup`) stays so.
 
   Processes that train together must leave at the same step: there `signum` changes by `agree` alone, which all call.
   """
@@ -24,19 +30,32 @@ class Stop:
   def __init__(self, alone: bool = True):
     self.signum = 0
     self._alone, self._received = alone, 0
-    self._raises = False
-    self._stack = contextlib.ExitStack()
+    self._raises, self._lent = False, False
+    self._handlers, self._counting = contextlib.ExitStack(), contextlib.ExitStack()
 
   def __enter__(self) -> 'Stop':
-    # Python lets the main thread alone set handlers; elsewhere the caller's stay in force.
-    if threading.current_thread() is threading.main_thread():
-      for signum in SIGNALS:
-        self._stack.callback(signal.signal, signum, signal.signal(signum, self._handle))
-      self._stack.enter_context(_ending_at_the_second())
+    if _in_main_thread():
+      self._counting.enter_context(_ending_at_the_second())
+    self._install()
     return self
 
   def __exit__(self, *exception):
-    self._stack.close()
+    self._handlers.close()
+    self._counting.close()
+
+  def around(self, items: Iterator[Any]) -> Iterator[Any]:
+    """Yields the items of a generator, and handles signals only while it makes the next one."""
+    self._lent = True
+    with contextlib.closing(items):
+      while True:
+        self._install()
+        try:
+          item = next(items)
+        except StopIteration:
+          return
+        finally:
+          self._handlers.close()
+        yield item
 
   def agree(self) -> None:
     """Lets every process know of a signal that one has received."""
@@ -53,13 +72,27 @@ class Stop:
     finally:
       self._raises = False
 
+  def _install(self) -> None:
+    if not _in_main_thread() or (self._lent and self._received in AT_ONCE):
+      return
+    for signum in SIGNALS:
+      if signal.getsignal(signum) is not signal.SIG_IGN:
+        self._handlers.callback(signal.signal, signum, signal.signal(signum, self._handle))
+
   def _handle(self, signum: int, frame):
     self._received = self._received or signum
     if self._alone:
       self.signum = self._received
+    if self._lent and signum in AT_ONCE:
+      self._handlers.close()
     if self._raises:
       self._raises = False
       raise Stopped
+
+
+def _in_main_thread() -> bool:
+  """Python lets the main thread alone set handlers; elsewhere the caller's stay in force."""
+  return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
@@ -82,6 +115,6 @@ def _ending_at_the_second() -> Iterator[None]:
 def _count(reader: int) -> None:
   seen = 0
   while byte := os.read(reader, 1):
-    seen += byte[0] in SIGNALS
+    seen += byte[0] in AT_ONCE
     if seen == 2:
       os._exit(128 + byte[0])

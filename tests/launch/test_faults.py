@@ -1,6 +1,7 @@
 """What goes wrong around a run, seen from the command line: one line, the exit code, and nothing lost."""
 
 import os
+import pty
 import re
 import resource
 import shutil
@@ -49,6 +50,25 @@ def test_a_signal_saves_all_and_says_how_to_go_on(signum, moment, code, name, st
   assert end(start('classifier', workdir))[1] == 0
   assert outcome(workdir) == outcome(finished)
   fault(name, re.sub(r'step \d+', 'step N', line), code, SAME_END)
+
+
+def test_a_closed_terminal_saves_all(start, tmp_path, finished, fault):
+  """The process leads the terminal's session, as a shell does: nothing that it prints from then on is taken."""
+  terminal, inner = pty.openpty()
+  lead = 'import fcntl, os, signal, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); '
+  lead += 'os.setsid(); fcntl.ioctl(2, termios.TIOCSCTTY, 0)'
+  workdir = tmp_path / 'hung_up'
+  process = start('classifier', workdir, '--config.checkpoint_every=0', before=lead, stderr=inner)
+  os.close(inner)
+  shown = ''
+  while 'training' not in shown:
+    shown += os.read(terminal, 2**16).decode()
+  os.close(terminal)
+  assert process.wait(300) == 129
+  assert (workdir / 'figures' / 'learning_curves.png').exists() and list((workdir / 'checkpoints').iterdir())
+  assert end(start('classifier', workdir))[1] == 0
+  assert outcome(workdir) == outcome(finished)
+  fault('a closed terminal (SIGHUP), without `nohup`', '', 129, SAME_END)
 
 
 def test_a_second_signal_ends_at_once_even_in_a_call_that_does_not_return(fault):

@@ -25,6 +25,7 @@ from research.train.loop import train
 from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 from research.train.run import Interrupted
+from research.train.signals import Stop
 from research.train.workdir import tree_sha256
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -220,8 +221,8 @@ def stop_at(records, step: int, status: str = '') -> None:
 
 def interrupt(config, workdir, step: int, status: str, signum=signal.SIGTERM, experiment=None) -> Interrupted:
   """What a signal leads to that arrives at the first record of `step` (or later) and `status`."""
-  with pytest.raises(Interrupted) as caught:
-    records = train(experiment or config.build(), config, workdir)
+  with pytest.raises(Interrupted) as caught, Stop() as stop:
+    records = train(experiment or config.build(), config, workdir, stop)
     next(record for record in records if record.step >= step and record.status == status)
     signal.raise_signal(signum)
     collections.deque(records, maxlen=0)
