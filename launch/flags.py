@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import re
 import sys
@@ -17,6 +16,7 @@ from absl import flags
 
 from research.errors import ConfigError, alike
 from research.train.config import check_types, fits
+from research.train.modules import import_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
@@ -174,11 +174,9 @@ def load_config(path: str) -> Any:
   name, _, scale = path.partition(':')
   if not Path(name).is_file():
     raise ConfigError(f'--config={path}: no such file; {_experiments(name)}')
-  spec = importlib.util.spec_from_file_location(f'config {Path(name).resolve()}', name)
-  if spec is None:
+  if not name.endswith('.py'):
     raise ConfigError(f'--config={path}: not a Python file; {_experiments(name)}')
-  module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = import_file(Path(name))
   if not hasattr(module, 'get_config'):
     raise ConfigError(f'--config={path}: the file has no function get_config(scale)')
   config = module.get_config(*[scale] if scale else [])

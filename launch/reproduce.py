@@ -19,10 +19,10 @@ from research.report.tables import summary
 from research.report.verdict import verdict
 from research.train.config import Config
 from research.train.loop import train
+from research.train.modules import import_file
 from research.train.rerun import finished, folds_of, workdir_for
 from research.train.run import HASHED_STEPS
 from research.train.signals import Stop
-from research.train.workdir import import_file
 
 EXPERIMENT = flags.DEFINE_string('experiment', '', 'name of a folder in experiments/, or its path')
 ALL = flags.DEFINE_bool('all', False, 'every experiment that has a results.jsonl')

@@ -11,7 +11,7 @@ from launch.flags import ROOT
 from launch.folders import recorded
 from research.report import results
 from research.report.tables import Entry, experiment_table, fill, overview_table
-from research.train.workdir import import_file
+from research.train.modules import import_file
 
 
 def main() -> None:

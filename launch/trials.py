@@ -10,9 +10,9 @@ from launch.flags import config_of, fields, load_config, override
 from launch.jobs import Job
 from research.errors import ConfigError
 from research.train.config import Config, flatten
+from research.train.modules import import_file
 from research.train.root import facts_of_sweep
 from research.train.sweep import Trial, named
-from research.train.workdir import import_file
 
 
 class Plan(NamedTuple):

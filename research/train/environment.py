@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 
-import research
+from research.train.modules import ROOT
 
-ROOT = Path(research.__file__).parents[1]
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 

@@ -41,7 +41,7 @@ def _refuse_others(root: Path, facts: Mapping[str, Any]) -> None:
       raise WorkdirError(f'root {root}: has files but no {NAME}, so it is no sweep; give another')
     return
   try:
-    saved = json.loads((root / NAME).read_text())
+    saved = {'class': 'Config', **json.loads((root / NAME).read_text())}  # older ones do not name it
   except ValueError as error:
     raise WorkdirError(f'root {root}: {NAME} is not JSON ({error}); give another') from error
   if names := [name for name in {**saved, **facts} if saved.get(name) != facts.get(name)]:

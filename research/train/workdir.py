@@ -4,11 +4,8 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
-import importlib.util
-import inspect
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +18,8 @@ from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.tasks.base import PyTree
 from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
-from research.train.environment import ROOT, environment
+from research.train.environment import environment
+from research.train.modules import ROOT, class_at, home_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -30,12 +28,14 @@ class Workdir:
   """Holds the folder of `config`'s run; a context manager. Of many processes the first one holds it.
 
   Raises:
+    ConfigError: the config is of a class that could not be loaded again.
     WorkdirError: the folder cannot be written, is in use or belongs to another config; nothing in it has changed.
   """
 
   def __init__(self, path: str | os.PathLike, config: Config):
     self.path = Path(path)
     self.config = config
+    self._facts = facts_of(config)
     self._lock = None
 
   def __enter__(self) -> 'Workdir':
@@ -67,8 +67,8 @@ class Workdir:
         f'the {changed[0]} examples are not those that {self.path} began with; use those or a new workdir'
       )
     self._drop_result_of_other_steps()
-    config = {'file': _config_file(self.config), 'config': dataclasses.asdict(self.config)}
-    write_json(self.path / 'config.json', config)
+    file, name = home_of(self.config)
+    write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
     write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
 
   def _drop_result_of_other_steps(self) -> None:
@@ -86,7 +86,7 @@ class Workdir:
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
-      _refuse_differences(facts_of(load_config(self.path)), facts_of(self.config), self.path)
+      _refuse_differences(facts_of(load_config(self.path)), self._facts, self.path)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
       raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is no run; give another')
 
@@ -121,28 +121,17 @@ def in_use(folder: Path) -> bool:
 
 def load_config(workdir: Path) -> Config:
   """The config of the run in `workdir`. Raises WorkdirError when there is none."""
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise WorkdirError(f'workdir {workdir}: {path} is missing, so there is no run to use; give the workdir of a run')
   try:
-    saved = json.loads((workdir / 'config.json').read_text())
-    cls = import_file(ROOT / saved['file']).Config
-    return from_fields(cls, saved['config'])
-  except FileNotFoundError as error:
-    missing = f'workdir {workdir}: {error.filename} is missing'
-    raise WorkdirError(f'{missing}, so there is no run to use; give the workdir of a run') from error
-  except (ValueError, KeyError, TypeError, ConfigError) as error:
+    saved = json.loads(path.read_text())
+    if not (file := ROOT / saved['file']).is_file():
+      raise WorkdirError(f'{path} names {file}, which is not there; put it back, or write there where it is now')
+    return from_fields(class_at(saved['file'], saved.get('class', 'Config')), saved['config'])
+  except (ValueError, KeyError, TypeError, ImportError, ConfigError) as error:
     fault = f'workdir {workdir}: config.json does not fit the code: {error}'
     raise WorkdirError(f'{fault}; use the code of the commit in environment.json') from error
-
-
-def import_file(path: Path) -> Any:
-  """The module in a Python file."""
-  if not path.is_file():
-    raise FileNotFoundError(2, 'no such file', str(path))
-  name = '.'.join(path.with_suffix('').parts[-3:])
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[name] = module
-  spec.loader.exec_module(module)
-  return module
 
 
 def _read_json(path: Path, advice: str) -> Any:
@@ -173,14 +162,10 @@ def tree_sha256(tree: PyTree) -> str:
   return digest.hexdigest()
 
 
-def _config_file(config: Config) -> str:
-  path = Path(inspect.getfile(type(config))).resolve()
-  return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
 def facts_of(config: Config) -> dict[str, Any]:
-  """What makes a config's runs different from others': the file of its class, and its fields by dotted name."""
-  return {'file': _config_file(config), **flatten(config)}
+  """What makes a config's runs different from others': its class, and its fields by dotted name."""
+  file, name = home_of(config)
+  return {'file': file, 'class': name, **flatten(config)}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[str]) -> str:

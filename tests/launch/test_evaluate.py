@@ -15,8 +15,9 @@ from sklearn.metrics import accuracy_score
 from launch.predictions import saved_to
 from research.errors import CheckpointError
 from research.train.loop import train
+from research.train.modules import import_file
 from research.train.restore import restore_state
-from research.train.workdir import import_file, load_config, tree_sha256
+from research.train.workdir import load_config, tree_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 

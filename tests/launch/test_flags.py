@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,14 @@ def test_fields_are_overridden_with_their_types(parse):
 )
 def test_the_type_of_a_field_reads_its_text(parse, word, value):
   assert getattr(parse('--config=FILE', f'--config.{word}'), word.partition('=')[0]) == value
+
+
+def test_a_config_of_the_repository_is_of_the_class_that_others_import(parse):
+  from experiments.cnn_digits.config import Config
+
+  config = parse(f'--config={ROOT}/experiments/cnn_digits/config.py', '--config.steps=3')
+  assert type(config) is Config
+  assert pickle.loads(pickle.dumps(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from research.errors import ConfigError
 from research.train.experiment import Request
 from research.train.loop import train
 from research.train.mesh import MeshShape
+from research.train.modules import import_file
 from research.train.restore import restore_variables
-from research.train.workdir import import_file, load_config
+from research.train.workdir import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = 'ROMEO.\nBut soft! what light through yonder window breaks?\n' * 20

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -46,6 +47,87 @@ def test_a_config_comes_back_from_its_workdir(tmp_path):
   loaded = load_config(tmp_path)
   assert type(loaded).__name__ == 'Config' and flatten(loaded) == flatten(config)
   assert isinstance(loaded.optimizer, Optimizer) and loaded.optimizer.milestones == (3, 5)
+
+
+OUTSIDE = """
+import dataclasses
+
+from {helper} import WIDTH
+from research.train.config import Config
+
+
+@dataclasses.dataclass
+class Wide(Config):
+  width: int = WIDTH
+
+
+def get_config():
+  return Wide()
+"""
+
+
+@pytest.fixture
+def outside(tmp_path):
+  """A config outside the repository, whose class has a name of its own and whose default is in a module beside it."""
+  folder, helper = tmp_path / 'mine', f'width_of_{tmp_path.name}'
+  folder.mkdir()
+  (folder / f'{helper}.py').write_text('WIDTH = 7')
+  (folder / 'config.py').write_text(OUTSIDE.format(helper=helper))
+  return folder / 'config.py'
+
+
+def test_a_class_of_any_name_in_a_file_anywhere_comes_back_and_can_be_pickled(outside, tmp_path):
+  config = config_of(str(outside))
+  claim(tmp_path / 'run', config)
+  loaded = load_config(tmp_path / 'run')
+  assert type(loaded) is type(config) and loaded.width == 7
+  assert pickle.loads(pickle.dumps(loaded)) == config
+
+
+def test_older_workdirs_hold_a_class_called_config(tmp_path):
+  claim(tmp_path, make())
+  saved = json.loads((tmp_path / 'config.json').read_text())
+  del saved['class']
+  write_json(tmp_path / 'config.json', saved)
+  claim(tmp_path, make())
+  assert type(load_config(tmp_path)) is type(make())
+
+
+def test_another_class_of_the_same_file_is_another_config(outside, tmp_path):
+  outside.write_text(outside.read_text() + '\n\nclass Other(Wide):\n  pass\n')
+  config = config_of(str(outside))
+  claim(tmp_path / 'run', config)
+  with pytest.raises(WorkdirError, match='class: Wide there, Other now'):
+    claim(tmp_path / 'run', sys.modules[type(config).__module__].Other())
+
+
+def test_a_config_file_that_was_moved_is_told(outside, tmp_path, told, fault):
+  claim(tmp_path / 'run', config_of(str(outside)))
+  outside.rename(outside.with_name('moved.py'))
+  line, code = told(lambda: load_config(tmp_path / 'run'))
+  fault('the file of a config was moved after the run', line, code, 'all; untouched')
+
+
+@pytest.mark.parametrize('place', ['__main__', 'a function'])
+def test_a_class_that_no_other_process_could_import_is_told_before_training(place, tmp_path, told, fault):
+  class Cell(type(make())):
+    pass
+
+  if place == '__main__':  # as in a notebook
+    Cell.__module__, Cell.__qualname__ = '__main__', 'Cell'
+  line, code = told(lambda: next(train(make().build(), Cell(), tmp_path / 'run')))
+  assert not (tmp_path / 'run').exists()
+  if place == '__main__':
+    fault('a config that is written in a notebook', line, code, 'nothing is begun')
+  else:
+    assert 'in a function' in line
+
+
+def test_a_module_beside_a_config_that_another_one_hides_is_told(outside):
+  (outside.parent / 'json.py').write_text('')
+  outside.write_text('import json.decoder\n' + outside.read_text())
+  with pytest.raises(ConfigError, match=r'imports json, which is .*/json/__init__.py and not .*/mine/json.py'):
+    config_of(str(outside))
 
 
 def test_a_workdir_without_a_run_is_told(tmp_path, told, fault):

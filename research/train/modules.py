@@ -1,0 +1,111 @@
+"""The Python files that a config comes from: where its class lives, and how it is found there again."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import operator
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import research
+from research.errors import ConfigError
+
+ROOT = Path(research.__file__).parents[1]
+ROOMS = ('research', 'experiments')  # packages whose code the numbers of a run depend on
+
+
+def import_file(path: Path) -> ModuleType:
+  """The module in a Python file; as with `import`, a process reads the file only once.
+
+  A file in experiments/ is the module that `import experiments...` gives, so that its classes exist once and can be
+  pickled. Any other file gets a name of its own and may import the modules beside it.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ConfigError: it is not a Python file, or a module beside it has the name of another one.
+  """
+  path = path.resolve()
+  if not path.is_file():
+    raise FileNotFoundError(2, 'no such file', str(path))
+  if path.suffix != '.py':
+    raise ConfigError(f'{path}: not a Python file')
+  parts = path.relative_to(ROOT).with_suffix('').parts if path.is_relative_to(ROOT / 'experiments') else ('',)
+  if all(map(str.isidentifier, parts)):
+    return importlib.import_module('.'.join(parts))
+  name = f'{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}'
+  return sys.modules.get(name) or _import_as(name, path)
+
+
+def home_of(config: Any) -> tuple[str, str]:
+  """File and name of a config's class; the file is relative to the repository where it lies in there.
+
+  Raises ConfigError where no other process could import the class: it is in a notebook, a script or a function.
+  """
+  cls = type(config)
+  if cls.__module__ == '__main__' or '<locals>' in cls.__qualname__:
+    place = 'a notebook or script' if cls.__module__ == '__main__' else 'a function'
+    raise ConfigError(
+      f'config: its class {cls.__name__} is defined in {place}, where a workdir cannot find it again; '
+      'move it to a file and import it from there, or train without a workdir'
+    )
+  return _short(_file_of(config)), cls.__qualname__
+
+
+def class_at(file: str, name: str) -> type:
+  """The class that `home_of` tells of. Raises ConfigError where the file has none of that name."""
+  module = import_file(ROOT / file)
+  try:
+    return operator.attrgetter(name)(module)
+  except AttributeError as error:
+    raise ConfigError(f'{file} has no class {name}') from error
+
+
+def code_of(config: Any) -> dict[str, str]:
+  """The code that runs, by file: the beginning of the sha256 of all modules that are imported by now.
+
+  Those are looked at that belong to research/ or experiments/ or lie beside the config.
+  """
+  own = _file_of(config)
+  homes = {**{file.stem: own.parent for file in own.parent.iterdir()}, **dict.fromkeys(ROOMS, ROOT)}
+  files = {own}
+  for name, module in sys.modules.copy().items():
+    top, file = name.partition('.')[0], getattr(module, '__file__', None)
+    if file and top in homes and file.startswith((f'{homes[top] / top}.py', f'{homes[top] / top}/')):
+      files.add(Path(file))
+  return {_short(file): hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in sorted(files) if file.is_file()}
+
+
+def _file_of(config: Any) -> Path:
+  return Path(inspect.getfile(type(config))).resolve()
+
+
+def _short(path: Path) -> str:
+  return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _import_as(name: str, path: Path) -> ModuleType:
+  if (folder := str(path.parent)) not in sys.path:
+    sys.path.append(folder)
+  _check_neighbors(path)
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = sys.modules[name] = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except BaseException:
+    del sys.modules[name]
+    raise
+  return module
+
+
+def _check_neighbors(path: Path) -> None:
+  """An import of a module beside the file must not end at another one of that name, of a package or another config."""
+  nodes = list(ast.walk(ast.parse(path.read_bytes(), str(path))))
+  names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+  names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+  for top in dict.fromkeys(name.partition('.')[0] for name in names):
+    beside = next(filter(Path.is_file, (path.parent / f'{top}.py', path.parent / top / '__init__.py')), None)
+    if beside and Path(found := importlib.util.find_spec(top).origin).resolve() != beside:
+      raise ConfigError(f'{path} imports {top}, which is {found} and not {beside}; give the latter another name')
