@@ -4,6 +4,7 @@ python -m launch.reproduce --experiment=cnn_digits --seeds=0,1,2
 """
 
 import contextlib
+import json
 from pathlib import Path
 
 from absl import flags, logging
@@ -12,12 +13,13 @@ from launch import app, tables
 from launch.curves import draw_curves
 from launch.folders import folder_of, recorded
 from launch.progress import Progress
-from research.errors import ConfigError, RunError
+from research.errors import ConfigError, RunError, WorkdirError
 from research.report import results
 from research.report.agreement import RECORDED, judge, judge_beginnings
 from research.report.tables import summary
 from research.report.verdict import verdict
 from research.train.config import Config
+from research.train.environment import changes
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.rerun import finished, folds_of, workdir_for
@@ -51,8 +53,11 @@ def reproduce(folder: Path) -> str:
   if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
     raise ConfigError(f'--seeds: {path} has no seed {min(missing)}, whose beginning --quick could compare')
   configs = [config for seed in seeds for config in folds_of(module.get_config(), seed)[: 1 if QUICK.value else None]]
-  runs = [results.from_workdir(run(config, Path(RUNS.value) / folder.name)) for config in configs]
+  workdirs = [run(config, Path(RUNS.value) / folder.name) for config in configs]
+  runs = [results.from_workdir(workdir) for workdir in workdirs]
   if RECORD.value:
+    for workdir in workdirs:
+      check_of_one_code(workdir)
     results.add(path, runs)
     records, found = results.read(path), [RECORDED] * len(runs)
     tables.update([folder])
@@ -61,6 +66,15 @@ def reproduce(folder: Path) -> str:
   print(f'{folder.name}\n{summary(runs, found, module.TARGET)}')
   fault = verdict(runs, found, records, module.TARGET)
   return fault and f'{folder.name}: {fault}'
+
+
+def check_of_one_code(workdir: Path) -> None:
+  """Raises WorkdirError where a run was trained by one code, or with some versions, and then by others."""
+  for step, what in changes(json.loads((workdir / 'environment.json').read_text())).items():
+    raise WorkdirError(
+      f'{workdir}: from step {step} on it ran with other code or versions ({what}), so its numbers cannot be put on '
+      'record; delete it and give the same command again'
+    )
 
 
 def run(config: Config, root: Path) -> Path:

@@ -108,6 +108,8 @@ def nearly_equal(run: Mapping, recorded: Mapping) -> bool:
 
 def differences(run: Record, recorded: Record) -> tuple[str, ...]:
   """Commit, versions, data, config and hardware that are not the recorded ones, as `name: there -> here`."""
+  data = {part: recorded['data'].get(part, value) for part, value in run['data'].items()}
+  recorded = {**recorded, 'data': data}  # older records have the training part alone
   names = {'commit': 'commit', 'data': 'data', 'config_sha256': 'config', 'device': 'hardware'}
   found = [(label, recorded[name], run[name]) for name, label in names.items() if recorded[name] != run[name]]
   packages = {**recorded['versions'], **run['versions']}

@@ -2,21 +2,27 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from research.train.modules import ROOT
+from research.train.config import Config
+from research.train.modules import ROOT, code_of
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def environment() -> dict[str, Any]:
+Start = Mapping[str, Any]  # an entry of environment.json
+
+
+def environment(config: Config) -> dict[str, Any]:
   """All of it, for environment.json."""
   return {
     'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
@@ -26,7 +32,33 @@ def environment() -> dict[str, Any]:
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'device': _device(),
     'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+    'code': code_of(config),
   }
+
+
+def changed(before: Start, now: Start) -> str:
+  """Files and versions that are not the same at two starts, on one line; '' where all are, as far as both tell."""
+  files = _differing(before.get('code', {}), now.get('code', {}))
+  more = [f'and {len(files) - 5} more files'] if len(files) > 5 else []
+  old, new = ({'python': start['python'], **start['versions']} for start in (before, now))
+  return ', '.join([*files[:5], *more, *(f'{name} {old[name]} -> {new[name]}' for name in _differing(old, new))])
+
+
+def changes(starts: Sequence[Start]) -> dict[int, str]:
+  """What changed while a run was trained, by the step from which on.
+
+  A start that goes on from an earlier step than another one takes the steps of that one anew, so that nothing of it
+  is left. Starts of older workdirs tell no step and no code.
+  """
+  kept: list[Start] = []
+  for start in starts:
+    kept = [*(other for other in kept if other.get('step', 0) < start.get('step', 0)), start]
+  pairs = itertools.pairwise(kept)
+  return {now['step']: what for before, now in pairs if (what := changed(before, now))}
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+  return [name for name in new if old.get(name, new[name]) != new[name]]
 
 
 def _commit() -> str:

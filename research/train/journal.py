@@ -12,6 +12,7 @@ from research.tasks.base import PyTree, State
 from research.train import processes
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
+from research.train.environment import changes
 from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
 
@@ -41,11 +42,13 @@ class Journal:
   def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
     """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines.
 
-    Raises ConfigError where the run has gone further than its config says now, and DataError as `note_start`.
+    Raises ConfigError where the run has gone further than its config says now, and DataError as `note_config`.
     """
     if processes.is_first():
       self._begin(fingerprints)
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
+    if processes.is_first():
+      self._workdir.note_start(step, fingerprints)
     lines = int(tree.pop('lines')) if tree else 0
     recorder = Recorder(self.path, lines, step) if processes.is_first() else NoRecorder()
     self._recorder = self._stack.enter_context(recorder)
@@ -55,7 +58,7 @@ class Journal:
     done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps
     if done > steps:
       raise ConfigError(f'config.steps={steps}: {self.path} is at step {done}; give at least that, or another workdir')
-    self._workdir.note_start(fingerprints)
+    self._workdir.note_config(fingerprints)
 
   def save(self, step: int, tree: PyTree, score: float | None) -> None:
     """Saves in the background, after every line up to here has reached the disk."""
@@ -90,7 +93,7 @@ class Journal:
     self._recorder.sync()
     result = {**result, 'state_sha256': tree_sha256(state)}
     if processes.is_first():
-      write_json(self.path / 'result.json', result)
+      write_json(self.path / 'result.json', {**result, 'changes': changes(self._workdir.starts())})
 
 
 class NoJournal(contextlib.nullcontext):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.train.config import Config
-from research.train.environment import environment
+from research.train.environment import changed, environment
 
 SAME = ('commit', 'python', 'versions', 'device', 'cores')  # of environment.json
 
@@ -25,7 +25,7 @@ def workdir_for(root: Path, config: Config) -> Path:
   """The first of `root`/seed0, seed0-2, ... that is free or holds a run of `config` by this code on this machine."""
   name = f'seed{config.seed}' + (f'_fold{config.fold}' if hasattr(config, 'fold') else '')
   paths = itertools.chain([root / name], (root / f'{name}-{number}' for number in itertools.count(2)))
-  here = environment()
+  here = environment(config)
   return next(path for path in paths if not path.exists() or _is_same(path, config, here))
 
 
@@ -42,6 +42,6 @@ def _is_same(workdir: Path, config: Config, here: Mapping[str, Any]) -> bool:
     return False
   fields = json.loads(json.dumps(dataclasses.asdict(config)))
   known = here['commit'] and not here['commit'].endswith('-dirty')
-  same = all(start[name] == here[name] for start in starts for name in SAME)
+  same = all(all(start[name] == here[name] for name in SAME) and not changed(start, here) for start in starts)
   # Code that is not committed may have changed since: what it has finished proves nothing about it now.
   return saved == fields and same and (known or not finished(workdir))

@@ -200,7 +200,9 @@ class Run:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
 
   def _fingerprints(self) -> dict[str, str]:
-    return {'train': self._experiment.train.examples.fingerprint()}
+    evaluators = {**self._experiment.evaluators, **self._experiment.final_evaluators}
+    parts = {name: evaluator.examples for name, evaluator in evaluators.items() if hasattr(evaluator, 'examples')}
+    return {name: part.fingerprint() for name, part in {'train': self._experiment.train.examples, **parts}.items()}
 
   def _due(self, every: int) -> bool:
     return every > 0 and self.step % every == 0

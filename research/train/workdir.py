@@ -18,7 +18,7 @@ from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.tasks.base import PyTree
 from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
-from research.train.environment import environment
+from research.train.environment import changes, environment
 from research.train.modules import ROOT, class_at, home_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -53,23 +53,31 @@ class Workdir:
     if self._lock:
       self._lock.close()
 
-  def note_start(self, fingerprints: Mapping[str, str]) -> None:
-    """Writes config.json and adds to environment.json; sooner, a config that cannot be built would own the folder.
+  def note_config(self, fingerprints: Mapping[str, str]) -> None:
+    """Writes config.json; sooner, a config that cannot be built would own the folder.
 
-    Raises DataError when the data are not those of the starts before.
+    Raises DataError when the data are not those of the start before.
     """
-    path = self.path / 'environment.json'
-    lost = 'delete it to go on, the data are then not compared with those of the starts before'
-    starts = _read_json(path, lost) if path.exists() else []
-    if starts and starts[-1]['data'] != fingerprints:
-      changed = [name for name in fingerprints if starts[-1]['data'].get(name) != fingerprints[name]]
-      raise DataError(
-        f'the {changed[0]} examples are not those that {self.path} began with; use those or a new workdir'
-      )
+    data = starts[-1]['data'] if (starts := self.starts()) else {}
+    for part in fingerprints:
+      if data.get(part, fingerprints[part]) != fingerprints[part]:
+        raise DataError(f'the {part} examples are not those that {self.path} began with; use those or a new workdir')
     self._drop_result_of_other_steps()
     file, name = home_of(self.config)
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
-    write_json(path, [*starts, {**environment(), 'data': dict(fingerprints)}])
+
+  def note_start(self, step: int, fingerprints: Mapping[str, str]) -> None:
+    """Adds to environment.json that the run goes on from `step`; warns where the steps before had other code."""
+    starts = [*self.starts(), {'step': step, **environment(self.config), 'data': dict(fingerprints)}]
+    if what := changes(starts).get(step):
+      logging.warning(f'workdir {self.path}: goes on from step {step} with other code or versions than before: {what}')
+    write_json(self.path / 'environment.json', starts)
+
+  def starts(self) -> list[dict[str, Any]]:
+    """What environment.json holds, a dict for each start so far."""
+    path = self.path / 'environment.json'
+    lost = 'delete it to go on, the data are then not compared with those of the starts before'
+    return _read_json(path, lost) if path.exists() else []
 
   def _drop_result_of_other_steps(self) -> None:
     """A run that is to take more steps has not come to its end."""

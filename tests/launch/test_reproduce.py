@@ -13,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from launch import folders, reproduce, tables
-from research.errors import ConfigError, RunError
+from research.errors import ConfigError, RunError, WorkdirError
 from research.report import results
 from research.report.tables import BEGIN, END
 from research.train import rerun
@@ -33,6 +33,9 @@ def get_config():
   fields = {'folds': 2, 'steps': 130, 'evaluate_every': 0, 'checkpoint_every': 0}
   return dataclasses.replace(config.get_config('tiny'), **fields)
 '''
+
+
+OTHER = {'experiments/wiring.py': 'another'}
 
 
 def launch(folder, root, **options):
@@ -80,6 +83,20 @@ def test_records_every_fold_and_writes_the_table(on_record):
     assert record['state_sha256'].keys() == {'0', '1', '10', '100', 'end'}
   assert len(list((root / 'tiny').glob('*/figures/learning_curves.png'))) == 2
   assert '2 runs (seeds 0; 2 folds' in (folder / 'README.md').read_text()
+
+
+def test_a_run_of_two_codes_is_not_put_on_record(on_record, again, monkeypatch):
+  shutil.copytree(on_record[1], again.parent / 'runs')
+  monkeypatch.setattr(reproduce, 'run', lambda config, _: again.parent / 'runs' / 'tiny' / f'seed0_fold{config.fold}')
+  path, before = (
+    again.parent / 'runs' / 'tiny' / 'seed0_fold1' / 'environment.json',
+    results.read(again / 'results.jsonl'),
+  )
+  (start,) = json.loads(path.read_text())
+  path.write_text(json.dumps([start, {**start, 'step': 100, 'versions': {**start['versions'], 'jax': '0'}}]))
+  with pytest.raises(WorkdirError, match=r'seed0_fold1: from step 100 on .* \(jax .* -> 0\)'):
+    launch(again, again, record=True)
+  assert results.read(again / 'results.jsonl') == before
 
 
 def test_a_second_run_is_bitwise_the_same(on_record, tmp_path, capsys):
@@ -217,7 +234,7 @@ def known(again, monkeypatch):
   path.write_text(json.dumps([start]))
 
   def find(config=config[0], **changes):
-    monkeypatch.setattr(rerun, 'environment', lambda: start | changes)
+    monkeypatch.setattr(rerun, 'environment', lambda config: start | changes)
     return rerun.workdir_for(root, config).name
 
   return find, config, root / 'seed0_fold0'
@@ -232,7 +249,14 @@ def test_a_finished_run_of_the_same_code_and_machine_is_not_run_again(known):
 
 def test_whatever_differs_is_run_in_a_fresh_workdir(known):
   find, config, workdir = known
-  for changes in ({'commit': 'abd'}, {'versions': {}}, {'device': '8 x gpu'}, {'cores': 64}, {'python': '4'}):
+  for changes in (
+    {'commit': 'abd'},
+    {'versions': {}},
+    {'device': '8 x gpu'},
+    {'cores': 64},
+    {'python': '4'},
+    {'code': OTHER},
+  ):
     assert find(**changes) == 'seed0_fold0-2', changes
   assert find(dataclasses.replace(config[0], dropout=0.9)) == 'seed0_fold0-2'
   shutil.copytree(workdir, workdir.with_name('seed0_fold0-2'))

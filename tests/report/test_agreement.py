@@ -53,6 +53,11 @@ def test_band_is_no_wider_than_the_margin():
   assert band([0.9], WIDE._replace(margin=0.01, examples=9)) == pytest.approx((0.89, 0.91))
 
 
+def test_a_part_of_the_data_that_only_one_tells_of_is_no_difference():
+  run = record() | {'data': {**record()['data'], 'test': 'abc'}}
+  assert agreement(run, [record()]).differs == ()
+
+
 def test_equal_states_are_bitwise_whatever_else_differs():
   run = record() | {'commit': 'new'}
   assert agreement(run, [record(1), record(0)]) == ('bitwise', '', ('commit: abc -> new',))

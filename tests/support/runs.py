@@ -37,7 +37,7 @@ def wait_for_line(process: subprocess.Popen, text: str) -> None:
 
 
 def wait_for_start(process: subprocess.Popen, workdir: Path) -> None:
-  """Until the process has noted its start, just before it looks for the newest checkpoint."""
+  """Until the process has noted its start, just after it has read the newest checkpoint."""
   path = workdir / 'environment.json'
   before = path.stat().st_size if path.exists() else 0
   while process.poll() is None and not (path.exists() and path.stat().st_size > before):

@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, what may change, and what is in it."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from research.data.examples import Arrays
 from research.errors import ConfigError, DataError, WorkdirError
 from research.train import recorder
 from research.train.config import RESUMABLE, flatten
+from research.train.environment import changes
 from research.train.loop import train
 from research.train.optimizer import Optimizer
 from research.train.recorder import Recorder
@@ -36,9 +38,10 @@ def content(folder: Path) -> dict[Path, bytes]:
   return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-def claim(folder: Path, config) -> None:
+def claim(folder: Path, config, step: int = 0) -> None:
   with Workdir(folder, config) as workdir:
-    workdir.note_start({})
+    workdir.note_config({})
+    workdir.note_start(step, {})
 
 
 def test_a_config_comes_back_from_its_workdir(tmp_path):
@@ -297,24 +300,90 @@ def test_a_damaged_list_of_starts_is_told(damage, tmp_path, told, fault):
   claim(tmp_path, config)
 
 
-def test_changed_examples_are_refused_before_anything_is_compiled(tmp_path, told, fault):
-  config = make(steps=5)
-  experiment = config.build()
-  for _ in train(experiment, config, tmp_path):
-    pass
-  lines = (tmp_path / 'metrics.jsonl').read_bytes()
-  arrays = {name: array.copy() for name, array in experiment.train.examples.arrays.items()}
-  arrays['inputs'][700, 3, 3] += 1
-  changed = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, examples=Arrays(arrays)))
-  with pytest.raises(DataError, match='train examples') as caught:
-    list(train(changed, config, tmp_path))
-  assert caught.value.exit_code == 3 and (tmp_path / 'metrics.jsonl').read_bytes() == lines
-  starts = json.loads((tmp_path / 'environment.json').read_text())
-  assert [start['data'] for start in starts] == [{'train': experiment.train.examples.fingerprint()}]
+def test_other_code_is_told_when_a_run_goes_on(outside, tmp_path, monkeypatch, fault):
+  lines, run, config = [], tmp_path / 'run', config_of(str(outside))
+  (helper,) = outside.parent.glob('width_of*.py')
+  monkeypatch.setattr('research.train.workdir.logging.warning', lines.append)
+  claim(run, config)
+  claim(run, config, step=5)
+  assert not lines
+  helper.write_text('WIDTH = 8')
+  claim(run, config, step=9)
+  assert helper.name in lines[0] and 'config.py' not in lines[0] and 'step 9' in lines[0]
+  fault('the code was changed before a run goes on', lines[0].replace(helper.name, 'model.py'), 0, 'all')
+  code = [start['code'] for start in json.loads((run / 'environment.json').read_text())]
+  assert code[0] == code[1] != code[2] and {'experiments/wiring.py', 'research/train/loop.py'} < code[0].keys()
+  assert code[0][str(helper)] == hashlib.sha256(b'WIDTH = 7').hexdigest()[:12]
+  claim(run, config, step=5)  # the steps of the last start are taken anew, but not those of the first
+  claim(run, config, step=0)  # nor are these left
+  assert len(lines) == 2 and 'step 5' in lines[1]
+
+
+def start_at(step: int, **changes) -> dict:
+  return {'step': step, 'python': '3.11', 'versions': {'jax': '1'}, 'code': {'a.py': 'x', 'b.py': 'y'}, **changes}
+
+
+@pytest.mark.parametrize(
+  ('starts', 'expected'),
+  [
+    ([start_at(0), start_at(5)], {}),
+    ([start_at(0), start_at(5, versions={'jax': '2'}, python='3.12')], {5: 'python 3.11 -> 3.12, jax 1 -> 2'}),
+    ([start_at(0), start_at(5, code={'b.py': 'z', 'c.py': 'new'}), start_at(9)], {5: 'b.py', 9: 'b.py'}),
+    ([start_at(0), start_at(5, code={'a.py': 'z'}), start_at(5)], {}),
+    ([start_at(3), start_at(5, code={'a.py': 'z'}), start_at(2, code={'a.py': 'z'})], {}),
+    ([{'python': '3.11', 'versions': {}}, start_at(5)], {}),
+    ([start_at(0, code=dict.fromkeys('abcdefg', 'x')), start_at(1, code={})], {}),
+    (
+      [start_at(0, code=dict.fromkeys('abcdefg', 'x')), start_at(1, code=dict.fromkeys('abcdefg', 'y'))],
+      {1: 'a, b, c, d, e, and 2 more files'},
+    ),
+  ],
+)
+def test_what_changed_within_a_run_is_known_from_its_starts(starts, expected):
+  assert changes(starts) == expected
+
+
+@pytest.mark.parametrize('part', ['train', 'validation', 'test'])
+def test_changed_examples_are_refused_before_anything_is_compiled(part, begun, tmp_path, told, fault):
+  config, experiment, run = begun
+  shutil.copytree(run, tmp_path / 'run')
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_bytes()
+  owners = {'train': experiment.train, **experiment.final_evaluators}
+  arrays = {name: array.copy() for name, array in owners[part].examples.arrays.items()}
+  arrays['inputs'][70, 3, 3] += 1
+  owner = dataclasses.replace(owners[part], examples=Arrays(arrays))
+  room = {'train': owner} if part == 'train' else {'final_evaluators': {**experiment.final_evaluators, part: owner}}
+  changed = dataclasses.replace(experiment, **room)
+  with pytest.raises(DataError, match=f'{part} examples') as caught:
+    list(train(changed, config, tmp_path / 'run'))
+  assert caught.value.exit_code == 3 and (tmp_path / 'run' / 'metrics.jsonl').read_bytes() == lines
+  (start,) = json.loads((tmp_path / 'run' / 'environment.json').read_text())
+  assert start['data'] == {name: other.examples.fingerprint() for name, other in owners.items()}
   before = content(tmp_path)
-  line, code = told(lambda: list(train(changed, config, tmp_path)))
+  line, code = told(lambda: list(train(changed, config, tmp_path / 'run')))
   assert content(tmp_path) == before
-  fault('the data have changed between two starts', line, code, 'all; untouched')
+  if part == 'train':
+    fault('the data have changed between two starts', line, code, 'all; untouched')
+
+
+def test_a_workdir_whose_starts_tell_of_fewer_parts_goes_on(begun, tmp_path):
+  """As those do that were made before all parts were looked at."""
+  config, experiment, run = begun
+  shutil.copytree(run, tmp_path / 'run')
+  (start,) = json.loads((run / 'environment.json').read_text())
+  old = {name: start[name] for name in start if name not in ('step', 'code')}
+  write_json(tmp_path / 'run' / 'environment.json', [{**old, 'data': {'train': start['data']['train']}}])
+  assert list(train(experiment, config, tmp_path / 'run'))[-1].status == 'done'
+  assert json.loads((tmp_path / 'run' / 'result.json').read_text())['changes'] == {}
+
+
+@pytest.fixture(scope='module')
+def begun(tmp_path_factory):
+  """A run of five steps: config, experiment and workdir."""
+  config, run = make(steps=5), tmp_path_factory.mktemp('begun') / 'run'
+  experiment = config.build()
+  list(train(experiment, config, run))
+  return config, experiment, run
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
