@@ -1,6 +1,5 @@
 """Means that stay exact over masks, micro-batches and devices: totals and counts, divided once."""
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -29,19 +28,19 @@ def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | No
   dtype = jnp.promote_types(values.dtype, jnp.float32)
   if mask is None:
     return Mean(jnp.sum(values, dtype=dtype), jnp.asarray(values.size, dtype))
-  weight = _spread(mask, values)
+  weight = spread(mask, values)
   return Mean(jnp.sum(jnp.where(weight > 0, values, 0), dtype=dtype), jnp.sum(weight, dtype=dtype))
 
 
 def filled(targets: Num[ArrayLike, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None) -> Num[Array, 'batch ...']:
-  """0 for the targets whose `mask` is 0: one of them that is NaN, as a missing value is, would spoil the gradient."""
+  """0 for the targets whose `mask` is 0: one of them that is NaN or no class would spoil the gradient."""
   targets = jnp.asarray(targets)
-  return targets if mask is None else jnp.where(_spread(mask, targets) > 0, targets, 0)
+  return targets if mask is None else jnp.where(spread(mask, targets) > 0, targets, 0)
 
 
-def _spread(mask: Num[ArrayLike, 'batch ...'], values: Num[Array, 'batch ...']) -> Num[Array, 'batch ...']:
+def spread(mask: Num[ArrayLike, 'batch ...'], values: Num[ArrayLike, 'batch ...']) -> Num[Array, 'batch ...']:
   """The mask in the shape of `values`, whose first axes it has."""
-  return jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), values.ndim)), values.shape)
+  return jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), jnp.ndim(values))), jnp.shape(values))
 
 
 def add(left: Metrics, right: Metrics) -> Metrics:
@@ -50,7 +49,5 @@ def add(left: Metrics, right: Metrics) -> Metrics:
 
 
 def compute(metrics: Metrics, prefix: str = '') -> dict[str, float]:
-  """Divides every total by its count, NaN where nothing was counted; on the host."""
-  return {
-    prefix + name: float(mean.total) / float(mean.count) if mean.count else math.nan for name, mean in metrics.items()
-  }
+  """Divides every total by its count, on the host; a metric for which nothing counted has no value and is left out."""
+  return {prefix + name: float(mean.total) / float(mean.count) for name, mean in metrics.items() if mean.count}

@@ -12,7 +12,17 @@ from research import random
 from research.errors import ConfigError
 from research.metrics import Mean, Metrics, mean
 from research.tasks.accumulate import accumulated
-from research.tasks.base import Batch, PyTree, State, Task, Totals, mean_gradient, reduce, total_gradient
+from research.tasks.base import (
+  Batch,
+  PyTree,
+  State,
+  Task,
+  Totals,
+  mean_gradient,
+  reduce,
+  total_gradient,
+  unless_empty,
+)
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
 GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'
@@ -93,7 +103,8 @@ def adversarial(
     updates, opt_state = optimizers[player].update(gradients, state.opt_state[player], state.params[player])
     params = {**state.params, player: optax.apply_updates(state.params[player], updates)}
     new = state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
-    return unless_overflow(new, state, gradients), {f'{player}_loss': totals.loss, **totals.metrics}
+    new = unless_empty(unless_overflow(new, state, gradients), state, totals.loss)
+    return new, {f'{player}_loss': totals.loss, **totals.metrics}
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
     for turn in range(critic_steps):

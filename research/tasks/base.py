@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from research.metrics import Mean, Metrics
@@ -65,8 +66,16 @@ def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], param
 
 
 def mean_gradient(totals: Totals) -> PyTree:
-  """Gradient of a mean loss: that of the total over the count."""
-  return jax.tree.map(lambda leaf: leaf / totals.loss.count, totals.gradients)
+  """Gradient of a mean loss: that of the total over the count, and 0 where nothing counts."""
+  count = totals.loss.count
+  empty = count == 0
+  return jax.tree.map(lambda leaf: jnp.where(empty, 0, leaf / jnp.where(empty, 1, count)), totals.gradients)
+
+
+def unless_empty(new: State, old: State, loss: Mean) -> State:
+  """`new`, or `old` one step later where nothing counts in `loss`: neither momentum nor weight decay moves anything."""
+  kept = old.replace(step=new.step)
+  return jax.tree.map(lambda after, before: jnp.where(loss.count == 0, before, after), new, kept)
 
 
 def reduce(totals: Totals, axis_name: str) -> Totals:

@@ -22,6 +22,7 @@ from research.tasks.base import (
   mean_gradient,
   reduce,
   total_gradient,
+  unless_empty,
   variables,
 )
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
@@ -86,7 +87,8 @@ def supervised(
     average = _averaged(state.ema, params, state.step, ema) if ema else {}
     mutable = {**state.mutable, **changed}
     new = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
-    return unless_overflow(new, state, gradients), {'loss': totals.loss, **totals.metrics}
+    new = unless_empty(unless_overflow(new, state, gradients), state, totals.loss)
+    return new, {'loss': totals.loss, **totals.metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
     value, aux = objective(network, evaluation_variables(state), preprocess(batch), key, train=False)

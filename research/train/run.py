@@ -64,8 +64,7 @@ def make_step(task: Task, feed: Feed) -> Callable[[State, Running, Any, Array], 
   def step(state: State, running: Running, inputs: Any, key: Array) -> tuple[State, Running]:
     batch = feed.batch(inputs, state.step)
     state, metrics = task.train_step(state, batch, random.stream(key, 'train', state.step))
-    finite = jnp.stack([jnp.isfinite(metric.total) for metric in metrics.values()]).all()
-    bad_step = jnp.where((running.bad_step == 0) & ~finite, state.step, running.bad_step)
+    bad_step = jnp.where((running.bad_step == 0) & ~_all_finite(metrics), state.step, running.bad_step)
     return state, Running(means.add(running.metrics, metrics), bad_step)
 
   return step

@@ -110,6 +110,15 @@ def test_padded_examples_count_for_nothing():
   assert ends[0][1]['discriminator_loss'].count == 6
 
 
+def test_a_batch_that_counts_nothing_moves_neither_player():
+  task = adversarial(Affine(2), Affine(1), 3, optax.adamw(0.1), optax.adamw(0.1), critic_steps=2)
+  step, data = jax.jit(task.train_step), {**batch(), 'mask': np.ones(8, np.float32)}
+  state, _ = step(task.init(KEY, data), data, KEY)
+  same, metrics = step(state, {**data, 'mask': np.zeros(8, np.float32)}, KEY)
+  jax.tree.map(np.testing.assert_array_equal, same, state.replace(step=state.step + 1))
+  assert metrics['generator_loss'] == metrics['discriminator_loss'] == (0, 0)
+
+
 def test_it_learns_a_ring_of_eight_gaussians():
   config = dataclasses.replace(
     load_config(str(RING)), steps=1_200, batch_size=256, critic_steps=1, log_every=600, evaluate_every=0

@@ -9,6 +9,8 @@ from flax import linen as nn
 
 from research.metrics import mean
 from research.objectives.base import Aux, apply
+from research.objectives.classification import softmax_cross_entropy
+from research.objectives.ctc import ctc
 from research.objectives.regression import mean_squared_error
 from research.tasks.base import evaluation_variables
 from research.tasks.supervised import predictor, supervised
@@ -24,10 +26,20 @@ class Linear(nn.Module):
 
 
 class Normed(nn.Module):
+  outputs: int = 1
+
   @nn.compact
   def __call__(self, inputs, train=False):
     x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name='norm')(inputs)
-    return nn.Dense(1)(nn.Dropout(0.5)(x, deterministic=not train))
+    return nn.Dense(self.outputs)(nn.Dropout(0.5)(x, deterministic=not train))
+
+
+class Framed(nn.Module):
+  """Logits of three classes for each of three frames."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(9)(inputs).reshape(-1, 3, 3)
 
 
 def batch(count: int = 6, seed: int = 0, **more) -> dict:
@@ -52,6 +64,42 @@ def test_a_step_descends_the_mean_over_the_real_examples(mask):
   np.testing.assert_allclose(new.params['dense']['bias'], -RATE * 2 * error.mean(0), rtol=1e-5)
   np.testing.assert_allclose(metrics['loss'].total, (error**2).sum(), rtol=1e-5)
   assert metrics['loss'].count == len(real) and new.step == 1
+
+
+def classified(weights=(), **more):
+  objective = softmax_cross_entropy(0.1, class_weights=weights)
+  return Normed(3), objective, {'targets': np.arange(4, dtype=np.int32) % 2, **more}
+
+
+def spelled(frames: int):
+  lengths = {'lengths': np.full(4, frames, np.int32), 'target_lengths': np.full(4, 2, np.int32)}
+  return Framed(), ctc(), {'targets': np.tile(np.int32([1, 1]), (4, 1)), **lengths}
+
+
+NOTHING = {  # a model, an objective, a batch that counts and what makes it one that does not
+  'masked': (*classified(mask=np.ones(4, np.float32)), {'mask': np.zeros(4, np.float32)}),
+  'weighted': (*classified((1.0, 1.0, 0.0)), {'targets': np.full(4, 2, np.int32)}),
+  'too short': (*spelled(3), {'lengths': np.full(4, 2, np.int32)}),
+}
+
+
+@pytest.mark.parametrize('name', NOTHING)
+@pytest.mark.parametrize(('precision', 'accumulate'), [('float32', 1), ('float32', 2), ('float16', 1)])
+def test_a_batch_that_counts_nothing_moves_nothing_but_the_step(precision, accumulate, name):
+  model, objective, data, nothing = NOTHING[name]
+  data = {**batch(4), **data}
+  task = supervised(model, objective, optax.adamw(RATE), ema=0.9, precision=precision, accumulate=accumulate)
+  step = jax.jit(task.train_step)
+  state, _ = step(task.init(KEY, data), data, KEY)  # now momentum and averages are under way
+  same, metrics = step(state, {**data, **nothing}, KEY)
+  jax.tree.map(np.testing.assert_array_equal, same, state.replace(step=state.step + 1))
+  assert metrics['loss'] == (0, 0)
+  if name == 'masked':  # whatever a forward pass makes of what is masked
+    spoiled, _ = step(state, {**data, **nothing, 'inputs': np.full((4, 3), np.nan, np.float32)}, KEY)
+    jax.tree.map(np.testing.assert_array_equal, spoiled, same)
+  moved, _ = step(same, data, KEY)
+  changed = [(old != new).any() for old, new in zip(*map(jax.tree.leaves, (same, moved)), strict=True)]
+  assert sum(changed) >= len(changed) - 2  # the loss scale and its counter
 
 
 def test_padding_changes_nothing_whatever_it_holds():

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from launch.flags import load_config
 from research import random
+from research.data.examples import Arrays
 from research.errors import ConfigError
 from research.metrics import mean
 from research.models.attention import SelfAttention
@@ -87,6 +88,23 @@ def test_every_mesh_ends_where_one_device_does(name, mesh, double, documented):
     'dropout': 'on' if noise and name == 'regularized' else 'off',
   }
   documented('meshes', row, loose=['largest difference'])
+
+
+@pytest.mark.parametrize('mesh', ['pmap 8', 'data 2 x fsdp 2 x tensor 2'])
+def test_steps_that_count_nothing_change_nothing(mesh):
+  config = make('classifier', steps=6, log_every=2, mesh=MESHES[mesh])
+  experiment = dataclasses.replace(config.build(), final_evaluators={})
+  arrays, source = experiment.train.examples.arrays, experiment.train
+  mask = np.ones(len(source.examples), np.float32)
+  mask[np.concatenate([source.indices(step) for step in range(2, 6)])] = 0
+  source = dataclasses.replace(source, examples=Arrays({**arrays, 'mask': mask}))
+  logged, states = {}, []
+  for record in train(dataclasses.replace(experiment, train=source), config):
+    if record.metrics:
+      logged[record.step] = record.metrics.get('train/loss')
+      states.append(jax.device_get((record.state.params, record.state.opt_state)))
+  jax.tree.map(np.testing.assert_array_equal, *states[:2])  # after steps 3 and 5, told with the metrics of 2 and 4
+  assert logged[2] > 0 and logged[4] is logged[6] is None
 
 
 def test_each_device_of_pmap_draws_dropout_of_its_own():
