@@ -14,7 +14,8 @@ from research.evaluate import language, sampling
 from research.models.language import LanguageModel, Stream
 from research.models.rnn import GATES, RNN
 from research.objectives.base import carries_state
-from research.objectives.language import next_token, token_losses
+from research.objectives.classification import cross_entropies
+from research.objectives.language import next_token
 from research.report.agreement import Target
 from research.tasks.base import Batch, PyTree, State
 from research.tasks.supervised import check_whole, predictor
@@ -109,7 +110,7 @@ def losses(model: LanguageModel, precision: str):
   logits = predictor(model, preprocess, precision)
 
   def predict(state: State, batch: Batch) -> Array:
-    return token_losses(logits(state, batch), batch['targets'])
+    return cross_entropies(logits(state, batch), batch['targets'])
 
   return predict
 

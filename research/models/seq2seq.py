@@ -13,8 +13,7 @@ from research.models.rnn import RNN, Padded, check_forward
 from research.models.search import Hypotheses, beam_search
 from research.ops import recurrent
 from research.ops.bias import bias_add
-from research.ops.layers import Dense
-from research.ops.logical import logical
+from research.ops.layers import Dense, Embed
 from research.ops.padding import valid
 
 PyTree = Any
@@ -158,8 +157,8 @@ class Seq2Seq(nn.Module):
 
   def setup(self):
     check_range('dropout', self.dropout, below=1)
-    init = logical(nn.initializers.normal(self.features**-0.5), 'vocabulary', None)
-    self.embedding = self.param('embedding', init, (self.vocabulary, self.features))
+    self.embed = Embed(self.vocabulary, self.features, nn.initializers.normal(self.features**-0.5))
+    nn.share_scope(self, self.embed)
     self.bias = self.param('bias', nn.initializers.zeros, (self.vocabulary,))
     self.begin = [Dense(leaf.shape[-1]) for leaf in jax.tree.leaves(self.decoder.initial_carry(1))]
     self.combine = Dense(self.features)
@@ -171,7 +170,7 @@ class Seq2Seq(nn.Module):
 
   def encode(self, source: Padded, train: bool = False) -> tuple[Memory, PyTree]:
     """What the decoder looks at, and the carry that it begins with."""
-    values, _ = self.encoder(self._embed(source.values, train), source.lengths, train=train)
+    values, _ = self.encoder(self._embedded(source.values, train), source.lengths, train=train)
     summary = values.sum(1) / jnp.maximum(jnp.asarray(source.lengths), 1)[:, None].astype(values.dtype)
     structure = jax.tree.structure(self.decoder.initial_carry(1))
     carry = structure.unflatten([jnp.tanh(layer(summary)) for layer in self.begin])
@@ -182,13 +181,13 @@ class Seq2Seq(nn.Module):
     self, memory: Memory, carry: PyTree, target: Int[Array, 'batch target'], train: bool = False
   ) -> tuple[PyTree, Float[Array, 'batch target vocabulary'], Float[Array, 'batch target source']]:
     """The carry after the tokens of `target`, logits of the token after each, and the weights of the attention."""
-    carry, outputs, contexts, weights = self.decoder(self._embed(target, train), memory, carry, train)
+    carry, outputs, contexts, weights = self.decoder(self._embedded(target, train), memory, carry, train)
     hidden = jnp.tanh(self.combine(jnp.concatenate([outputs, contexts], -1)))
-    logits = self.drop(hidden, deterministic=not train) @ self.embedding.T.astype(hidden.dtype)
+    logits = self.embed.attend(self.drop(hidden, deterministic=not train))
     return carry, bias_add(logits, self.bias.astype(logits.dtype)), weights
 
-  def _embed(self, tokens: Int[Array, 'batch length'], train: bool) -> Float[Array, 'batch length features']:
-    return self.drop(self.embedding[tokens] * self.features**0.5, deterministic=not train)
+  def _embedded(self, tokens: Int[Array, 'batch length'], train: bool) -> Float[Array, 'batch length features']:
+    return self.drop(self.embed(tokens) * self.features**0.5, deterministic=not train)
 
 
 def translate(

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Integer, Num
 
 from research.errors import ConfigError, check_range
-from research.metrics import Mean, mean
+from research.metrics import Mean, filled, mean
 from research.objectives.base import Aux, Objective, apply
+from research.ops.gather import pick, take
 
 
 def softmax_cross_entropy(
@@ -32,10 +33,11 @@ def softmax_cross_entropy(
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, logits.shape[-1])
-    targets, mask = batch['targets'], batch.get('mask')
-    if jnp.shape(targets) != logits.shape[:-1]:  # which could be broadcast
-      raise ConfigError(f'targets: are {jnp.shape(targets)}, and must be {logits.shape[:-1]} for logits {logits.shape}')
-    losses = _smoothed_cross_entropy(logits, targets, label_smoothing)
+    mask = batch.get('mask')
+    targets = filled(batch['targets'], mask)
+    if targets.shape != logits.shape[:-1]:  # which could be broadcast
+      raise ConfigError(f'targets: are {targets.shape}, and must be {logits.shape[:-1]} for logits {logits.shape}')
+    losses = cross_entropies(logits, targets, label_smoothing)
     metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
     if top_k:
       best = jax.lax.top_k(logits, top_k)[1]
@@ -57,7 +59,8 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, 2)
-    targets, mask = batch['targets'].reshape(logits.shape), batch.get('mask')
+    mask = batch.get('mask')
+    targets = filled(batch['targets'].reshape(logits.shape), mask)
     smooth = targets * (1 - label_smoothing) + label_smoothing / 2
     losses = optax.sigmoid_binary_cross_entropy(logits, smooth)
     metrics = {'accuracy': mean(((logits > 0) == (targets > 0)).astype(logits.dtype), mask)}
@@ -72,22 +75,26 @@ def _check_weights(class_weights: Sequence[float], classes: int) -> None:
     raise ConfigError(f'class_weights: there are {len(class_weights)}, for {classes} classes')
 
 
-def _smoothed_cross_entropy(
-  logits: Float[Array, 'batch *shape classes'], targets: Int[ArrayLike, ' batch *shape'], label_smoothing: float
+def cross_entropies(
+  logits: Float[Array, 'batch *shape classes'],
+  targets: Integer[ArrayLike, ' batch *shape'],
+  label_smoothing: float = 0.0,
 ) -> Float[Array, ' batch *shape']:
-  if not label_smoothing:  # no one-hot array: it would be large for a vocabulary
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-  labels = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
-  return optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, label_smoothing))
+  """Cross-entropy of each target, in nats; NaN for one that is no class.
+
+  Without a one-hot array, which for a vocabulary would be as large as the logits.
+  """
+  smooth = label_smoothing * logits.mean(-1) if label_smoothing else 0
+  return jax.nn.logsumexp(logits, -1) - (1 - label_smoothing) * pick(logits, targets) - smooth
 
 
 def _weighted_mean(
   losses: Float[Array, ' batch *shape'],
-  targets: Int[ArrayLike, ' batch *shape'],
+  targets: Integer[ArrayLike, ' batch *shape'],
   class_weights: Sequence[float],
-  mask: Num[ArrayLike, ' batch'] | None,
+  mask: Num[ArrayLike, ' batch ...'] | None,
 ) -> Mean:
   if not class_weights:
     return mean(losses, mask)
-  weights = jnp.asarray(class_weights, losses.dtype)[targets]
+  weights = take(jnp.asarray(class_weights, losses.dtype), targets)
   return Mean(mean(losses * weights, mask).total, mean(weights, mask).total)

@@ -5,50 +5,48 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research.errors import ConfigError
-from research.metrics import Mean, mean
+from research.metrics import Mean, filled, mean, spread
 from research.objectives.base import Aux, Objective, PyTree, apply
+from research.objectives.classification import cross_entropies
+from research.ops.gather import take
 
 
 def next_token(characters: np.ndarray | None = None) -> Objective:
   """Cross-entropy in nats a token of logits [batch, length, vocabulary] with integer targets [batch, length].
 
-  Targets count by `weights` [batch, length] where the batch has them, and by its `mask` [batch]. Reports `accuracy`,
+  Targets count by `weights` [batch, length] where the batch has them, and by its `mask` [batch] or [batch, length].
+  Reports `accuracy`,
   `bits_per_token` and, of tokens that stand for so many `characters` [vocabulary], `bits_per_character`: all bits
   over all characters, which does not depend on the tokens. Raises ConfigError unless `characters` has each token.
   """
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
-    targets, weights = batch['targets'], target_weights(batch)
-    loss = _weighted(token_losses(logits, targets), weights)
+    weights = target_weights(batch)
+    targets = filled(batch['targets'], weights)
+    loss = _weighted(cross_entropies(logits, targets), weights)
     bits = loss.total / math.log(2)
     right = (logits.argmax(-1) == targets).astype(logits.dtype)
     metrics = {'accuracy': _weighted(right, weights), 'bits_per_token': Mean(bits, loss.count)}
     if characters is not None:
-      if len(characters) != logits.shape[-1]:  # JAX would take the last one for every token beyond
+      if len(characters) != logits.shape[-1]:
         raise ConfigError(f'characters: there are {len(characters)}, for {logits.shape[-1]} tokens')
-      length = _weighted(jnp.asarray(characters)[targets], weights).total
+      length = _weighted(take(jnp.asarray(characters, jnp.float32), targets), weights).total
       metrics['bits_per_character'] = Mean(bits, length)
     return loss, Aux(metrics, mutable)
 
   return objective
 
 
-def token_losses(logits: Float[Array, 'batch length vocabulary'], targets: ArrayLike) -> Float[Array, 'batch length']:
-  """Nats that each target costs."""
-  return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-
-
 def target_weights(batch: Mapping[str, PyTree]) -> Float[Array, 'batch length']:
   """How much each target counts."""
   weights = jnp.asarray(batch.get('weights', jnp.ones(batch['targets'].shape)))
-  return weights * batch['mask'][:, None] if 'mask' in batch else weights
+  return weights * spread(batch['mask'], weights) if 'mask' in batch else weights
 
 
 def _weighted(values: Float[Array, 'batch length'], weights: Float[ArrayLike, 'batch length']) -> Mean:

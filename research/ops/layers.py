@@ -6,11 +6,12 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Integer, Num
 
 from research.errors import ConfigError
 from research.ops.bias import bias_add
 from research.ops.conv import convolve
+from research.ops.gather import take
 from research.ops.logical import logical
 
 
@@ -32,18 +33,18 @@ class Dense(nn.Module):
 
 
 class Embed(nn.Module):
-  """A vector for each of `vocabulary` tokens."""
+  """A vector for each of `num_embeddings` tokens; that of any other token is NaN."""
 
-  vocabulary: int
+  num_embeddings: int
   features: int
   embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
 
   def setup(self):
     init = logical(self.embedding_init, 'vocabulary', None)
-    self.embedding = self.param('embedding', init, (self.vocabulary, self.features))
+    self.embedding = self.param('embedding', init, (self.num_embeddings, self.features))
 
-  def __call__(self, tokens: Int[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:
-    return self.embedding[tokens]
+  def __call__(self, tokens: Integer[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:
+    return take(self.embedding, tokens)
 
   def attend(self, x: Float[Array, '*shape features']) -> Float[Array, '*shape vocabulary']:
     """Products with the vector of every token."""

@@ -1,0 +1,28 @@
+"""Entries by an index that comes from data, where one out of range gives NaN.
+
+`array[index]` would take the nearest one instead, or count from the end, and a model would train on that.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer
+
+
+def take(table: Float[ArrayLike, 'rows ...'], index: Integer[ArrayLike, '...']) -> Float[Array, '...']:
+  """Rows of `table`; an index from outside gives NaN and has no gradient."""
+  table = jnp.asarray(table)
+  return jnp.take(table, _without_negative(index, len(table)), axis=0, mode='fill')
+
+
+def pick(values: Float[Array, '*shape size'], index: Integer[ArrayLike, ' *shape']) -> Float[Array, ' *shape']:
+  """One entry of each row of `values`; an index from outside gives NaN and has no gradient."""
+  index = _without_negative(index, values.shape[-1])
+  return jnp.take_along_axis(values, index[..., None], axis=-1, mode='fill')[..., 0]
+
+
+def _without_negative(index: Integer[ArrayLike, ' *shape'], size: int) -> Integer[Array, ' *shape']:
+  """Negative entries put behind the end, where nothing is."""
+  index = jnp.asarray(index)
+  index = index.astype(jnp.promote_types(index.dtype, jnp.int32))  # which holds any size
+  return jnp.where(index < 0, size, index)
