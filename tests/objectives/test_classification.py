@@ -112,3 +112,14 @@ def test_what_cannot_be_meant_is_refused(objective):
 def test_targets_are_not_broadcast(smoothing):
   with pytest.raises(ConfigError, match=r'targets: are \(6, 1\), and must be \(6,\)'):
     measure(softmax_cross_entropy(smoothing), LOGITS, TARGETS[:, None])
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('weights', [(), (1.0, 2.0, 3.0, 4.0)])
+@pytest.mark.parametrize('wrong', [-100, -1, 4])
+def test_a_label_that_is_no_class_is_never_learned(wrong, weights, smoothing):
+  objective = softmax_cross_entropy(smoothing, weights)
+  targets = np.where(MASK > 0, TARGETS, wrong)
+  assert np.isnan(measure(objective, targets=targets)[0])
+  masked, expected = (measure(objective, targets=labels, mask=jnp.asarray(MASK)) for labels in (targets, TARGETS))
+  jax.tree.map(np.testing.assert_array_equal, masked, expected)
