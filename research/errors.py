@@ -5,7 +5,7 @@ import difflib
 import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class RunError(Exception):
@@ -77,6 +77,16 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
   if not whole or value < least or (most is not None and value > most):
     ends = f'from {least} to {most}' if most is not None else f'of at least {least}'
     raise ConfigError(f'{name}={value}: must be a whole number {ends}')
+
+
+def check_counts(**counts: int | Sequence[int]) -> None:
+  """Raises ConfigError unless each is a whole number of at least 1, or some of them."""
+  for name, count in counts.items():
+    values = (count,) if isinstance(count, numbers.Number) else count
+    if not len(values):
+      raise ConfigError(f'{name}={count}: must not be empty')
+    for value in values:
+      check_count(name, value)
 
 
 def alike(name: object, known: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from research.errors import ConfigError, check_count, check_range, unknown
+from research.errors import ConfigError, check_count, check_counts, check_range, unknown
 
 NAN = math.nan
 
@@ -41,6 +41,17 @@ def test_a_count_is_a_whole_number_in_its_range(limits, inside, outside, words):
   for value in outside:
     with pytest.raises(ConfigError, match=f'^bands={value}: must be a whole number {words}$'):
       check_count('bands', value, **limits)
+
+
+def test_several_counts_or_tuples_of_them():
+  check_counts(blocks=(3, 1), width=4)
+  for counts, message in (
+    ({'width': 4, 'blocks': (3, 0)}, 'blocks=0: must be a whole number of at least 1'),
+    ({'blocks': ()}, r'blocks=\(\): must not be empty'),
+    ({'width': 0}, 'width=0'),
+  ):
+    with pytest.raises(ConfigError, match=f'^{message}'):
+      check_counts(**counts)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num
 
-from research.errors import ConfigError, DataError, check_count, check_range
+from research.errors import ConfigError, DataError, check_count, check_counts, check_range
 from research.random import per_example
 
 Batch = Mapping[str, Array]
@@ -130,8 +130,7 @@ def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -
   A polyphase filter: each sample out is the sum over just those samples in that the filter reaches. Equal to
   `scipy.signal.resample_poly`, whose filter it takes.
   """
-  check_count('rate', rate)
-  check_count('wanted', wanted)
+  check_counts(rate=rate, wanted=wanted)
   up, down = wanted // math.gcd(rate, wanted), rate // math.gcd(rate, wanted)
   if up == down:
     return waveforms
@@ -160,13 +159,8 @@ def _low_pass(up: int, down: int) -> np.ndarray:
 
 def frame_counts(lengths: Lengths, window: int, hop: int) -> Lengths:
   """Number of frames that lie wholly within the valid samples."""
-  _check_frames(window, hop)
+  check_counts(window=window, hop=hop)
   return jnp.maximum((lengths - window) // hop + 1, 0)
-
-
-def _check_frames(window: int, hop: int) -> None:
-  check_count('window', window)
-  check_count('hop', hop)
 
 
 @partial(jax.jit, static_argnames=('window', 'hop'))
@@ -175,7 +169,7 @@ def power_spectra(waveforms: Waveforms, window: int, hop: int) -> Float[Array, '
 
   librosa's `stft(center=False)` with n_fft = `window`, squared.
   """
-  _check_frames(window, hop)
+  check_counts(window=window, hop=hop)
   scale = _AMPLITUDE if jnp.issubdtype(waveforms.dtype, jnp.integer) else 1
   count = max((waveforms.shape[1] - window) // hop + 1, 0)
   places = jnp.arange(count)[:, None] * hop + jnp.arange(window)[None]
@@ -217,8 +211,7 @@ def mel_filters(rate: int, window: int, bands: int) -> np.ndarray:
 
   Raises ConfigError for more bands than the transform resolves: one without a frequency would always be silent.
   """
-  for name, value in (('rate', rate), ('window', window), ('bands', bands)):
-    check_count(name, value)
+  check_counts(rate=rate, window=window, bands=bands)
   frequencies = np.arange(window // 2 + 1)[:, None] * rate / window
   edges = _hertz(np.linspace(0, _mel(rate / 2), bands + 2))
   rise = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
@@ -248,7 +241,7 @@ def features(
 
   Raises ConfigError as `mel_filters` does.
   """
-  _check_frames(window, hop)
+  check_counts(window=window, hop=hop)
   mel_filters(rate, window, bands)  # which refuses what it can't make
 
   def preprocess(batch: Batch) -> dict[str, Array]:

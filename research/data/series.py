@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.examples import Dataset
-from research.errors import ConfigError, check_count
+from research.errors import ConfigError, check_counts
 
 FILE = 'scale.json'  # in the workdir of a run
 
@@ -108,8 +108,7 @@ def windows(
   Raises:
     ConfigError: an end before the one before it or beyond the series, or a part too short for a single window.
   """
-  check_count('context', context)
-  check_count('horizon', horizon)
+  check_counts(context=context, horizon=horizon)
   if list(ends) != sorted({*ends}) or not 0 < ends[0] <= ends[-1] <= len(values):
     raise ConfigError(f'ends={tuple(ends)}: must increase, from 1 to at most the {len(values)} steps of the series')
   scale = fit_scale(values[: ends[0]])

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.data.examples import Arrays
 from research.data.source import Source
-from research.errors import ConfigError, check_count
+from research.errors import ConfigError, check_count, check_counts
 
 
 class Streams(Source):
@@ -28,8 +28,7 @@ def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: in
   What is left at the end and fills no window of every row, less than (length + 1) * batch_size tokens, is
   not used. Raises ConfigError where it would be all.
   """
-  check_count('batch_size', batch_size)
-  check_count('length', length)
+  check_counts(batch_size=batch_size, length=length)
   tokens = np.concatenate(list(documents))
   steps = (len(tokens) - 1) // (batch_size * length)
   if not steps:

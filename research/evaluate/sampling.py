@@ -11,6 +11,7 @@ from absl import logging
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from research.errors import check_counts, check_range
 from research.tasks.base import PyTree
 
 # (variables, tokens [batch, length], carry) -> (logits [batch, length, vocabulary], carry)
@@ -22,8 +23,11 @@ def continued(
 ) -> np.ndarray:
   """`length` tokens that follow `prompt`, int32 [prompt length, at least 1]; logs how many were drawn a second.
 
-  `carry` is that of a batch of one at the beginning of a text.
+  `carry` is that of a batch of one at the beginning of a text. Raises ConfigError for a length below 1 and a negative
+  temperature.
   """
+  check_counts(length=length)
+  check_range('temperature', temperature)
   draw = jax.jit(partial(sample, advance, length=length))
   given = (variables, carry, jnp.asarray(prompt)[None], jnp.float32(temperature), key)
   compiled = draw.lower(*given).compile()  # apart, so that the time is that of drawing

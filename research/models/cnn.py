@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import check_range
+from research.errors import check_counts, check_range
 from research.models.activations import activation
 from research.models.norms import norm
 from research.models.remat import remat
@@ -28,6 +28,7 @@ class LeNet5(nn.Module):
   def __call__(
     self, inputs: Num[ArrayLike, 'batch 28 28 channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
+    check_counts(classes=self.classes)
     act = activation(self.activation)
     x = act(Conv(6, (5, 5))(inputs))
     x = nn.avg_pool(x, (2, 2), (2, 2))
@@ -58,6 +59,7 @@ class ConvNet(nn.Module):
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
+    check_counts(channels=self.channels, classes=self.classes, depth=self.depth, kernel=self.kernel)
     check_range('dropout', self.dropout, below=1)
     check_range('dense_dropout', self.dense_dropout, below=1)
     act, stage = activation(self.activation), remat(ConvNet.stage, self.remat)

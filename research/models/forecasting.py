@@ -1,5 +1,6 @@
 """Forecasts of many variables at once, by models that every variable shares."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, check_counts, check_range
 from research.models.rnn import RNN
 from research.ops.layers import Dense
 
@@ -42,9 +43,10 @@ class PatchRNN(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Past, train: bool = False) -> Forecast:
+    check_counts(horizon=self.horizon, outputs=self.outputs, patch=self.patch)
     check_range('dropout', self.dropout, below=1)
     batch, context, variables = inputs.shape
-    if self.patch < 1 or context % self.patch:
+    if context % self.patch:
       raise ConfigError(f'patch={self.patch}: must divide the context of {context} steps')
     level = level_of(inputs)
     past = relative(inputs, level)
@@ -60,7 +62,8 @@ class PatchRNN(nn.Module):
 class DLinear(nn.Module):
   """Two linear maps, of the moving average of the past and of what is left: Zeng et al. (2023), arXiv:2205.13504.
 
-  The two are shared by the variables, as in the paper's tables.
+  The two are shared by the variables, as in the paper's tables. Raises ConfigError for a moving average of an even
+  number of steps, or of none.
   """
 
   horizon: int
@@ -69,6 +72,7 @@ class DLinear(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Past, train: bool = False) -> Forecast:
+    check_counts(horizon=self.horizon, outputs=self.outputs)
     past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
     trend = moving_average(past, self.average)
     numbers = self.horizon * self.outputs
@@ -120,6 +124,7 @@ class LogVariance(nn.Module):
   @nn.compact
   def __call__(self, inputs: Float[ArrayLike, 'batch context features'], train: bool = False) -> Float[Array, ' batch']:
     check_range('dropout', self.dropout, below=1)
+    check_range('mean', self.mean, above=-math.inf)
     inputs, zeros = jnp.asarray(inputs), nn.initializers.zeros
     states, _ = self.rnn(inputs, train=train)
     last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train)

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Float, Num
 
-from research.errors import ConfigError
+from research.errors import check_counts
 from research.models.rnn import Padded, unpadded
 from research.ops.padding import valid
 
@@ -20,8 +20,7 @@ class Frames(nn.Module):
   size: int
 
   def __call__(self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False) -> Float[Array, '...']:
-    if self.size < 1:
-      raise ConfigError(f'frames of {self.size} steps: must be at least 1')
+    check_counts(size=self.size)
     values, lengths = unpadded(inputs)
     if lengths is None:
       return self.model(framed(values, self.size), train)

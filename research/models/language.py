@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from research.errors import check_range
+from research.errors import check_counts, check_range
 from research.models.rnn import RNN, check_forward
 from research.ops.layers import Dense, Embed
 
@@ -59,6 +59,7 @@ class LanguageModel(nn.Module):
     self, tokens: Int[Array, 'batch length'], carry: PyTree, train: bool = False
   ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
     """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
+    check_counts(vocabulary=self.vocabulary, embed_dim=self.embed_dim)
     check_range('dropout', self.dropout, below=1)
     check_forward(self.rnn, 'a language model')
     embed = Embed(self.vocabulary, self.embed_dim, name='embed')

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import check_range
+from research.errors import check_counts, check_range
 from research.models.activations import activation
 from research.models.norms import norm
 from research.models.remat import remat
@@ -17,8 +17,8 @@ from research.ops.layers import Dense
 class MLP(nn.Module):
   """Fully connected layers: linear, norm, activation, dropout.
 
-  Inputs are flattened. Raises ConfigError for an unknown activation or norm, and for a dropout
-  that is not below 1.
+  Inputs are flattened. Raises ConfigError for an unknown activation or norm, a layer without units, and a dropout that
+  is not below 1.
   """
 
   widths: Sequence[int]  # units of each hidden layer
@@ -33,6 +33,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
+    check_counts(outputs=self.outputs)
     check_range('dropout', self.dropout, below=1)
     x, layer = inputs.reshape(inputs.shape[0], -1), remat(MLP.layer, self.remat)
     for width in self.widths:

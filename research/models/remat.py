@@ -18,9 +18,13 @@ def remat(block: Callable, policy: str) -> Callable:
 
   XLA's compiler for CPU drops the barriers that hold the second computation back until it is needed, and then little
   or nothing is saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`.
+
+  Raises ConfigError for an unknown policy.
   """
   if not policy:
     return block
+  if policy != 'everything' and not hasattr(jax.checkpoint_policies, policy):
+    raise ConfigError(f'remat={policy!r}: is neither everything nor a policy of jax.checkpoint_policies')
   keep = None if policy == 'everything' else getattr(jax.checkpoint_policies, policy)
   static = tuple(range(2, len(inspect.signature(block).parameters)))
   return nn.remat(block, static_argnums=static, policy=keep)

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import ConfigError
+from research.errors import ConfigError, check_counts
 from research.models.norms import norm
 from research.models.remat import remat
 from research.ops.layers import Conv, Dense
@@ -92,6 +92,7 @@ class ResNet(nn.Module):
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
+    check_counts(blocks=self.blocks, classes=self.classes, width=self.width)
     x, block = self.begin(inputs, train), remat(ResNet.block, self.remat)
     for stage, blocks in enumerate(self.blocks):
       for number in range(blocks):

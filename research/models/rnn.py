@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, check_counts, check_range
 from research.ops import recurrent
 from research.ops.layers import Dense
 from research.ops.padding import valid
@@ -144,8 +144,7 @@ class RNN(nn.Module):
     check_range('recurrent_dropout', self.recurrent_dropout, below=1)
     if self.cell not in GATES:
       raise ConfigError(f'cell: {self.cell!r} is none of {", ".join(GATES)}')
-    if self.units < 1 or self.layers < 1:
-      raise ConfigError(f'a recurrent network of {self.layers} layers of {self.units} units: both must be at least 1')
+    check_counts(units=self.units, layers=self.layers)
 
 
 def _shapes(arrays: PyTree) -> PyTree:
@@ -176,6 +175,7 @@ class SequenceClassifier(nn.Module):
   def __call__(
     self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch classes']:
+    check_counts(classes=self.classes)
     check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)
     outputs, carry = self.rnn(values, lengths, train=train)
@@ -198,6 +198,7 @@ class SequenceLabeler(nn.Module):
   def __call__(
     self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch length classes']:
+    check_counts(classes=self.classes)
     check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)
     outputs, _ = self.rnn(values, lengths, train=train)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from research.errors import ConfigError, check_range
+from research.errors import check_count, check_counts, check_range
 
 PyTree = Any
 # (carry, tokens [batch]) -> (carry, log-probabilities [batch, vocabulary], what to keep of the step [batch, ...])
@@ -51,10 +51,9 @@ def beam_search(
     end: token that ends a sequence.
     length: of the arrays; static.
 
-  Raises ConfigError where there is no beam, and for a penalty below 0.
+  Raises ConfigError where there is no beam or no length, for a penalty below 0 and an `end` that is no token.
   """
-  if beams < 1:
-    raise ConfigError(f'beams={beams}: must be at least 1')
+  check_counts(beams=beams, length=length)
   check_range('penalty', penalty)
   first = _first(step, carry, limits.shape[0], end, length, beams)
   extend = jax.vmap(step, in_axes=(1, 1), out_axes=1)
@@ -69,7 +68,8 @@ def _first(step: Step, carry: PyTree, batch: int, end: int, length: int, beams: 
   carry = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], beams, 1), carry)
   shape = (batch, beams)
   tokens = jnp.full(shape, end, jnp.int32)
-  kept = jax.eval_shape(jax.vmap(step, in_axes=(1, 1), out_axes=1), carry, tokens)[2]
+  _, log_probs, kept = jax.eval_shape(jax.vmap(step, in_axes=(1, 1), out_axes=1), carry, tokens)
+  check_count('end', end, least=0, most=log_probs.shape[-1] - 1)
   totals = jnp.where(jnp.arange(beams)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all begin alike: one is enough
   parents = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32), (length, *shape))
   history = (jnp.full((length, *shape), end, jnp.int32), parents, jnp.zeros((length, *kept.shape), kept.dtype))

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, check_counts, check_range
 from research.models.rnn import RNN, Padded, check_forward
 from research.models.search import Hypotheses, beam_search
 from research.ops import recurrent
@@ -46,6 +46,7 @@ class Attention(nn.Module):
   score: str = 'general'
 
   def setup(self):
+    check_counts(units=self.units)
     if self.score not in SCORES:
       raise ConfigError(f'attention: {self.score!r} is none of {", ".join(SCORES)}')
     if self.score != 'dot':
@@ -113,6 +114,7 @@ class BahdanauDecoder(nn.Module):
   score: str = 'additive'
 
   def setup(self):
+    check_counts(units=self.units)
     self.attention = Attention(self.units, self.score)
     self.input = Dense(3 * self.units)
     self.context = Dense(3 * self.units, use_bias=False)
@@ -156,6 +158,7 @@ class Seq2Seq(nn.Module):
   dropout: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
 
   def setup(self):
+    check_counts(vocabulary=self.vocabulary, features=self.features)
     check_range('dropout', self.dropout, below=1)
     self.embed = Embed(self.vocabulary, self.features, nn.initializers.normal(self.features**-0.5))
     nn.share_scope(self, self.embed)

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Num
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, check_counts, check_range
 from research.models.activations import activation
 from research.models.norms import norm
 from research.models.remat import remat
@@ -46,8 +46,8 @@ class Block(nn.Module):
 class FCN(nn.Module):
   """The fully convolutional network of Wang, Yan and Oates (2017, figure 1b): blocks, then the mean over time.
 
-  Raises ConfigError for an unknown activation or norm, for a dropout that is not below 1, and unless there is a
-  kernel for each number of channels.
+  Raises ConfigError for an unknown activation or norm, a size below 1, a dropout that is not below 1, and unless there
+  is a kernel for each number of channels.
   """
 
   classes: int
@@ -67,6 +67,7 @@ class FCN(nn.Module):
     return Dense(self.classes)(x)
 
   def features(self, inputs: Inputs, train: bool) -> Float[Array, 'batch features']:
+    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
     if len(self.channels) != len(self.kernels):
       raise ConfigError(f'kernels: there are {len(self.kernels)}, for {len(self.channels)} blocks')
     series, block = begin(inputs), remat(FCN.block, self.remat)
@@ -130,6 +131,7 @@ class ResNet1D(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
     check_range('dropout', self.dropout, below=1)
+    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
     series, block = begin(inputs), remat(ResNet1D.block, self.remat)
     for number, channels in enumerate(self.channels):
       series = block(self, series, channels, 1 if number else self.stride, train)
@@ -168,6 +170,7 @@ class TCN(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch *length classes']:
     check_range('dropout', self.dropout, below=1)
+    check_counts(classes=self.classes, channels=self.channels, kernel=self.kernel)
     if self.pooling not in ('last', 'mean', ''):
       raise ConfigError(f"pooling: {self.pooling!r} is none of 'last', 'mean' and '' (every step)")
     (x, mask), block = begin(inputs), remat(TCN.block, self.remat)

@@ -7,12 +7,15 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from research.errors import check_count
+
 
 class TenViews(nn.Module):
   """A classifier that in evaluation averages its log-probabilities over ten views of each image.
 
   The image itself and four that are moved by `pixels`, up, down, left and right, with their mirror images
   (Krizhevsky, Sutskever and Hinton 2012, section 4.1, with shifts in place of crops). Training sees `model` alone.
+  Raises ConfigError for a move as far as the image reaches, or a negative one.
   """
 
   model: nn.Module
@@ -30,6 +33,7 @@ class TenViews(nn.Module):
   def views(self, images: Array) -> list[Array]:
     """Ten arrays like `images` [batch, height, width, channels]; margins are mirrored."""
     p, (height, width) = self.pixels, images.shape[1:3]
+    check_count('pixels', p, least=0, most=min(height, width) - 1)
     padded = jnp.pad(images, ((0, 0), (p, p), (p, p), (0, 0)), mode='reflect')
     corners = [(p, p), (0, p), (2 * p, p), (p, 0), (p, 2 * p)]
     moved = [padded[:, row : row + height, column : column + width] for row, column in corners]

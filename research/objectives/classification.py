@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
-from research.errors import ConfigError, check_range
+from research.errors import ConfigError, check_count, check_range
 from research.metrics import Mean, filled, mean
 from research.objectives.base import Aux, Objective, apply
 from research.ops.gather import pick, take
@@ -25,10 +25,11 @@ def softmax_cross_entropy(
     class_weights: weight of an example by its target class; the loss is the weighted total over the total weight.
     top_k: also report `top_{k}`, the part of the targets among the k largest logits; 0 is off.
 
-  Raises ConfigError for a smoothing that is not below 1, targets of another shape, and where there is not a weight for
-  each class.
+  Raises ConfigError for a smoothing that is not below 1, targets of another shape, more largest logits than classes,
+  and where there is not a weight of at least 0 for each class.
   """
-  check_range('label_smoothing', label_smoothing, below=1)
+  _check_fields(label_smoothing, class_weights)
+  check_count('top_k', top_k, least=0)
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
@@ -40,6 +41,7 @@ def softmax_cross_entropy(
     losses = cross_entropies(logits, targets, label_smoothing)
     metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
     if top_k:
+      check_count('top_k', top_k, most=logits.shape[-1])
       best = jax.lax.top_k(logits, top_k)[1]
       metrics[f'top_{top_k}'] = mean((best == targets[..., None]).any(-1).astype(logits.dtype), mask)
     return _weighted_mean(losses, targets, class_weights, mask), Aux(metrics, mutable)
@@ -54,7 +56,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   the targets 0 and 1; `label_smoothing` moves the targets that part of the way to one half. Raises ConfigError as
   `softmax_cross_entropy` does.
   """
-  check_range('label_smoothing', label_smoothing, below=1)
+  _check_fields(label_smoothing, class_weights)
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
@@ -67,6 +69,12 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
     return _weighted_mean(losses, targets.astype(jnp.int32), class_weights, mask), Aux(metrics, mutable)
 
   return objective
+
+
+def _check_fields(label_smoothing: float, class_weights: Sequence[float]) -> None:
+  check_range('label_smoothing', label_smoothing, below=1)
+  for weight in class_weights:
+    check_range('class_weights', weight)
 
 
 def _check_weights(class_weights: Sequence[float], classes: int) -> None:

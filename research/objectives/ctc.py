@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from research.metrics import Mean, mean
 from research.objectives.base import Aux, Objective, apply
-from research.ops.ctc import greedy
+from research.ops.ctc import check_blank, greedy
 from research.ops.edit_distance import edit_distance
 from research.ops.padding import valid
 
@@ -21,7 +21,8 @@ def ctc(blank: int = 0) -> Objective:
   Logits are [batch, frames, classes] of which `lengths` [batch] frames are valid; `targets` [batch, labels] hold
   `target_lengths` [batch] classes other than `blank`. Reports `label_error_rate`, the edits that make the targets of
   the greedy decoding over the number of labels, and `too_short`, the share of strings with fewer frames than their
-  labels need: no alignment of such a one exists, so it counts in neither the loss nor its gradient.
+  labels need: no alignment of such a one exists, so it counts in neither the loss nor its gradient. Raises ConfigError
+  for a blank that is no class.
   """
 
   def objective(model, variables, batch, key, train):
@@ -49,6 +50,7 @@ def ctc_loss(
   blank: int = 0,
 ) -> Float[Array, ' batch']:
   """Negative log-likelihood of each string; about 1e5 where it has no alignment. Padding may hold anything."""
+  check_blank(blank, logits.shape[-1])
   frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
   targets = jnp.where(label, targets, blank)

@@ -22,8 +22,11 @@ def mean_absolute_error() -> Objective:
 
 
 def huber(delta: float = 1.0) -> Objective:
-  """Half the squared error up to `delta`, linear beyond it (Huber 1964); shapes as for `mean_squared_error`."""
-  check_range('delta', delta)
+  """Half the squared error up to `delta`, linear beyond it (Huber 1964); shapes as for `mean_squared_error`.
+
+  Raises ConfigError for a `delta` that is not above 0.
+  """
+  check_range('delta', delta, above=0)
   return _objective(lambda predictions, targets: optax.huber_loss(predictions, targets, delta=delta))
 
 

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from research.ops.padding import check_fits
+
 
 def convolve(
   x: Float[Array, 'batch height width channels'],
@@ -17,7 +19,9 @@ def convolve(
 
   Filters of one channel are too thin for XLA's convolution on CPU, whose time goes into their gradient: there
   the patches are laid out as rows, and the convolution and its gradient are matrix products (im2col).
+  Raises ConfigError where the filter is larger than the padded image.
   """
+  check_fits(x.shape[1:3], kernel.shape[:2], strides, padding)
   if x.shape[-1] == 1:
     patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
     y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])

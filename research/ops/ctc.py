@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from research.errors import check_count, check_counts
 from research.ops.padding import valid
 
 _NEVER = -1e30  # log of a probability of 0: infinity less infinity would be NaN
@@ -43,8 +44,17 @@ class Beams(NamedTuple):
     return jnp.where(self.lengths > 0, last, -1)
 
 
+def check_blank(blank: int, classes: int) -> None:
+  """Raises ConfigError for a blank that is none of the classes."""
+  check_count('blank', blank, least=0, most=classes - 1)
+
+
 def greedy(logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], blank: int = 0) -> Decoded:
-  """Labels of the single most probable alignment, up to one for each frame; frames past `lengths` do not count."""
+  """Labels of the single most probable alignment, up to one for each frame; frames past `lengths` do not count.
+
+  Raises ConfigError for a blank that is no class.
+  """
+  check_blank(blank, logits.shape[-1])
   best = logits.argmax(-1).astype(jnp.int32)
   before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
   kept = valid(lengths, best.shape[1]) & (best != before) & (best != blank)
@@ -66,7 +76,11 @@ def prefix_beam(
   The probability of a sequence is summed over all its alignments, as far as its prefixes stayed among the `beam` best;
   unused places have log-probabilities of -1e30 or less. Source: Graves and Jaitly (2014), 'Towards end-to-end speech
   recognition', algorithm 1; Hannun et al. (2014), arXiv:1408.2873.
+
+  Raises ConfigError for a blank that is no class, an empty beam and strings of no label.
   """
+  check_blank(blank, logits.shape[-1])
+  check_counts(beam=beam, longest=longest)
 
   def one(logits: Float[Array, 'frames classes'], length: Int[Array, '']) -> Beams:
     def frame(beams: Beams, inputs: tuple[Array, Array]) -> tuple[Beams, None]:

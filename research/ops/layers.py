@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
-from research.errors import ConfigError
+from research.errors import ConfigError, check_counts
 from research.ops.bias import bias_add
 from research.ops.conv import convolve
 from research.ops.gather import take
@@ -25,7 +25,9 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
-    _check_features(self.features)
+    check_counts(features=self.features)
+    if not x.shape[-1]:
+      raise ConfigError(f'a dense layer of inputs {x.shape}: nothing is left of them; pool or crop less')
     init = logical(self.kernel_init, 'inputs', 'features')
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
@@ -40,6 +42,7 @@ class Embed(nn.Module):
   embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
 
   def setup(self):
+    check_counts(vocabulary=self.vocabulary, features=self.features)
     init = logical(self.embedding_init, 'vocabulary', None)
     self.embedding = self.param('embedding', init, (self.num_embeddings, self.features))
 
@@ -63,7 +66,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
-    _check_features(self.features)
+    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
     kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
@@ -85,10 +88,7 @@ class Conv1D(nn.Module):
 
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch length channels']) -> Float[Array, 'batch _ features']:
-    _check_features(self.features)
-    if min(self.kernel_size, self.stride, self.dilation) < 1:
-      sizes = f'{self.kernel_size} steps, stride {self.stride}, dilation {self.dilation}'
-      raise ConfigError(f'a convolution of {sizes}: none may be less than 1')
+    check_counts(features=self.features, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
     kernel = self.param('kernel', self.kernel_init, (self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     reach = self.dilation * (self.kernel_size - 1)
@@ -96,11 +96,6 @@ class Conv1D(nn.Module):
     names, dilation = ('NWC', 'WIO', 'NWC'), (self.dilation,)
     y = lax.conv_general_dilated(x, kernel, (self.stride,), (margin,), None, dilation, names)
     return _with_bias(self, y)
-
-
-def _check_features(features: int) -> None:
-  if features < 1:
-    raise ConfigError(f'a layer of {features} units or channels: must be at least 1')
 
 
 def _with_bias(

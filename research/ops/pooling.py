@@ -9,7 +9,8 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Num
 
-from research.errors import ConfigError
+from research.errors import check_counts
+from research.ops.padding import check_fits
 
 
 def max_pool(
@@ -23,12 +24,11 @@ def max_pool(
   `strides` are the window's size unless given. Where windows neither overlap nor are padded, the derivative goes
   to the first maximum of each (row by row, as in the plain form), found by comparison; it has derivatives of
   every order, forward and reverse. Other windows take the plain form. Raises ConfigError where the window is larger
-  than the image.
+  than the padded image.
   """
   strides = strides or window
-  if padding == 'VALID' and (x.shape[1] < window[0] or x.shape[2] < window[1]):
-    size, wanted = ('x'.join(map(str, sides)) for sides in (x.shape[1:3], window))
-    raise ConfigError(f'pooling by {wanted} of images that have become {size}: take fewer stages')
+  check_counts(window=window, strides=strides)
+  check_fits(x.shape[1:3], window, strides, padding)
   if tuple(strides) != tuple(window) or padding != 'VALID':
     return nn.max_pool(x, window, strides, padding)
   height, width = (size - size % side for size, side in zip(x.shape[1:3], window, strict=True))

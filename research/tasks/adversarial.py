@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from research import random
-from research.errors import ConfigError
+from research.errors import check_counts
 from research.metrics import Mean, Metrics, mean
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
@@ -54,10 +54,9 @@ def adversarial(
     accumulate: micro-batches that the batch of every update is taken in.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
 
-  Raises ConfigError for fewer than one critic step.
+  Raises ConfigError for a number below 1.
   """
-  if critic_steps < 1:
-    raise ConfigError(f'critic_steps={critic_steps}: must be at least 1')
+  check_counts(latent_dim=latent_dim, critic_steps=critic_steps, accumulate=accumulate)
   networks = {GENERATOR: computing_in(precision, generator), DISCRIMINATOR: computing_in(precision, discriminator)}
   optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from research import random
-from research.errors import ConfigError
+from research.errors import ConfigError, check_counts, check_range
 from research.metrics import Mean, Metrics
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
@@ -56,8 +56,10 @@ def supervised(
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
 
   Raises ConfigError for an objective that couples the examples of a batch, or carries state from batch to batch, where
-  `axis_name` or `accumulate` parts the batch.
+  `axis_name` or `accumulate` parts the batch, and for numbers out of their ranges.
   """
+  check_range('ema', ema, below=1)
+  check_counts(accumulate=accumulate)
   check_whole(objective, accumulate, axis_name)
   network = computing_in(precision, model)
 

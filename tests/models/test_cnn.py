@@ -63,9 +63,13 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'channels': (4, 4, 4, 4, 4)}, 'pooling by 2x2 of images that have become 1x1'),
-    ({'channels': (0,)}, 'a layer of 0 units or channels'),
-    ({'dense': (-1,)}, 'a layer of -1 units or channels'),
+    ({'channels': (4, 4, 4, 4, 4)}, 'a window of 2x2 on images that have become 1x1: take fewer stages'),
+    ({'channels': (0,)}, 'channels=0: must be a whole number of at least 1'),
+    ({'dense': (-1,)}, 'features=-1'),
+    ({'channels': ()}, r'channels=\(\): must not be empty'),
+    ({'depth': 0}, 'depth=0'),
+    ({'kernel': 0}, 'kernel=0'),
+    ({'classes': 0}, 'classes=0'),
     ({'dropout': 1.0}, 'dropout=1.0: must be at least 0 and less than 1'),
     ({'dense_dropout': -0.1}, 'dense_dropout=-0.1'),
   ],

@@ -81,6 +81,10 @@ def test_patches_that_do_not_fit_and_a_dropout_of_all_are_refused():
     patched(patch=10)
   with pytest.raises(ConfigError, match='dropout=1'):
     patched(dropout=1.0)
+  with pytest.raises(ConfigError, match='horizon=-3'):  # times minus one output there are three numbers
+    DLinear(horizon=-3, outputs=-1).init(KEY, INPUTS)
+  with pytest.raises(ConfigError, match='mean=nan'):
+    LogVariance(RNN(5), mean=np.nan).init(KEY, INPUTS)
 
 
 def test_log_variance_begins_at_its_mean_and_is_linear_in_the_last_step_but_for_the_network():

@@ -35,5 +35,5 @@ def test_a_padded_series_is_the_series_itself_whatever_the_padding(pooling):
 
 
 def test_frames_of_no_step_are_refused():
-  with pytest.raises(ConfigError, match='frames of 0 steps'):
+  with pytest.raises(ConfigError, match='size=0'):
     Frames(SequenceClassifier(RNN(4), 2), 0).init(jax.random.key(0), SERIES)

@@ -82,3 +82,8 @@ def test_a_model_without_blocks_is_refused():
   for model in (LeNet5(3), TenViews(LeNet5(3))):
     with pytest.raises(ConfigError, match=r"config.remat='everything': LeNet5 has no blocks"):
       with_remat(model, 'everything')
+
+
+def test_an_unknown_policy_is_refused():
+  with pytest.raises(ConfigError, match="remat='dots': is neither everything nor a policy"):
+    jax.eval_shape(MLP((4,), 3, remat='dots').init, jax.random.key(0), jnp.zeros((2, 4)))

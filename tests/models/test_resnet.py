@@ -91,6 +91,15 @@ def test_stem_shrinks_the_image(stem, side):
   assert state['intermediates']['Block_0']['__call__'][0].shape == (1, side, side, 4)
 
 
-def test_unknown_stem_is_refused():
-  with pytest.raises(ConfigError, match="'big'"):
-    ResNet((1,), 3, stem='big').init(KEY, IMAGES)
+@pytest.mark.parametrize(
+  'model, message',
+  [
+    (ResNet((1,), 3, stem='big'), "stem: 'big'"),
+    (ResNet((1, -1), 3), 'blocks=-1'),
+    (ResNet((1,), 3, width=0), 'width=0'),
+    (ResNet((1,), 0), 'classes=0'),
+  ],
+)
+def test_what_cannot_be_is_refused(model, message):
+  with pytest.raises(ConfigError, match=message):
+    model.init(KEY, IMAGES)

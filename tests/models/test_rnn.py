@@ -9,8 +9,9 @@ from flax import linen as nn
 from scipy.special import expit
 
 from research.errors import ConfigError
+from research.models.frames import Frames
 from research.models.language import LanguageModel
-from research.models.rnn import GATES, RNN, Padded, SequenceClassifier
+from research.models.rnn import GATES, RNN, Padded, SequenceClassifier, SequenceLabeler
 
 KEY = jax.random.key(0)
 BATCH, LENGTH, FEATURES, UNITS = 3, 7, 5, 4
@@ -179,12 +180,17 @@ def test_a_classifier_sees_what_a_sequence_has(pooling):
   ('model', 'message'),
   [
     (RNN(4, cell='lstn'), "cell: 'lstn' is none of elman"),
-    (RNN(0), 'at least 1'),
-    (RNN(4, layers=0), 'at least 1'),
+    (RNN(0), 'units=0: must be a whole number of at least 1'),
+    (RNN(4, layers=0), 'layers=0'),
     (RNN(4, dropout=1.0), 'dropout=1.0'),
     (RNN(4, recurrent_dropout=-0.1), 'recurrent_dropout'),
     (LanguageModel(7, RNN(4, cell='lstn'), 5), "cell: 'lstn' is none of elman"),
     (LanguageModel(7, RNN(4, bidirectional=True), 5), 'bidirectional: a language model must not see what follows'),
+    (LanguageModel(0, RNN(4), 5), 'vocabulary=0'),
+    (LanguageModel(7, RNN(4), 0), 'embed_dim=0'),
+    (SequenceClassifier(RNN(4), 0), 'classes=0'),
+    (SequenceLabeler(RNN(4), -2), 'classes=-2'),
+    (Frames(SequenceClassifier(RNN(4), 2), 0), 'size=0'),
     (SequenceClassifier(RNN(4), 2, 'max'), "pooling: 'max' is none of last, mean"),
   ],
 )

@@ -23,10 +23,10 @@ def step(carry, tokens):
   return (number, total), log_probs, jnp.stack([number, total], -1).astype(jnp.float32)
 
 
-def search(beams, penalty=1.0, examples=range(BATCH)):
+def search(beams, penalty=1.0, examples=range(BATCH), end=END):
   examples = jnp.array(examples)
   carry = (examples, jnp.zeros_like(examples))
-  return jax.jit(lambda: beam_search(step, carry, LIMITS[examples], END, LENGTH, beams, penalty))()
+  return jax.jit(lambda: beam_search(step, carry, LIMITS[examples], end, LENGTH, beams, penalty))()
 
 
 def log_probability(example, tokens):
@@ -90,7 +90,9 @@ def test_no_example_depends_on_the_others():
 
 
 def test_beams_and_penalty_out_of_range():
-  with pytest.raises(ConfigError, match='beams=0: must be at least 1'):
+  with pytest.raises(ConfigError, match='beams=0'):
     search(beams=0)
   with pytest.raises(ConfigError, match='penalty=-1.0'):
     search(beams=1, penalty=-1.0)
+  with pytest.raises(ConfigError, match=f'end={VOCABULARY}: must be a whole number from 0 to {VOCABULARY - 1}'):
+    search(beams=1, end=VOCABULARY)

@@ -202,3 +202,5 @@ def test_scores_that_cannot_be():
     make(LuongDecoder(RNN(DECODER), 'cosine'))
   with pytest.raises(ConfigError, match='dot needs as many units in the decoder, 4, as in both directions'):
     make(LuongDecoder(RNN(4), 'dot'))
+  with pytest.raises(ConfigError, match='units=0'):
+    make(BahdanauDecoder(0))

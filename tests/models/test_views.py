@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
+from research.errors import ConfigError
 from research.models.views import TenViews
 
 
@@ -29,6 +31,12 @@ def test_views_are_the_shifted_and_mirrored_images():
   np.testing.assert_array_equal(views[4][:, :-1], image[:, 1:])  # left
   for view, mirrored in zip(views[:5], views[5:], strict=True):
     np.testing.assert_array_equal(mirrored, view[:, ::-1])
+
+
+@pytest.mark.parametrize('pixels', [-1, 4])
+def test_moves_out_of_the_image_are_refused(pixels):
+  with pytest.raises(ConfigError, match=f'pixels={pixels}: must be a whole number from 0 to 3'):
+    TenViews(Corner(), pixels).views(IMAGES)
 
 
 def test_evaluation_averages_log_probabilities_and_training_does_not():

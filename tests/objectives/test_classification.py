@@ -107,6 +107,18 @@ def test_what_cannot_be_meant_is_refused(objective):
   with pytest.raises(ConfigError, match='class_weights: there are 3, for'):
     measure(objective(class_weights=(1.0, 2.0, 3.0)), LOGITS[:, :2], TARGETS[:2, None] * np.ones(2, int))
 
+  for weight in (-1.0, float('nan'), float('inf')):
+    with pytest.raises(ConfigError, match=f'class_weights={weight}: must be at least 0 and finite'):
+      objective(class_weights=(1.0, weight))
+
+
+def test_more_largest_logits_than_classes_are_refused():
+  measure(softmax_cross_entropy(top_k=4))
+  with pytest.raises(ConfigError, match='top_k=5: must be a whole number from 1 to 4'):
+    measure(softmax_cross_entropy(top_k=5))
+  with pytest.raises(ConfigError, match='top_k=-1'):
+    softmax_cross_entropy(top_k=-1)
+
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_targets_are_not_broadcast(smoothing):

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from scipy.special import log_softmax
 
+from research.errors import ConfigError
 from research.objectives.ctc import ctc, ctc_loss, frames_needed
 
 RANDOM = np.random.default_rng(1)
@@ -126,3 +127,11 @@ def test_any_class_may_be_the_blank():
   same, same_metrics, _ = measure(batch_of(last, blank=2), blank=2)
   np.testing.assert_allclose(same.total, value.total, rtol=1e-6)
   assert same_metrics == metrics
+
+
+@pytest.mark.parametrize('blank', [-1, CLASSES])
+def test_a_blank_that_is_no_class_is_refused(blank):
+  with pytest.raises(ConfigError, match=f'blank={blank}: must be a whole number from 0 to 2'):
+    measure(batch_of(), blank)
+  with pytest.raises(ConfigError, match=f'blank={blank}'):
+    ctc_loss(*(batch_of()[name] for name in ('inputs', 'lengths', 'targets', 'target_lengths')), blank)

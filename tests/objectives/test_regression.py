@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from research.errors import ConfigError
 from research.objectives.base import apply
 from research.objectives.regression import huber, mean_absolute_error, mean_squared_error
 
@@ -52,6 +53,12 @@ def test_targets_are_matched_to_predictions_not_broadcast():
   predictions = np.zeros_like(several)
   loss, _ = measure(mean_squared_error(), several, predictions)
   assert loss == pytest.approx((TARGETS[:4] ** 2).mean())
+
+
+@pytest.mark.parametrize('delta', [0.0, -1.0, np.nan, np.inf])
+def test_a_delta_that_is_no_size_is_refused(delta):
+  with pytest.raises(ConfigError, match=f'delta={delta}: must be more than 0 and finite'):
+    huber(delta)
 
 
 class Noisy(nn.Module):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from research.errors import ConfigError
 from research.ops.ctc import greedy, prefix_beam
 
 RANDOM = np.random.default_rng(0)
@@ -89,3 +90,11 @@ def test_scores_of_half_precision_are_summed_in_float32():
   logits = jnp.asarray(RANDOM.normal(size=(1, 300, CLASSES)), jnp.bfloat16)
   half, single = (prefix_beam(given, np.array([300]), longest=200) for given in (logits, logits.astype(jnp.float32)))
   jax.tree.map(np.testing.assert_array_equal, half, single)
+
+
+@pytest.mark.parametrize('options', [{'blank': -1}, {'blank': CLASSES}, {'beam': 0}, {'longest': 0}])
+def test_what_cannot_be_meant_is_refused(options):
+  ((name, value),) = options.items()
+  for decode in (greedy, prefix_beam) if name == 'blank' else (prefix_beam,):
+    with pytest.raises(ConfigError, match=f'{name}={value}: must be a whole number'):
+      decode(jnp.zeros((1, FRAMES, CLASSES)), jnp.array([FRAMES]), **options)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.ops.layers import Conv, Conv1D, Dense
+from research.errors import ConfigError
+from research.ops.layers import Conv, Conv1D, Dense, Embed
 
 CONVOLUTIONS = [
   ((2, 8, 8, 3), (3, 3), (1, 1), 'SAME'),
@@ -66,3 +67,34 @@ def test_dense(x64, shape, use_bias):
 def test_convolution_of_series(x64, ours, plain, use_bias):
   x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 11, 3)))
   assert_alike(Conv1D(5, 4, use_bias=use_bias, **ours), nn.Conv(5, (4,), use_bias=use_bias, **plain), x)
+
+
+@pytest.mark.parametrize(
+  'layer, shape, message',
+  [
+    (Dense(0), (2, 3), 'features=0: must be a whole number of at least 1'),
+    (Dense(4), (2, 0), r'a dense layer of inputs \(2, 0\): nothing is left'),
+    (Embed(0, 4), (2,), 'vocabulary=0'),
+    (Embed(4, -1), (2,), 'features=-1'),
+    (Conv(4, (3, 0)), (2, 8, 8, 1), 'kernel_size=0'),
+    (Conv(4, (3, 3), (0, 1)), (2, 8, 8, 3), 'strides=0'),
+    (Conv(4, (5, 5), padding='VALID'), (2, 8, 4, 1), 'a window of 5x5 on images that have become 8x4'),
+    (Conv(4, (5, 5), padding='VALID'), (2, 4, 8, 3), 'a window of 5x5 on images that have become 4x8'),
+    (Conv(4, (7, 7), padding=((2, 2), (3, 3))), (2, 2, 2, 3), 'a window of 7x7 on images that have become 2x2'),
+    (Conv1D(4, 0), (2, 8, 3), 'kernel_size=0'),
+    (Conv1D(4, 3, stride=0), (2, 8, 3), 'stride=0'),
+    (Conv1D(4, 3, dilation=-1), (2, 8, 3), 'dilation=-1'),
+  ],
+)
+def test_sizes_that_cannot_be_are_refused(layer, shape, message):
+  inputs = jnp.zeros(shape, int if isinstance(layer, Embed) else float)
+  with pytest.raises(ConfigError, match=message):
+    jax.eval_shape(layer.init, jax.random.key(0), inputs)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_filter_may_be_as_large_as_the_padded_image(channels):
+  for layer, side in ((Conv(4, (5, 5), padding='VALID'), 5), (Conv(4, (7, 7), padding=((2, 3), (3, 2))), 2)):
+    images = jnp.zeros((2, side, side, channels))
+    outputs, _ = jax.eval_shape(layer.init_with_output, jax.random.key(0), images)
+    assert outputs.shape == (2, 1, 1, 4)

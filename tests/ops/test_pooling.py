@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from research.errors import ConfigError
 from research.ops.pooling import max_pool
 
 TOLERANCE = 1e-9
@@ -75,3 +76,17 @@ def test_second_and_forward_derivatives(x64):
   tangent = jnp.ones_like(x)
   directional = jax.jvp(function, (x,), (tangent,))[1]
   np.testing.assert_allclose(directional, jnp.sum(jax.grad(plain)(x) * tangent), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (((0, 2),), 'window=0'),
+    (((2, 2), (2, 0)), 'strides=0'),
+    (((2, 5),), 'a window of 2x5 on images that have become 4x4'),
+    (((5, 2), (1, 1)), 'a window of 5x2 on images that have become 4x4'),
+  ],
+)
+def test_windows_that_cannot_be_are_refused(arguments, message):
+  with pytest.raises(ConfigError, match=message):
+    max_pool(jnp.zeros((1, 4, 4, 1)), *arguments)

@@ -129,5 +129,5 @@ def test_it_learns_a_ring_of_eight_gaussians():
 
 
 def test_a_step_without_a_critic_step_is_refused():
-  with pytest.raises(ConfigError, match='critic_steps=0: must be at least 1'):
+  with pytest.raises(ConfigError, match='critic_steps=0'):
     adversarial(Affine(2), Affine(1), 2, optax.sgd(0.1), optax.sgd(0.1), critic_steps=0)

@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from research.errors import ConfigError
 from research.metrics import mean
 from research.objectives.base import Aux, apply
 from research.objectives.classification import softmax_cross_entropy
@@ -197,3 +198,10 @@ def test_raw_inputs_are_augmented_in_training_alone_and_preprocessed_always():
   np.testing.assert_allclose(
     predictor(Linear(), double)(state, data), 2 * data['inputs'] @ state.params['dense']['kernel'], rtol=1e-5
   )
+
+
+@pytest.mark.parametrize('options', [{'ema': 1.0}, {'ema': -0.1}, {'accumulate': 0}])
+def test_numbers_out_of_range_are_refused(options):
+  ((name, value),) = options.items()
+  with pytest.raises(ConfigError, match=f'{name}={value}'):
+    supervised(Linear(), mean_squared_error(), optax.sgd(RATE), **options)
