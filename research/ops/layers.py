@@ -42,7 +42,7 @@ class Embed(nn.Module):
   embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
 
   def setup(self):
-    check_counts(vocabulary=self.vocabulary, features=self.features)
+    check_counts(num_embeddings=self.num_embeddings, features=self.features)
     init = logical(self.embedding_init, 'vocabulary', None)
     self.embedding = self.param('embedding', init, (self.num_embeddings, self.features))
 
