@@ -43,12 +43,21 @@ def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]]
   _open_streams()
   try:
     absl.app.run(lambda _: _main(main), flags_parser=parser)
-  except OSError as error:
-    sys.exit(_tell(_of_system(error), code_of(error)))
-  except RunError as error:
-    sys.exit(_tell(str(error), code_of(error)))
-  except KeyboardInterrupt as error:
-    sys.exit(_tell('interrupted', code_of(error)))
+  except (Exception, KeyboardInterrupt) as error:
+    if not (line := _line_of(error)):
+      raise
+    sys.exit(_tell(line, code_of(error)))
+
+
+def _line_of(error: BaseException) -> str:
+  """What is told of an exception; nothing of a bug."""
+  if line := getattr(error, 'told', ''):
+    return line
+  if isinstance(error, KeyboardInterrupt):
+    return 'interrupted'
+  if isinstance(error, OSError):
+    return _of_system(error)
+  return str(error) if isinstance(error, RunError) else ''
 
 
 def code_of(error: BaseException) -> int:

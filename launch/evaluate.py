@@ -15,7 +15,7 @@ from launch.checkpoints import parse_checkpoint
 from launch.predictions import saved_to
 from launch.progress import final_table
 from research import random
-from research.errors import ConfigError
+from research.errors import ConfigError, failure, told
 from research.evaluate.evaluator import Evaluator
 from research.train.experiment import Experiment
 from research.train.restore import restore_state
@@ -43,6 +43,9 @@ def main() -> None:
   key = random.stream(jax.random.key(config.seed), SPLIT.value, step)  # as in the run itself
   values = dict(evaluator(state, key))
   print(final_table({f'{SPLIT.value}/{name}': value for name, value in values.items() if isinstance(value, float)}))
+  for name, value in values.items():
+    if isinstance(value, Exception):
+      raise told(value, failure(f'{SPLIT.value}/{name}', value))
 
 
 def evaluator_of(experiment: Experiment, split: str) -> Evaluator:

@@ -44,8 +44,9 @@ def main() -> None:
       with Progress(config.steps) as progress:
         for record in records:
           progress.show(record)
-    except (Interrupted, NotFiniteError):
-      draw_curves(workdir)
+    except Exception as error:
+      if isinstance(error, (Interrupted, NotFiniteError)) or hasattr(error, 'told'):
+        draw_curves(workdir)
       raise
   draw_curves(workdir)
   print(final_table(record.metrics))

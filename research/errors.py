@@ -5,6 +5,7 @@ import difflib
 import math
 import numbers
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -102,6 +103,20 @@ def unknown(name: object, known: Iterable[str]) -> str:
   """What to say of a name that is not one of `known`: the nearest of them, or all."""
   known = [other for other in dict.fromkeys(known) if other]
   return f'is unknown; nearest: {", ".join(alike(name, known) or known)}'
+
+
+def failure(name: str, error: Exception) -> str:
+  """What to say of a report of an evaluation, `split/report`, that raised `error`."""
+  split, _, report = name.partition('/')
+  text = textwrap.shorten(f'{type(error).__name__}: {error}', 300)
+  return f'the report {report} of {split} raised {text}'
+
+
+def told(error: Exception, line: str) -> Exception:
+  """`error`, whose type stays what it is, to be told by `line` where a launcher ends with it."""
+  error.add_note(line)
+  error.told = line
+  return error
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ def make_sweep(task: Task, predict: Callable[[State, Batch], PyTree]) -> Sweep:
 class Evaluator:
   """Yields the means of a task's metrics over `examples`, then whatever `reports` make of all the outputs.
 
+  An exception that a report raises is yielded too, under the report's name, so that no other number is lost.
+
   Raises NotFiniteError where a mean is NaN or infinite: of such outputs no report can be made.
   """
 
@@ -52,7 +54,10 @@ class Evaluator:
     yield from means.compute(metrics).items()
     rows = self.examples.rows(np.arange(len(self.examples))) if self.reports else {}
     for report in self.reports:
-      yield from report(outputs, rows)
+      try:
+        yield from report(outputs, rows)
+      except Exception as error:
+        yield _name(report), error
 
   def collect(self, state: State, key: Array) -> tuple[Metrics, PyTree]:
     """Metrics over all examples, and the outputs [examples, ...] in their order."""
@@ -73,6 +78,12 @@ def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
   """The examples `index` [batch]; past the end the last one again, with a `mask` of 0."""
   rows = examples.rows(np.minimum(index, len(examples) - 1))
   return {**rows, 'mask': (index < len(examples)).astype(np.float32)}
+
+
+def _name(report: Report) -> str:
+  """Name of a report, or of the function that made it."""
+  names = getattr(report, '__qualname__', repr(report)).split('.<locals>.')
+  return names[-2] if names[1:] and names[-1] == 'report' else names[-1]
 
 
 def _mesh_of(state: State) -> Mesh:

@@ -43,11 +43,11 @@ def from_workdir(workdir: Path) -> dict[str, Any]:
   """The record of the run in a workdir; without `seconds` and `metrics` where it has not finished.
 
   `state_sha256` is by step, the last one called 'end'. `early` holds the training metrics that were logged up to
-  the last of the other steps, for a comparison that does not wait for the end.
+  the last of the other steps, for a comparison that does not wait for the end. Raises DataError for a damaged line.
   """
   config = _load(workdir / 'config.json')['config']
   start = _load(workdir / 'environment.json')[-1]
-  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  lines = list(_lines(workdir / 'metrics.jsonl'))
   hashes = {str(line['step']): line['state_sha256'] for line in lines if 'state_sha256' in line}
   last = max(map(int, hashes), default=0)
   record = {
@@ -84,6 +84,14 @@ def _parse(line: str, place: str) -> dict[str, Any]:
     lacks = f'lacks {", ".join(sorted(missing))}' if isinstance(record, dict) else 'is not an object'
     raise DataError(f'{place}: {lacks}; take the file from git, or record the run again')
   return record
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    try:
+      yield json.loads(line)
+    except ValueError as error:
+      raise DataError(f'{path} line {number}: is not JSON ({error}); delete the workdir to run it again') from error
 
 
 def _load(path: Path) -> Any:

@@ -54,6 +54,22 @@ class Checkpoints:
     if jax.process_count() > 1:
       self.wait()
 
+  def is_best(self, score: float) -> bool:
+    """Whether the checkpoint to be saved next is kept as the best one; all processes must call it."""
+    self.wait()
+    best = self.keep_best > 0 and processes.is_first() and all(score > other for other in self._scores())
+    return bool(processes.from_first(int(best)))
+
+  def rescore(self, step: int, score: float) -> None:
+    """Gives the checkpoint of `step` a score that was measured after the save, and drops what no longer is the best."""
+    self.wait()
+    if processes.is_first():
+      unfinished = self.folder / UNFINISHED
+      unfinished.mkdir(exist_ok=True)
+      manifest.update(self._path(step), unfinished / manifest.NAME, score=_number(score))
+      self._prune()
+      shutil.rmtree(unfinished)
+
   def wait(self) -> None:
     """Returns once what was saved can be restored. Raises OSError where it could not be written."""
     pending, self._pending = self._pending, None
@@ -146,6 +162,13 @@ class Checkpoints:
     """Moves a checkpoint to what the save deletes at its end, so that no instant shows half of it."""
     if self._path(step).exists():
       self._path(step).rename(self.folder / UNFINISHED / f'{step}-dropped')
+
+  def _scores(self) -> Iterator[float]:
+    """Those of the checkpoints that are there, whose files have not been looked at."""
+    for step in self.steps():
+      with contextlib.suppress(manifest.DamagedError):
+        if (score := manifest.read(self._path(step))['score']) is not None:
+          yield score
 
   def _best(self, found: list[int], set_aside: bool) -> list[int]:
     scores = {step: facts['score'] for step in found if (facts := self._verified(step, set_aside))}

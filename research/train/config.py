@@ -53,7 +53,7 @@ class Config:
   evaluate_batch_size: int = 500  # examples at once; no number depends on it but by rounding
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
-  keep_best: int = 1  # checkpoints of the best validation score
+  keep_best: int = 1  # checkpoints of the best validation score; a new best is saved when it is measured
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def build(self) -> Experiment:

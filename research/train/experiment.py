@@ -10,7 +10,7 @@ from research.data.source import Source
 from research.errors import ConfigError
 from research.tasks.base import Batch, PyTree, State, Task
 
-# (state, key) -> pairs of a name and a number, a text or a figure
+# (state, key) -> pairs of a name and a number, a text, a figure, or the exception that was raised in place of these
 Evaluator = Callable[[State, Array], Iterator[tuple[str, Any]]]
 
 

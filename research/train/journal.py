@@ -65,6 +65,14 @@ class Journal:
     self._workdir.check()
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
 
+  def is_best(self, score: float) -> bool:
+    """Whether a score is higher than those of all checkpoints that are there."""
+    return self._checkpoints.is_best(score)
+
+  def rescore(self, step: int, score: float) -> None:
+    """Gives the checkpoint of `step` a score that was measured after it had been saved."""
+    self._checkpoints.rescore(step, score)
+
   def keep(self, files: Mapping[str, str]) -> None:
     """Writes texts that belong to the run, by name."""
     for name, text in files.items() if processes.is_first() else ():
@@ -107,7 +115,11 @@ class NoJournal(contextlib.nullcontext):
   def restore(self, abstract, fingerprints) -> tuple[int, None]:
     return 0, None
 
+  def is_best(self, score) -> bool:
+    return False
+
   def save(self, step, tree, score) -> None: ...
+  def rescore(self, step, score) -> None: ...
   def keep(self, files) -> None: ...
   def wait(self) -> None: ...
   def write(self, step, values) -> None: ...

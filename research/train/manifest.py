@@ -20,11 +20,14 @@ def write(folder: Path, **facts: Any) -> None:
   Two lines: the sha256 of the second, which is JSON. Raises OSError.
   """
   files = {name: [path.stat().st_size, _sha256(path)] for name, path in sorted(_files(folder).items())}
-  body = json.dumps({**facts, 'files': files}).encode()
-  with (folder / NAME).open('wb') as file:
-    file.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
-    file.flush()
-    os.fsync(file.fileno())
+  _dump({**facts, 'files': files}, folder / NAME)
+  sync(folder)
+
+
+def update(folder: Path, temporary: Path, **facts: Any) -> None:
+  """Changes facts of a manifest, whole or not at all, by way of a file `temporary`. Raises DamagedError, OSError."""
+  _dump({**read(folder), **facts}, temporary)
+  temporary.replace(folder / NAME)
   sync(folder)
 
 
@@ -57,6 +60,14 @@ def sync(folder: Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def _dump(content: Mapping[str, Any], path: Path) -> None:
+  body = json.dumps(content).encode()
+  with path.open('wb') as file:
+    file.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _files(folder: Path) -> Mapping[str, Path]:

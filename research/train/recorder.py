@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from research.errors import naming
 from research.train.board import Board
@@ -86,8 +87,15 @@ class NoRecorder(contextlib.nullcontext):
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-  """Records of a run, in the order of their steps."""
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  """Records of a run, in the order of their steps; a damaged line is left out, with a warning."""
+  path, records = workdir / 'metrics.jsonl', []
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    try:
+      record = json.loads(line)
+      records.append({'step': record['step'], **record})
+    except (ValueError, TypeError, KeyError):
+      logging.warning('%s: line %d is damaged and is left out', path, number)
+  return records
 
 
 def _cut(path: Path, lines: int) -> int:

@@ -11,13 +11,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import Array
 from jax.sharding import Mesh
 
 from research import metrics as means
 from research import random
 from research.data.feed import Feed
-from research.errors import NotFiniteError, RunError
+from research.errors import NotFiniteError, RunError, failure, told
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
 from research.train.backend import on_mesh
@@ -108,7 +109,7 @@ class Run:
     self._state: State | None = None
     self._unlogged: tuple[int, Running] | None = None
     self._evaluated = True  # whether the evaluation that is due at this step is done
-    self._validation: Mapping[str, float] = EMPTY  # of this very step
+    self._score: float | None = None  # of the evaluation at this very step
     self._saved_step = 0  # the first State needs no checkpoint
 
   def tell(self, status: str, metrics: Mapping[str, float] = EMPTY) -> Record:
@@ -145,7 +146,7 @@ class Run:
     self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
     self.step += 1
     self._evaluated = not (self._experiment.evaluators and self._due(self._config.evaluate_every))
-    self._validation = EMPTY
+    self._score = None
 
   def log_if_due(self) -> Iterator[Record]:
     """Logs the step before, which is done by now, and notes whether this one is to be logged."""
@@ -165,31 +166,35 @@ class Run:
     self._check_state()
     yield self.tell('evaluating')
     with self._paused():
-      values = self._evaluate(self._experiment.evaluators)
-    self._stop.agree()
+      values, _ = self._evaluate(self._experiment.evaluators)
     if self._stop.signum:
       yield from self._leave()
-    self._validation, self._evaluated = values, True
+    self._score, self._evaluated = self._score_of(values), True
     self._saved_step = -1  # what a signal had saved at this step has no score
-    self._journal.write(self.step, self._validation)
-    yield self.tell('training', self._validation)
+    yield self.tell('training', values)
 
   def save_if_due(self) -> Iterator[Record]:
-    """Saves a checkpoint, or everything and leaves if a signal has come."""
+    """Saves a checkpoint, the first of its score too, or everything and leaves if a signal has come."""
     if self._stop.signum:
       yield from self._leave()
-    if self._due(self._config.checkpoint_every) or self.step == self._config.steps:
+    due = self._due(self._config.checkpoint_every) or self.step == self._config.steps
+    if due or (self._score is not None and self._journal.is_best(self._score)):
       yield from self._save()
 
   def finish(self) -> Iterator[Record]:
-    """Measures the final State, on the test part too, and writes the result."""
+    """Measures the final State, on the test part too, which scores its checkpoint, and writes the result.
+
+    Raises what a report has raised, once everything else is written; the next start measures the State again.
+    """
     self._journal.wait()
     yield self.tell('evaluating')
-    metrics = self._evaluate(self._experiment.final_evaluators)
+    metrics, failed = self._evaluate(self._experiment.final_evaluators)
     if self._stop.signum:
       yield from self._leave()
-    if metrics:
-      self._journal.write(self.step, metrics)
+    if (score := self._score_of(metrics)) is not None:
+      self._journal.rescore(self.step, score)
+    if failed:
+      raise self._failed(*next(iter(failed.items())))
     seconds, examples = time.monotonic() - self._began, self.step * self._config.batch_size
     result = {'metrics': metrics, 'steps': self.step, 'seconds': seconds, 'examples': examples}
     self._journal.finish(result, self._state)
@@ -235,17 +240,51 @@ class Run:
     advice = f'so are {cause}, mend the data' if cause else 'lower the learning rate or clip the gradients'
     return NotFiniteError(f'{what} NaN or infinite: {advice}; {kept}')
 
-  def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    """The numbers; figures are written after all has been measured, where no signal cuts one short."""
-    values, shown = {}, {}
+  def _failed(self, name: str, error: Exception) -> Exception:
+    kept = f'; everything else is in {self._journal.path}, and the same command tries it again'
+    return told(error, failure(name, error) + (kept if self._journal.path else ''))
+
+  def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> tuple[dict[str, float], dict[str, Exception]]:
+    """The numbers, which are written, and what reports have raised.
+
+    Figures are drawn after everything has been measured, where no signal cuts one short.
+    """
+    values, failed, shown = {}, {}, {}
     with jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
-          (values if isinstance(value, float) else shown)[f'{split}/{name}'] = value
+          kind = values if isinstance(value, float) else failed if isinstance(value, Exception) else shown
+          kind[f'{split}/{name}'] = value
+    self._stop.agree()
     if not self._stop.signum:
-      for name, value in shown.items():
+      if values:
+        self._journal.write(self.step, values)
+      failed |= self._show(shown)
+    for name, error in failed.items():
+      logging.error('step %d: %s', self.step, failure(name, error))
+    return values, failed
+
+  def _show(self, shown: Mapping[str, Any]) -> dict[str, Exception]:
+    """Keeps texts and figures; what was raised by those that cannot be drawn."""
+    failed = {}
+    for name, value in shown.items():
+      try:
         self._journal.show(self.step, name, value)
-    return values
+      except OSError:  # of the disk
+        raise
+      except Exception as error:
+        failed[name] = error
+    return failed
+
+  def _score_of(self, values: Mapping[str, float]) -> float | None:
+    """The score of an evaluation, if it has one."""
+    if not (self._experiment.score and values):
+      return None
+    try:
+      return self._experiment.score(values)
+    except KeyError as error:
+      logging.warning('step %d has no score: its evaluation gave no %s', self.step, error)
+      return None
 
   def _save(self) -> Iterator[Record]:
     yield from self._log()
@@ -254,10 +293,8 @@ class Run:
     yield self.tell('saving')
     with self._paused():
       self._check_state()
-      score = self._experiment.score
       tree = to_save(self._state, self._running, self._evaluated, time.monotonic() - self._began)
-      best = score(self._validation) if score and self._validation else None
-      self._journal.save(self.step, tree, best)
+      self._journal.save(self.step, tree, self._score)
     self._saved_step = self.step
 
   def _leave(self) -> Iterator[Record]:

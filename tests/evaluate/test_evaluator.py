@@ -70,6 +70,20 @@ def test_means_and_outputs_are_those_of_all_examples(batch_size, devices, state)
   np.testing.assert_allclose([values[name] for name in expected], list(expected.values()), rtol=1e-5)
 
 
+def maker():
+  def report(outputs, rows):
+    yield 'half', 0.5
+    raise ValueError('wrong')
+
+  return report
+
+
+def test_what_a_report_raises_is_yielded_under_its_name(state):
+  found = dict(Evaluator(SWEEP, EXAMPLES, 10, (maker(), exact.multiclass))(state, KEY))
+  assert found['half'] == 0.5 and type(found['maker']) is ValueError
+  assert dict(exact.multiclass(logits_of(state.ema), EXAMPLES.arrays)).keys() < found.keys()
+
+
 def test_averaged_parameters_are_measured_and_not_the_newest(state):
   _, outputs = Evaluator(SWEEP, EXAMPLES, 10).collect(state, KEY)
   assert np.abs(outputs - logits_of(state.params)).max() > 1e-3

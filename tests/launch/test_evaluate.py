@@ -130,6 +130,12 @@ def test_predictions_never_take_the_place_of_a_file(workdir, tmp_path):
   assert target.read_text() == 'mine'
 
 
+def test_predictions_that_cannot_be_written_cost_no_number(workdir, tmp_path):
+  run = evaluate(f'--workdir={workdir}', f'--predictions={tmp_path}/{250 * "x"}')
+  assert run.returncode == 74 and 'validation/accuracy' in run.stdout
+  assert 'the report saved_to of validation raised OSError: ' in run.stderr.splitlines()[-1]
+
+
 def test_the_training_part_is_measured_without_augmentation(workdir):
   run = evaluate(f'--workdir={workdir}', '--split=train', '--checkpoint=10')
   assert run.returncode == 0, run.stderr

@@ -230,6 +230,19 @@ def test_latest_and_best_are_kept_also_after_a_restart(tmp_path):
   assert_restores(checkpoints, 6)
 
 
+def test_a_score_that_comes_after_the_save(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep_latest=1, keep_best=1)
+  checkpoints.save(1, small(1), 0.5)
+  checkpoints.save(2, small(2))
+  assert not checkpoints.is_best(0.5) and checkpoints.is_best(0.6)
+  assert not Checkpoints(tmp_path, keep_best=0).is_best(0.6)
+  checkpoints.rescore(2, 0.4)
+  assert checkpoints.steps() == [1, 2]
+  checkpoints.rescore(2, 0.6)
+  assert checkpoints.steps() == [2]
+  assert_restores(checkpoints, 2, best=True)
+
+
 def test_damaged_ones_do_not_count_when_old_ones_are_dropped(folder):
   flip_bit(folder / '20' / manifest.NAME, np.random.default_rng(4))
   assert filled(folder, [30]).steps() == [10, 30]
@@ -321,6 +334,7 @@ def save(folder, left):
   checkpoints = Checkpoints(folder)
   sys.addaudithook(kill)
   checkpoints.save(30, {'weights': np.full((4, 2), 30, np.float32), 'step': np.int32(30)})
+  checkpoints.rescore(30, 0.5)
   checkpoints.close()
   os._exit(0)
 
@@ -335,11 +349,16 @@ print(instant - 1)
 
 
 def test_killed_before_each_change_that_a_save_makes(folder, tmp_path, caplog, fault):
-  """One process for each call by which Python makes, opens to write, renames or removes a file in a save."""
+  """One process for each call by which Python makes, opens to write, renames or removes a file in a save.
+
+  The same for the score that the checkpoint gets afterwards.
+  """
   command = [sys.executable, '-c', KILLED_WITHIN, folder, tmp_path / 'killed']
   instants = int(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
   newest = [Checkpoints(tmp_path / 'killed' / str(instant)).steps()[-1] for instant in range(1, instants + 1)]
   assert newest == sorted(newest) and set(newest) == {20, 30} and instants > 10
+  paths = [tmp_path / 'killed' / str(instant) / '30' for instant, step in enumerate(newest, 1) if step == 30]
+  assert {manifest.read(path)['score'] for path in paths} == {None, 0.5}
   for instant, step in enumerate(newest, 1):
     checkpoints = Checkpoints(tmp_path / 'killed' / str(instant))
     assert_restores(checkpoints, step)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import operator
 import re
 import signal
 from pathlib import Path
@@ -20,6 +21,7 @@ from launch.flags import load_config
 from research import random
 from research.data.examples import Arrays
 from research.errors import ConfigError
+from research.evaluate import figures
 from research.train import checkpoint, recorder
 from research.train.loop import train
 from research.train.mesh import MeshShape
@@ -310,12 +312,100 @@ def test_a_stop_at_an_evaluation_costs_no_best_checkpoint(tmp_path):
   )
 
 
+def scores(workdir) -> dict[int, float | None]:
+  """By step of the checkpoints that are there."""
+  manifests = {int(path.parent.name): path.read_text() for path in (workdir / 'checkpoints').glob('*/manifest')}
+  return {step: json.loads(text.splitlines()[1])['score'] for step, text in sorted(manifests.items())}
+
+
 def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
   config = make('classifier', steps=15, evaluate_every=10, checkpoint_every=5, keep_latest=3)
+  final = drain(config, tmp_path)[-1].metrics
+  evaluated = {line['step']: line.get('validation/accuracy') for line in recorder.read(tmp_path)}
+  assert scores(tmp_path) == {5: None, 10: evaluated[10], 15: final['validation/accuracy']}
+
+
+@dataclasses.dataclass
+class Scored:
+  """An evaluator whose scores are these, by step; and the experiment that is chosen by it."""
+
+  by_step: dict[int, float]
+
+  def __call__(self, state, key):
+    if int(state.step) in self.by_step:  # else it is the number of a report that has failed
+      yield 'score', self.by_step[int(state.step)]
+
+  def experiment(self, config):
+    evaluators = {'validation': self}
+    score = operator.itemgetter('validation/score')
+    return dataclasses.replace(config.build(), evaluators=evaluators, final_evaluators=evaluators, score=score)
+
+
+@pytest.mark.parametrize(
+  ('keep', 'saved', 'left'),
+  [(1, [3, 9, 10, 14], {9: 0.7, 10: None, 14: None}), (0, [10, 14], {10: None, 14: None})],
+)
+def test_a_new_best_is_saved_when_it_is_measured(keep, saved, left, tmp_path):
+  scored = Scored({3: 0.5, 6: 0.4, 9: 0.7, 12: 0.7})
+  config = make('classifier', steps=14, evaluate_every=3, checkpoint_every=10, keep_best=keep)
+  records = drain(config, tmp_path, scored.experiment(config))
+  assert [record.step for record in records if record.status == 'saving'] == saved
+  assert scores(tmp_path) == left
+
+
+def test_the_final_evaluation_may_make_the_last_checkpoint_the_best(tmp_path):
+  scored = Scored({3: 0.5, 6: 0.4, 7: 0.6})
+  config = make('classifier', steps=7, evaluate_every=3, checkpoint_every=0, keep_latest=1)
+  drain(config, tmp_path, scored.experiment(config))
+  assert scores(tmp_path) == {7: 0.6}
+  assert not (tmp_path / 'checkpoints' / 'unfinished').exists()
+
+
+def broken(outputs, rows):
+  yield 'half', 0.5
+  raise ZeroDivisionError('division by zero')
+
+
+def without_a_figure(outputs, rows):
+  figure, (axis,) = figures.make_figure(1, 1, (1, 1))
+  axis.set_title(r'$\nonsense$')
+  yield 'undrawn', figure
+
+
+def with_broken_reports(evaluators):
+  reports = (broken, without_a_figure)
+  return {
+    split: dataclasses.replace(evaluator, reports=(*reports, *evaluator.reports))
+    for split, evaluator in evaluators.items()
+  }
+
+
+def test_a_report_that_raises_costs_no_other_number(tmp_path, told, fault):
+  config = make('classifier', steps=10)
+  experiment = config.build()
+  evaluators = [with_broken_reports(part) for part in (experiment.evaluators, experiment.final_evaluators)]
+  faulty = dataclasses.replace(experiment, evaluators=evaluators[0], final_evaluators=evaluators[1])
+  with pytest.raises(ZeroDivisionError):
+    drain(config, tmp_path, faulty)
+  lines = recorder.read(tmp_path)
+  assert [line['step'] for line in lines if 'validation/accuracy' in line] == [10, 10]
+  assert lines[-1]['test/half'] == 0.5 and lines[-1]['test/accuracy'] > 0 and scores(tmp_path)[10] > 0
+  line, code = told(lambda: drain(config, tmp_path, faulty))
+  assert not (tmp_path / 'result.json').exists()
   drain(config, tmp_path)
-  manifests = {int(path.parent.name): path.read_text() for path in (tmp_path / 'checkpoints').glob('*/manifest')}
-  scores = {step: json.loads(text.splitlines()[1])['score'] for step, text in manifests.items()}
-  assert scores[5] is None and scores[15] is None and scores[10] > 0
+  drain(config, tmp_path / 'alone')
+  result, alone = ((path / 'result.json').read_text() for path in (tmp_path, tmp_path / 'alone'))
+  assert json.loads(result)['metrics'] == json.loads(alone)['metrics']
+  kept = 'all other numbers, and the last checkpoint, which is measured again'
+  fault('a report of an evaluation raises', line, code, kept)
+
+
+def test_a_damaged_line_of_metrics_is_left_out(tmp_path, fault, caplog):
+  (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1, "a": 2.0}\n{"step": 2, "a\n\xff\n3\n{"step": 3}\n')
+  assert recorder.read(tmp_path) == [{'step': 1, 'a': 2.0}, {'step': 3}]
+  lines = [record.getMessage() for record in caplog.records]
+  assert [re.search(r'line (\d+)', line)[1] for line in lines] == ['2', '3', '4']
+  fault('a damaged line of metrics.jsonl', lines[0], 0, 'all; it is missing from the learning curves')
 
 
 ALIKE = ('classifier', 'transcriber', 'translator', 'series', 'forecaster')
