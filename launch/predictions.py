@@ -14,7 +14,7 @@ from research.tasks.base import PyTree
 
 
 def saved_to(path: Path) -> Report:
-  """Report that writes outputs, index and all of the rows but inputs to a new file, whole or not at all.
+  """Report that writes outputs and all of the rows but inputs to a new file, whole or not at all.
 
   Outputs that are a tree of arrays are written as `outputs_NAME` each.
   """
@@ -25,7 +25,7 @@ def saved_to(path: Path) -> Report:
     leaves = [('_'.join(['outputs', *map(_name, where)]), leaf) for where, leaf in jax.tree.leaves_with_path(outputs)]
     try:
       with naming(path):
-        np.savez(temporary, **dict(leaves), index=np.arange(len(leaves[0][1])), **kept)
+        np.savez(temporary, **dict(leaves), **kept)
       os.link(temporary, path)  # unlike a rename it never takes the place of a file
     finally:
       temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -40,6 +41,28 @@ class Arrays:
       digest.update(f'{name} {array.dtype} {array.shape} '.encode())
       digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
+
+
+def counting(rows: Mapping[str, np.ndarray], name: str = 'targets') -> np.ndarray:
+  """Which entries of the array `name` count by the `mask` of the rows: bool, in the array's shape.
+
+  A mask is [examples], or has axes of `targets` too. Inputs count wherever anything of their example does.
+  """
+  array, mask = rows[name], np.asarray(rows.get('mask', np.ones(len(rows[name])))) > 0
+  if name == 'inputs' or array.shape[: mask.ndim] != mask.shape:
+    mask = mask.reshape(len(mask), -1).any(axis=1)
+  return np.broadcast_to(np.expand_dims(mask, tuple(range(mask.ndim, array.ndim))), array.shape)
+
+
+def not_finite(examples: Examples, index: np.ndarray) -> str:
+  """The first array and example of `index` with an entry that counts and is NaN or infinite; '' where none is."""
+  rows = examples.rows(index)
+  for name, array in rows.items():
+    if jnp.issubdtype(array.dtype, jnp.inexact):
+      wrong = (~np.isfinite(array) & counting(rows, name)).reshape(len(index), -1).any(axis=1)
+      if wrong.any():
+        return f'{name} of example {index[wrong.argmax()]}'
+  return ''
 
 
 class Dataset(NamedTuple):

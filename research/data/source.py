@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from research.data.examples import Examples
+from research.data.examples import Examples, not_finite
 from research.errors import check_count
 
 
@@ -34,14 +34,8 @@ class Source:
     return np.concatenate(parts)
 
   def not_finite(self, step: int) -> str:
-    """The first array and example of the batch at `step` that is NaN or infinite; '' where none is."""
-    index = self.indices(step)
-    for name, rows in self.examples.rows(index).items():
-      if np.issubdtype(rows.dtype, np.inexact):
-        wrong = ~np.isfinite(rows.reshape(len(index), -1)).all(axis=1)
-        if wrong.any():
-          return f'{name} of example {index[wrong.argmax()]}'
-    return ''
+    """The first array and example of the batch at `step` that is NaN or infinite where it counts; '' if none is."""
+    return not_finite(self.examples, self.indices(step))
 
 
 @lru_cache(maxsize=4)

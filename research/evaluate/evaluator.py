@@ -12,12 +12,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from research import metrics as means
 from research.data import placement
-from research.data.examples import Examples
-from research.errors import NotFiniteError
+from research.data.examples import Examples, counting, not_finite
+from research.errors import DataError, NotFiniteError
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task
 
-# (outputs, rows) of all the examples -> pairs of a name and a number, a text or a figure
+# (outputs, rows) of all the examples that count -> pairs of a name and a number, a text or a figure
 Report = Callable[[PyTree, Mapping[str, np.ndarray]], Iterator[tuple[str, Any]]]
 Sweep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
 
@@ -38,7 +38,8 @@ class Evaluator:
 
   An exception that a report raises is yielded too, under the report's name, so that no other number is lost.
 
-  Raises NotFiniteError where a mean is NaN or infinite: of such outputs no report can be made.
+  Raises NotFiniteError where a mean is NaN or infinite, of which no report can be made, and DataError where no example
+  counts.
   """
 
   sweep: Sweep
@@ -48,11 +49,16 @@ class Evaluator:
 
   def __call__(self, state: State, key: Array) -> Iterator[tuple[str, Any]]:
     metrics, outputs = self.collect(state, key)
-    if bad := next((name for name, metric in metrics.items() if not np.isfinite(metric.total)), ''):
+    if bad := next((name for name, metric in metrics.items() if not np.isfinite(metric).all()), ''):
+      cause = not_finite(self.examples, np.arange(len(self.examples)))
+      advice = f'so are {cause}, fix the data' if cause else 'lower the learning rate or clip the gradients'
       what = f'the {bad} of an evaluation after step {int(state.step)} is NaN or infinite'
-      raise NotFiniteError(f'{what}: lower the learning rate or clip the gradients; earlier checkpoints are kept')
+      raise NotFiniteError(f'{what}: {advice}; earlier checkpoints are kept')
+    if not any(metric.count for metric in metrics.values()):
+      raise DataError('no example of an evaluation counts: each mask is 0; leave such a part out')
     yield from means.compute(metrics).items()
-    rows = self.examples.rows(np.arange(len(self.examples))) if self.reports else {}
+    if self.reports:
+      outputs, rows = self._counted(outputs)
     for report in self.reports:
       try:
         yield from report(outputs, rows)
@@ -73,11 +79,21 @@ class Evaluator:
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, jax.tree.map(lambda *parts: np.concatenate(parts)[: len(self.examples)], *outputs)
 
+  def _counted(self, outputs: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
+    """Outputs and rows, each with its `index`, of the examples of which anything counts."""
+    index = np.arange(len(self.examples))
+    rows = {**self.examples.rows(index), 'index': index}
+    if 'mask' not in rows:
+      return outputs, rows
+    kept = counting(rows, 'index')
+    return jax.tree.map(lambda array: array[kept], (outputs, rows))
+
 
 def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
-  """The examples `index` [batch]; past the end the last one again, with a `mask` of 0."""
-  rows = examples.rows(np.minimum(index, len(examples) - 1))
-  return {**rows, 'mask': (index < len(examples)).astype(np.float32)}
+  """The examples `index` [batch]; past the end the last one again, with a `mask` of 0, and else of their own."""
+  rows, there = examples.rows(np.minimum(index, len(examples) - 1)), index < len(examples)
+  mask = np.asarray(rows.get('mask', there), np.float32)
+  return {**rows, 'mask': mask * np.expand_dims(there, tuple(range(1, mask.ndim)))}
 
 
 def _name(report: Report) -> str:

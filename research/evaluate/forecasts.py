@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.data.examples import counting
 from research.errors import ConfigError
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
@@ -34,8 +35,8 @@ def naive_errors(season: int) -> Report:
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     error = seasonal_naive(rows['inputs'], season, outputs.shape[1]) - rows['targets']
-    yield 'seasonal_naive_mse', float(np.square(error, dtype=np.float64).mean())
-    yield 'seasonal_naive_mae', float(np.abs(error, dtype=np.float64).mean())
+    yield 'seasonal_naive_mse', float(np.square(error, dtype=np.float64).mean(where=counting(rows)))
+    yield 'seasonal_naive_mae', float(np.abs(error, dtype=np.float64).mean(where=counting(rows)))
 
   return report
 
@@ -48,7 +49,8 @@ def error_over_horizon(season: int) -> Report:
     naive = seasonal_naive(rows['inputs'], season, horizon)
     figure, (axis,) = make_figure(1, 1, (5, 3.2))
     for forecast, color, label in ((naive, FAINT, 'seasonal naive'), (outputs[..., 0], ACCENT, 'model')):
-      axis.plot(1 + np.arange(horizon), np.square(forecast - targets).mean((0, 2)), color=color, label=label)
+      squares = np.square(forecast - targets)
+      axis.plot(1 + np.arange(horizon), squares.mean((0, 2), where=counting(rows)), color=color, label=label)
     axis.set(xlabel='steps ahead', ylabel='mean squared error', ylim=(0, None))
     axis.legend(frameon=False)
     plain(axis)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.data.examples import counting
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, make_figure, plain
 
@@ -16,9 +17,15 @@ Rows = Mapping[str, np.ndarray]
 MOST_NATS = 700  # whose exponential a float still holds
 
 
+def target_weights(rows: Rows) -> np.ndarray:
+  """How much each target counts: float64, in the shape of the targets."""
+  return counting(rows) * np.asarray(rows.get('weights', 1.0), np.float64)
+
+
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
-  nats = np.average(losses.astype(np.float64), weights=rows.get('weights'))
+  weights = target_weights(rows)
+  nats = (np.where(weights > 0, losses, 0) * weights).sum() / weights.sum()
   yield 'perplexity', math.exp(min(nats, MOST_NATS))
 
 
@@ -26,8 +33,9 @@ def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
   """Report of the bits per character of each document; `characters` [vocabulary] is how many a token stands for."""
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-    nats = (losses.astype(np.float64) * rows['weights']).sum(1)
-    lengths = (characters[rows['targets']] * rows['weights']).sum(1)
+    weights = target_weights(rows)
+    nats = (np.where(weights > 0, losses, 0) * weights).sum(1)
+    lengths = (characters[np.where(weights > 0, rows['targets'], 0)] * weights).sum(1)
     for number, name in enumerate(names):
       own = rows['document'] == number
       yield f'bits_per_character_{name}', float(nats[own].sum() / lengths[own].sum() / math.log(2))
@@ -39,7 +47,8 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
   """Report that draws what a token costs after so many others; the first `context` ones of a window do not count."""
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    whole = rows['weights'][:, context:].all(1) & (rows['weights'][:, 0] == 0)
+    weights = target_weights(rows)
+    whole = weights[:, context:].all(1) & (weights[:, 0] == 0)
     if not whole.any():
       return
     bits = losses[whole].mean(0) / math.log(2)

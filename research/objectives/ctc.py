@@ -6,7 +6,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from research.metrics import Mean, mean
+from research.metrics import Mean, filled, mean
 from research.objectives.base import Aux, Objective, apply
 from research.ops.ctc import check_blank, greedy
 from research.ops.edit_distance import edit_distance
@@ -27,8 +27,8 @@ def ctc(blank: int = 0) -> Objective:
 
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
-    lengths, targets, target_lengths = batch['lengths'], batch['targets'], batch['target_lengths']
-    mask = batch.get('mask', jnp.ones(len(logits)))
+    mask, lengths = batch.get('mask', jnp.ones(len(logits))), batch['lengths']
+    targets, target_lengths = (filled(batch[name], mask) for name in ('targets', 'target_lengths'))
     fits = lengths >= frames_needed(targets, target_lengths)
     losses = ctc_loss(logits, lengths, targets, target_lengths, blank)
     guesses = greedy(jax.lax.stop_gradient(logits), lengths, blank)

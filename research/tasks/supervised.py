@@ -10,7 +10,7 @@ from jax import Array
 
 from research import random
 from research.errors import ConfigError, check_counts, check_range
-from research.metrics import Mean, Metrics
+from research.metrics import Mean, Metrics, filled
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
   Batch,
@@ -71,7 +71,7 @@ def supervised(
     return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
 
   def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
-    batch = preprocess(augment(batch, random.stream(key, 'augment')))
+    batch = preprocess(augment(_without_masked_inputs(batch), random.stream(key, 'augment')))
 
     def loss(params: PyTree) -> tuple[Mean, Metrics, PyTree]:
       noise = random.per_device(random.stream(key, 'dropout', number), axis_name)
@@ -109,6 +109,18 @@ def predictor(
     return network.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
 
   return predict
+
+
+def _without_masked_inputs(batch: Batch) -> Batch:
+  """0 for the inputs of examples of which nothing counts: one that is NaN would make a gradient of 0 times NaN."""
+  if 'mask' not in batch:
+    return batch
+  counts = batch['mask'].reshape(len(batch['mask']), -1).max(axis=1)
+
+  def without(leaf: Array) -> Array:
+    return filled(leaf, counts) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+  return {**batch, 'inputs': jax.tree.map(without, batch['inputs'])}
 
 
 def check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:

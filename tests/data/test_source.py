@@ -61,3 +61,26 @@ def test_rows_and_fingerprint_of_arrays():
   other = Arrays({'inputs': np.where(np.arange(10) == 9, 0, np.arange(10) * 3)})
   assert len(EXAMPLES) == 10 and EXAMPLES.fingerprint() == same.fingerprint() != other.fingerprint()
   assert EXAMPLES.fingerprint() != Arrays({'targets': np.arange(10) * 3}).fingerprint()
+
+
+def spoiled(mask: np.ndarray) -> Source:
+  """Inputs and targets of which example 2, and the second target of example 5, are NaN."""
+  inputs, targets = np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32)
+  inputs[2], targets[2], targets[5, 1] = np.nan, np.nan, np.nan
+  return Source(Arrays({'inputs': inputs, 'targets': targets, 'mask': mask}), 8)
+
+
+@pytest.mark.parametrize(
+  'masked, cause',
+  [
+    ([], 'inputs of example 2'),
+    ([2], 'targets of example 5'),
+    ([2, 5], ''),
+    (([2, 2, 5], [0, 1, 1]), ''),
+    (([2, 5], [1, 1]), 'inputs of example 2'),  # inputs count wherever anything of their example does
+  ],
+)
+def test_the_cause_of_a_nan_is_looked_for_where_examples_count(masked, cause):
+  mask = np.ones((8, 2) if isinstance(masked, tuple) else 8)
+  mask[masked] = 0
+  assert spoiled(mask).not_finite(0) == cause

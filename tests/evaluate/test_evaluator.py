@@ -9,10 +9,12 @@ from flax import linen as nn
 
 from research import random
 from research.data.examples import Arrays
+from research.errors import DataError, NotFiniteError
 from research.evaluate import exact
 from research.evaluate.evaluator import Evaluator, make_sweep, padded_rows
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
+from research.objectives.regression import mean_squared_error
 from research.tasks.base import Task
 from research.tasks.supervised import predictor, supervised
 from research.train.mesh import MeshShape, make_mesh, replicated
@@ -93,6 +95,37 @@ def test_padding_repeats_the_last_example_behind_a_mask():
   batch = padded_rows(EXAMPLES, np.arange(35, 39))
   np.testing.assert_array_equal(batch['mask'], [1, 1, 0, 0])
   np.testing.assert_array_equal(batch['inputs'], EXAMPLES.arrays['inputs'][[35, 36, 36, 36]])
+
+
+@pytest.mark.parametrize('kind', ['examples', 'positions'])
+def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
+  """What does not count may hold anything, in means and in reports."""
+  mask = NUMBERS.integers(0, 2, 37 if kind == 'examples' else (37, 3)).astype(bool)
+  kept = mask if kind == 'examples' else mask.any(1)
+  targets = np.where(mask.reshape(37, -1), NUMBERS.normal(size=(37, 3)), np.nan).astype(np.float32)
+  examples = Arrays({**EXAMPLES.arrays, 'targets': targets, 'mask': mask})
+  seen = {}
+
+  def report(outputs, rows):
+    seen.update(rows, outputs=outputs)
+    yield 'count', float(len(outputs))
+
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema=0.5)
+  values = dict(Evaluator(make_sweep(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
+  errors = (logits_of(state.ema) - targets) ** 2
+  np.testing.assert_allclose(values['loss'], errors[~np.isnan(targets)].mean(), rtol=1e-5)
+  np.testing.assert_array_equal(seen['index'], np.flatnonzero(kept))
+  np.testing.assert_allclose(seen['outputs'], logits_of(state.ema)[kept], rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(seen['targets'], targets[kept])
+
+
+def test_an_evaluation_in_which_nothing_counts_or_the_data_are_nan_is_told(state):
+  nothing = Arrays({**EXAMPLES.arrays, 'mask': np.zeros(37)})
+  with pytest.raises(DataError, match='no example of an evaluation counts'):
+    dict(Evaluator(SWEEP, nothing, 10)(state, KEY))
+  inputs = np.where(np.arange(37)[:, None] == 20, np.nan, EXAMPLES.arrays['inputs']).astype(np.float32)
+  with pytest.raises(NotFiniteError, match='so are inputs of example 20, fix the data'):
+    dict(Evaluator(SWEEP, Arrays({**EXAMPLES.arrays, 'inputs': inputs}), 10)(state, KEY))
 
 
 def test_noise_does_not_depend_on_the_batch_size():

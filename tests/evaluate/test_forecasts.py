@@ -25,6 +25,16 @@ def test_seasonal_naive_says_what_was_a_season_before():
   )
 
 
+def test_what_the_mask_of_the_data_leaves_out_is_no_error():
+  mask = RANDOM.integers(0, 2, TARGETS.shape)
+  rows = {**ROWS, 'targets': np.where(mask, TARGETS, np.nan), 'mask': mask}
+  errors = (forecasts.seasonal_naive(INPUTS, 5, 7) - TARGETS)[mask > 0]
+  assert dict(forecasts.naive_errors(5)(OUTPUTS, rows))['seasonal_naive_mse'] == pytest.approx((errors**2).mean())
+  ((_, figure),) = forecasts.error_over_horizon(5)(OUTPUTS, rows)
+  error = (forecasts.seasonal_naive(INPUTS, 5, 7) - TARGETS)[:, 0][mask[:, 0] > 0]
+  np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata()[0], (error**2).mean())
+
+
 def test_a_periodic_series_is_forecast_without_error():
   wave = np.tile(RANDOM.normal(size=5), 8)
   windows = np.stack([wave[start : start + 19] for start in range(9)])[..., None]

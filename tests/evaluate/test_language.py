@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from scipy.stats import chisquare
 
@@ -26,6 +27,16 @@ def test_every_document_costs_what_its_tokens_do():
   for name, tokens in zip(('one', 'two', 'three'), DOCUMENTS, strict=True):
     expected = COST[tokens[1:]].sum() / np.log(2) / CHARACTERS[tokens[1:]].sum()
     np.testing.assert_allclose(found[f'bits_per_character_{name}'], expected, rtol=1e-6)
+
+
+def test_what_the_mask_of_the_data_leaves_out_costs_nothing():
+  rows = context_examples(DOCUMENTS, 4, 10).arrays
+  losses, mask = RANDOM.random(rows['targets'].shape), RANDOM.integers(0, 2, rows['targets'].shape)
+  weighted = {**rows, 'weights': rows['weights'] * mask}
+  targets = np.where(mask, rows['targets'], -100)
+  for report in (language.perplexity, language.bits_by_document(['one', 'two', 'three'], CHARACTERS)):
+    found = dict(report(np.where(mask, losses, np.nan), {**rows, 'targets': targets, 'mask': mask}))
+    assert found == pytest.approx(dict(report(losses, weighted)))
 
 
 def test_bits_by_context_are_drawn_of_whole_windows_alone():

@@ -115,11 +115,12 @@ def test_numbers_are_those_of_the_run_and_predictions_are_kept(workdir, tmp_path
 def test_outputs_that_are_a_tree_are_kept_as_arrays(tmp_path):
   """Numpy would pickle the tree as a whole."""
   outputs = {'labels': np.arange(6).reshape(3, 2), 'score': np.ones(3, np.float32)}
-  list(saved_to(tmp_path / 'out.npz')(outputs, {'inputs': np.zeros(3), 'targets': np.arange(3)}))
+  rows = {'inputs': np.zeros(3), 'targets': np.arange(3), 'index': np.array([0, 2, 5])}
+  list(saved_to(tmp_path / 'out.npz')(outputs, rows))
   with np.load(tmp_path / 'out.npz') as kept:
     assert sorted(kept) == ['index', 'outputs_labels', 'outputs_score', 'targets']
     np.testing.assert_array_equal(kept['outputs_labels'], outputs['labels'])
-    assert kept['index'].tolist() == [0, 1, 2]
+    assert kept['index'].tolist() == [0, 2, 5]
 
 
 def test_predictions_never_take_the_place_of_a_file(workdir, tmp_path):

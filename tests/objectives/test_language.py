@@ -35,9 +35,11 @@ def divided(mean) -> float:
 
 
 @pytest.mark.parametrize('train', [True, False])
-@pytest.mark.parametrize('batch', [{}, {'weights': WEIGHTS}, {'mask': np.array([1.0, 0, 1])}])
+@pytest.mark.parametrize(
+  'batch', [{}, {'weights': WEIGHTS}, {'mask': np.array([1.0, 0, 1])}, {'mask': 1.0 * (TARGETS > 0)}]
+)
 def test_loss_and_bits_are_those_of_the_formula(batch, train):
-  weights = batch.get('weights', np.ones((3, 5))) * batch.get('mask', np.ones(3))[:, None]
+  weights = batch.get('weights', np.ones((3, 5))) * batch.get('mask', np.ones(3)).reshape(3, -1)
   loss, aux = measure(batch, train=train)
   np.testing.assert_allclose(divided(loss), np.average(NATS, weights=weights), rtol=1e-6)
   assert float(loss.count) == weights.sum()

@@ -43,7 +43,7 @@ def test_is_the_formula_over_the_tokens_that_there_are(smoothing):
 
 def test_padding_changes_neither_loss_nor_gradient():
   real = np.arange(5) < LENGTHS[:, None]
-  other = np.where(real, TARGETS, 3), np.where(real[..., None], LOGITS, 9.0)
+  other = np.where(real, TARGETS, -100), np.where(real[..., None], LOGITS, 9.0)
   for name in ('total', 'count'):
     assert getattr(loss(*reversed(other), smoothing=0.1)[0], name) == getattr(loss(smoothing=0.1)[0], name)
   slope = jax.grad(lambda logits: loss(logits, smoothing=0.1)[0].total)(jnp.asarray(LOGITS))
@@ -55,6 +55,8 @@ def test_examples_that_fill_a_batch_up_do_not_count():
   parts = [loss(mask=np.eye(3)[number])[0].total for number in (0, 2)]
   np.testing.assert_allclose(value.total, sum(parts), rtol=1e-6)
   assert value.count == accuracy.count == 9
+  tokens = np.array([[1.0], [0.0], [1.0]]) * np.ones((3, 5))
+  assert loss(mask=tokens) == (value, accuracy)
 
 
 def test_a_smoothing_out_of_range():
