@@ -35,3 +35,11 @@ def test_a_mask_of_positions_counts_each_of_them():
   mean = metrics.mean(jnp.asarray(VALUES), mask)
   assert float(mean.count) == mask.sum()
   np.testing.assert_allclose(metrics.compute({'a': mean})['a'], VALUES[mask > 0].mean(), rtol=1e-5)
+
+
+def test_targets_that_do_not_count_are_zero():
+  targets = np.array([[1.0, np.nan], [np.inf, 4.0], [5.0, 6.0]], np.float32)
+  np.testing.assert_array_equal(metrics.filled(targets, np.array([0.0, 0.0, 1.0])), [[0, 0], [0, 0], [5, 6]])
+  mask = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+  np.testing.assert_array_equal(metrics.filled(targets, mask), [[1, 0], [0, 4], [0, 0]])
+  np.testing.assert_array_equal(metrics.filled(targets, None), targets)

@@ -34,8 +34,8 @@ def ctc(blank: int = 0) -> Objective:
     guesses = greedy(jax.lax.stop_gradient(logits), lengths, blank)
     errors = edit_distance(targets, target_lengths, guesses.labels, guesses.lengths)
     metrics = {
-      'label_error_rate': Mean(mean(errors * 1.0, mask).total, mean(target_lengths * 1.0, mask).total),
-      'too_short': mean(~fits * 1.0, mask),
+      'label_error_rate': Mean(mean(errors, mask).total, mean(target_lengths, mask).total),
+      'too_short': mean((~fits).astype(logits.dtype), mask),
     }
     return mean(losses, mask * fits), Aux(metrics, mutable)
 

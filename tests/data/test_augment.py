@@ -28,9 +28,16 @@ def windows(image: np.ndarray, reach: int, mode: str) -> dict[bytes, tuple[int, 
   return {padded[i : i + SIZE, j : j + SIZE].tobytes(): (i, j) for i, j in places}
 
 
+def uniform(draws: int) -> np.ndarray:
+  """The numbers in [0, 1) that each example draws: [examples, draws]."""
+  keys = jax.vmap(lambda index: jax.random.fold_in(KEY, index))(jnp.asarray(BATCH['index']))
+  return np.asarray(jax.vmap(lambda key: jax.random.uniform(key, (draws,)))(keys))
+
+
 @pytest.mark.parametrize('augmentation, mode', [(augment.shift(2), 'constant'), (augment.crop(2), 'reflect')])
 def test_moves_are_windows_of_the_padded_image_all_equally_likely(augmentation, mode):
   moved = [windows(image, 2, mode)[new.tobytes()] for image, new in zip(IMAGES, apply(augmentation), strict=True)]
+  np.testing.assert_array_equal(moved, (5 * uniform(2)).astype(int))
   counts = np.unique(moved, axis=0, return_counts=True)[1]
   assert len(counts) == 25, 'all moves happen, the farthest too'
   assert np.sum((counts - 16) ** 2 / 16) < 51.2, 'chi-squared, 24 degrees of freedom, 0.1 %'
@@ -38,8 +45,9 @@ def test_moves_are_windows_of_the_padded_image_all_equally_likely(augmentation, 
 
 def test_flip_mirrors_one_in_two():
   flipped = 0
-  for image, new in zip(IMAGES, apply(augment.flip()), strict=True):
+  for image, new, draw in zip(IMAGES, apply(augment.flip()), uniform(1), strict=True):
     mirrored = np.array_equal(new, np.fliplr(image))
+    assert mirrored == (draw < 0.5)
     assert mirrored or np.array_equal(new, image)
     flipped += mirrored
   assert 160 < flipped < 240
@@ -47,9 +55,12 @@ def test_flip_mirrors_one_in_two():
 
 @pytest.mark.parametrize('size', [3, 4])
 def test_cutout_zeros_one_square_and_nothing_else(size):
-  heights, new = [], apply(augment.cutout(size))
+  heights, new, places = [], apply(augment.cutout(size)), (SIZE * uniform(2)).astype(int)
   assert np.array_equal(np.where(new == 0, IMAGES, new), IMAGES)
-  for hole in new[..., 0] == 0:
+  for hole, (row, column) in zip(new[..., 0] == 0, places, strict=True):
+    assert hole[row, column]
+    expected = slice(max(row - size // 2, 0), row - size // 2 + size), slice(max(column - size // 2, 0), column + size)
+    assert hole[expected[0], column].all() and hole[row, expected[1]].sum() == hole[row].sum()
     rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
     assert hole.sum() == len(rows) * len(columns) and hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     for axis in (rows, columns):
@@ -95,6 +106,22 @@ def test_affine_stays_in_its_limits_and_reaches_them():
   assert 2.8 < np.abs(middles).max() <= 3.001 and middles.min() < -2 and middles.max() > 2
   zoomed = apply(augment.affine(zoom=0.2), batch)[..., 0][:, 16].sum(1) / 25
   assert 0.78 < zoomed.min() < 0.85 and 1.15 < zoomed.max() < 1.22
+
+
+def test_affine_turns_zooms_and_moves_by_what_is_drawn():
+  draw = 2 * uniform(4) - 1
+  angle, factor = np.deg2rad(20 * draw[:, 0]), 1 + 0.2 * draw[:, 1]
+  images = IMAGES.astype(np.float32)
+  expected = RESAMPLED(images, angle, factor, 3 * draw[:, 2:])
+  np.testing.assert_allclose(apply(augment.affine(20, 0.2, 3), {**BATCH, 'inputs': images}), expected, atol=1e-2)
+  for nothing in (augment.shift(0), augment.crop(0), augment.cutout(0)):
+    np.testing.assert_array_equal(apply(nothing), IMAGES)
+
+
+def test_what_comes_from_far_outside_is_zero():
+  for move in (-40.0, 40.0):
+    moved = RESAMPLED(IMAGES[:4], jnp.zeros(4), jnp.ones(4), jnp.full((4, 2), move))
+    assert not np.asarray(moved).any()
 
 
 ALL = augment.chain(augment.shift(2), augment.crop(1), augment.flip(), augment.cutout(3), augment.affine(9, 0.1, 1))

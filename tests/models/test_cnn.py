@@ -52,6 +52,17 @@ def test_dropout_drops_whole_channels_in_training_alone():
   np.testing.assert_allclose(maps(0.5), np.where(alive[:, None, None] > 0, 2 * maps(0.0), 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize('dense', [(), (16,)])
+def test_dropout_before_each_dense_layer_acts_in_training_alone(dense):
+  model, plain = ConvNet((32,), 2, dense, dense_dropout=0.5), ConvNet((32,), 2, dense)
+  variables = model.init(KEY, IMAGES)
+  np.testing.assert_array_equal(model.apply(variables, IMAGES), plain.apply(variables, IMAGES))
+  options = {'capture_intermediates': True, 'mutable': ['intermediates'], 'rngs': {'dropout': KEY}}
+  seen = model.apply(variables, IMAGES, True, **options)[1]['intermediates']
+  before = [seen[f'Dropout_{number + 1}']['__call__'][0] for number in range(len(dense) + 1)]  # 0 is the stage's
+  assert all((np.asarray(units) == 0).mean() > 0.2 for units in before)
+
+
 def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
   model = ConvNet((8,), 3, dense=(4,))
   variables = model.init(KEY, IMAGES)
@@ -72,6 +83,7 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
     ({'classes': 0}, 'classes=0'),
     ({'dropout': 1.0}, 'dropout=1.0: must be at least 0 and less than 1'),
     ({'dense_dropout': -0.1}, 'dense_dropout=-0.1'),
+    ({'dense_dropout': 1.0}, 'dense_dropout=1.0'),
   ],
 )
 def test_sizes_that_cannot_be_are_told_in_one_line(options, message):

@@ -25,8 +25,10 @@ def test_moving_average_is_numpys_on_the_padded_series():
   padded = np.pad(past, ((0, 0), (0, 0), (2, 2)), mode='edge')
   expected = [[np.convolve(series, np.full(5, 0.2), 'valid') for series in example] for example in padded]
   np.testing.assert_allclose(moving_average(jnp.asarray(past), 5), expected, atol=1e-5)
-  with pytest.raises(ConfigError, match='average=4'):
-    moving_average(jnp.asarray(past), 4)
+  np.testing.assert_array_equal(moving_average(jnp.asarray(past), 1), past)
+  for steps in (4, 0, -1):
+    with pytest.raises(ConfigError, match=f'average={steps}'):
+      moving_average(jnp.asarray(past), steps)
 
 
 def test_dlinear_is_two_products():
@@ -37,6 +39,19 @@ def test_dlinear_is_two_products():
   first, second = (jax.tree.map(np.asarray, variables['params'][f'Dense_{n}']) for n in range(2))
   values = trend @ first['kernel'] + first['bias'] + (past - trend) @ second['kernel'] + second['bias']
   np.testing.assert_allclose(outputs, values.reshape(4, 3, 6, 2).transpose(0, 2, 1, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_patches_are_read_in_turn_and_the_forecast_is_read_from_the_last_beside_a_linear_one():
+  model, variables = patched()
+  params = jax.tree.map(np.asarray, variables['params'])
+  level, spread = INPUTS[:, -1], np.sqrt(INPUTS.var(1) + 1e-5)
+  past = ((INPUTS - level[:, None]) / spread[:, None]).swapaxes(1, 2)
+  units = past.reshape(12, 4, 12) @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
+  states, _ = RNN(8).apply({'params': variables['params']['rnn']}, jnp.asarray(units))
+  last = np.asarray(states)[:, -1].reshape(4, 3, 8)
+  values = last @ params['Dense_2']['kernel'] + params['Dense_2']['bias'] + past @ params['Dense_1']['kernel']
+  expected = (values * spread[..., None] + level[..., None]).reshape(4, 3, 6, 2).swapaxes(1, 2)
+  np.testing.assert_allclose(model.apply(variables, INPUTS), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('model', [patched()[0], DLinear(6, 2)])
@@ -85,6 +100,8 @@ def test_patches_that_do_not_fit_and_a_dropout_of_all_are_refused():
     DLinear(horizon=-3, outputs=-1).init(KEY, INPUTS)
   with pytest.raises(ConfigError, match='mean=nan'):
     LogVariance(RNN(5), mean=np.nan).init(KEY, INPUTS)
+  with pytest.raises(ConfigError, match='dropout=1.0'):
+    LogVariance(RNN(5), mean=0.0, dropout=1.0).init(KEY, INPUTS)
 
 
 def test_log_variance_begins_at_its_mean_and_is_linear_in_the_last_step_but_for_the_network():
@@ -97,6 +114,6 @@ def test_log_variance_begins_at_its_mean_and_is_linear_in_the_last_step_but_for_
     model.apply({'params': params}, INPUTS), 0.95 + INPUTS[:, -1] @ np.asarray(kernel)[:, 0], rtol=1e-5
   )
   params['correction'] = {'kernel': jnp.ones((5, 1))}
-  changed = INPUTS.copy()
-  changed[:, -3] += 1  # an earlier step reaches the forecast through the network alone
-  assert (model.apply({'params': params}, changed) != model.apply({'params': params}, INPUTS)).all()
+  states, _ = RNN(5, cell='gru').apply({'params': params['rnn']}, jnp.asarray(INPUTS))  # an earlier step reaches these
+  corrected = 0.95 + INPUTS[:, -1] @ np.asarray(kernel)[:, 0] + states[:, -1].sum(-1)
+  np.testing.assert_allclose(model.apply({'params': params}, INPUTS), corrected, rtol=1e-5)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.errors import ConfigError
 from research.models.language import LanguageModel, Stream
 from research.models.rnn import RNN
 from research.tasks.precision import computing_in
@@ -78,6 +79,23 @@ def test_dropout_acts_in_training_alone():
   np.testing.assert_array_equal(draws[0], draws[1])
   assert not np.allclose(draws[0], draws[2])
   np.testing.assert_array_equal(model.apply(variables, TOKENS), LanguageModel(7, model.rnn, 5).apply(variables, TOKENS))
+
+
+@pytest.mark.parametrize('options, name', [({'dropout': 1.0}, 'dropout=1.0'), ({'embed_dim': 0}, 'embed_dim=0')])
+def test_what_cannot_be_is_refused(options, name):
+  with pytest.raises(ConfigError, match=name):
+    LanguageModel(**{'vocabulary': 7, 'rnn': RNN(8), 'embed_dim': 5, **options}).init(jax.random.key(0), TOKENS)
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_dropout_is_before_and_after_the_recurrent_network(tied):
+  model, variables = build(dropout=0.5, tied=tied)
+  seen = model.apply(
+    variables, TOKENS, True, rngs={'dropout': jax.random.key(1)}, capture_intermediates=True, mutable=['intermediates']
+  )[1]['intermediates']
+  for number in range(2):
+    dropped = np.asarray(seen[f'Dropout_{number}']['__call__'][0]) == 0
+    assert 0.3 < dropped.mean() < 0.7
 
 
 def test_a_tied_head_has_no_vectors_of_its_own():

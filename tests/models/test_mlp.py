@@ -16,14 +16,16 @@ def leaves(variables):
   return {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(variables)}
 
 
-def test_is_the_formula():
-  model = MLP((5, 3), 2, activation='tanh')
+@pytest.mark.parametrize('residual', [False, True])
+def test_is_the_formula(residual):
+  model = MLP((8, 5, 5), 2, activation='tanh', residual=residual)
   variables = model.init(KEY, INPUTS)
   x = np.asarray(INPUTS, np.float64).reshape(16, 8)
-  for number in range(3):
+  for number in range(4):
     layer = variables['params'][f'Dense_{number}']
-    x = x @ np.asarray(layer['kernel'], np.float64) + np.asarray(layer['bias'], np.float64)
-    x = np.tanh(x) if number < 2 else x
+    y = x @ np.asarray(layer['kernel'], np.float64) + np.asarray(layer['bias'], np.float64)
+    y = np.tanh(y) if number < 3 else y
+    x = x + y if residual and number in (0, 2) else y  # where widths are equal
   np.testing.assert_allclose(model.apply(variables, INPUTS), x, atol=1e-5)
 
 
@@ -76,3 +78,9 @@ def test_residual_passes_the_gradient_through_dead_layers():
 def test_unknown_norm_is_refused():
   with pytest.raises(ConfigError, match="'bach'"):
     MLP((5,), 2, norm='bach').init(KEY, INPUTS)
+
+
+@pytest.mark.parametrize('model, message', [(MLP((5,), 2, dropout=1.0), 'dropout=1.0'), (MLP((5,), 0), 'outputs=0')])
+def test_numbers_out_of_range_are_refused(model, message):
+  with pytest.raises(ConfigError, match=message):
+    model.init(KEY, INPUTS)

@@ -71,6 +71,19 @@ def test_accuracy_and_top_k():
   assert metrics['top_2'] > metrics['accuracy']
 
 
+def test_positions_of_sequences_are_as_many_examples():
+  objective = softmax_cross_entropy(0.1, (1.0, 2.0, 0.5, 4.0), 2)
+  loss, metrics, gradient = measure(objective)
+  again, same, slopes = measure(objective, LOGITS.reshape(2, 3, 4), TARGETS.reshape(2, 3))
+  assert (again, same) == (pytest.approx(loss), pytest.approx(metrics))
+  np.testing.assert_allclose(slopes.reshape(6, 4), gradient, rtol=1e-5)
+
+
+def test_a_logit_of_zero_is_class_zero():
+  _, metrics, _ = measure(binary_cross_entropy(), np.zeros((4, 1), np.float32), np.array([0, 0, 0, 1]))
+  assert metrics['accuracy'] == 0.75
+
+
 def test_top_k_of_a_constant_model_is_chance():
   _, metrics, _ = measure(softmax_cross_entropy(top_k=2), np.zeros((4, 4), np.float32), np.arange(4))
   assert metrics['top_2'] == 0.5

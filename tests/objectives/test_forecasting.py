@@ -52,6 +52,12 @@ def test_loss_is_that_of_the_point_and_of_the_quantiles_over_the_real_examples()
   assert loss == pytest.approx(expected['mse'] + expected['pinball'], rel=1e-5)
 
 
+def test_targets_at_the_ends_of_the_interval_are_covered():
+  outputs = np.broadcast_to(np.array([0.0, -1.0, 1.0], np.float32), (4, 3))
+  targets = np.array([-1.0, 1.0, -1.5, 1.5], np.float32)
+  assert measure(forecast_error((0.1, 0.9)), outputs, targets, np.ones(4))[1]['coverage'] == 0.5
+
+
 def test_padded_examples_change_neither_loss_nor_gradient():
   other = OUTPUTS.copy()
   other[4] = 1e3

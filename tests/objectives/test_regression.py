@@ -11,7 +11,7 @@ from research.objectives.base import apply
 from research.objectives.regression import huber, mean_absolute_error, mean_squared_error
 
 PREDICTIONS = np.array([[0.0], [1.5], [-2.0], [4.0], [9.0]], np.float32)
-TARGETS = np.array([0.5, 1.0, 1.0, 0.0, 1.0], np.float32)
+TARGETS = np.array([0.5, 1.0, 2.0, 0.25, 1.0], np.float32)
 MASK = np.array([1, 1, 1, 1, 0], np.float32)
 ERRORS = (PREDICTIONS[:, 0] - TARGETS)[:4]
 
