@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterator
 
 import jax
+from absl import logging
 
 from research.data.feed import make_feed
 from research.train.config import Config
 from research.train.experiment import Experiment
 from research.train.journal import Journal, NoJournal
 from research.train.mesh import make_mesh
+from research.train.optimizer import shortened
 from research.train.run import Record, Run
 from research.train.signals import Stop
 
@@ -46,6 +48,8 @@ def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike,
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
     feed = stack.enter_context(make_feed(experiment.train, mesh))
     run = Run(experiment, config, mesh, feed, journal, stop)
+    if note := shortened(config.optimizer, config.steps):
+      logging.warning(note)
     yield run.tell('compiling')
     run.begin()
     yield from run.evaluate_if_due()  # where a signal had put it off

@@ -13,6 +13,7 @@ from research.errors import ConfigError, alike, check_range, unknown
 
 RULES = ('sgd', 'momentum', 'nesterov', 'adagrad', 'rmsprop', 'adam', 'adamw')
 SCHEDULES = ('constant', 'step', 'linear', 'cosine', 'inverse_sqrt', 'wsd')
+PHASED = ('linear', 'cosine', 'wsd')  # schedules that come to an end, by default with the run
 SHARES = ('momentum', 'rho', 'b1', 'b2')  # fields that are less than 1
 
 
@@ -48,22 +49,21 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   Warm-up multiplies the schedule by min(1, (step + 1) / warmup), so that no step is lost to a rate of 0.
   'linear' and 'cosine' (Loshchilov & Hutter 2017) begin to fall after the warm-up; 'inverse_sqrt' is
   sqrt(warmup / (step + 1)) after it (Vaswani et al. 2017, section 5.3); 'wsd' is that of Hu et al. 2024
-  with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or a phase that is longer
-  than the schedule.
+  with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or phases that are longer
+  than `schedule_steps`; in a run that is too short for them they are shortened, see `phases`.
   """
-  length = config.schedule_steps or steps
-  decay_steps = config.decay_steps or max(length // 5, 1)
+  length, warmup, decay_steps = phases(config, steps)
   if config.schedule not in SCHEDULES:
     raise ConfigError(f'optimizer.schedule={config.schedule!r}: {unknown(config.schedule, SCHEDULES)}')
   if config.schedule == 'step' and not config.milestones:
     raise ConfigError('optimizer.milestones: none are given, so the rate of schedule step would never fall')
-  if config.schedule in ('linear', 'cosine', 'wsd') and config.warmup >= length:
-    raise ConfigError(f'optimizer.warmup: {config.warmup} steps leave nothing of a schedule of {length}')
-  if config.schedule == 'wsd' and config.warmup + decay_steps > length:
-    raise ConfigError(f'optimizer.decay_steps: {decay_steps} and {config.warmup} of warm-up exceed the {length} steps')
+  if config.schedule in PHASED and warmup >= length:
+    raise ConfigError(f'optimizer.warmup={warmup}: leaves nothing of schedule_steps={length}')
+  if config.schedule == 'wsd' and warmup + decay_steps > length:
+    raise ConfigError(f'optimizer.decay_steps={decay_steps}: with warmup={warmup} exceeds schedule_steps={length}')
 
   def fraction(step):
-    done = jnp.clip((step - config.warmup) / max(length - config.warmup, 1), 0, 1)
+    done = jnp.clip((step - warmup) / max(length - warmup, 1), 0, 1)
     match config.schedule:
       case 'constant':
         return 1.0
@@ -74,15 +74,38 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
       case 'cosine':
         return config.final_lr + (1 - config.final_lr) * (1 + jnp.cos(math.pi * done)) / 2
       case 'inverse_sqrt':
-        return jnp.sqrt(max(config.warmup, 1) / jnp.maximum(step + 1, max(config.warmup, 1)))
+        return jnp.sqrt(max(warmup, 1) / jnp.maximum(step + 1, max(warmup, 1)))
       case 'wsd':
         return 1 - (1 - config.final_lr) * jnp.clip((step - length + decay_steps) / decay_steps, 0, 1)
 
   def schedule(step):
     step = jnp.asarray(step, float)
-    return config.lr * jnp.minimum((step + 1) / max(config.warmup, 1), 1) * fraction(step)
+    return config.lr * jnp.minimum((step + 1) / max(warmup, 1), 1) * fraction(step)
 
   return schedule
+
+
+def phases(config: Optimizer, steps: int) -> tuple[int, int, int]:
+  """Steps of the schedule, of its warm-up and of its last phase (of 'wsd').
+
+  A run of a few steps is a first look at an experiment, which is not to fail for a warm-up that is meant for many:
+  where the schedule ends with the run and the two phases do not fit, they share half of it in proportion.
+  """
+  length = config.schedule_steps or steps
+  warmup, decay = config.warmup, config.decay_steps or max(length // 5, 1)
+  needed = warmup + (decay if config.schedule == 'wsd' else 1)
+  if config.schedule in PHASED and not config.schedule_steps and needed > length:
+    warmup, decay = (max(phase * length // (2 * needed), least) for phase, least in ((warmup, 0), (decay, 1)))
+  return length, warmup, decay
+
+
+def shortened(config: Optimizer, steps: int) -> str:
+  """A line that says which phases `phases` has shortened, '' for none."""
+  _, warmup, decay = phases(config, steps)
+  if (warmup, decay) == (config.warmup, config.decay_steps or decay):
+    return ''
+  last = f', decay_steps={decay}' if config.schedule == 'wsd' else ''
+  return f'config.steps={steps}: too few for the schedule {config.schedule}; it is run with warmup={warmup}{last}'
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:

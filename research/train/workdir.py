@@ -20,6 +20,7 @@ from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
 from research.train.environment import changes, environment
 from research.train.modules import ROOT, class_at, home_of
+from research.train.optimizer import PHASED
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -63,6 +64,8 @@ class Workdir:
       if data.get(part, fingerprints[part]) != fingerprints[part]:
         raise DataError(f'the {part} examples are not those that {self.path} began with; use those or a new workdir')
     self._drop_result_of_other_steps()
+    if (self.path / 'config.json').exists():
+      _tell_of_other_steps(load_config(self.path), self.config)
     file, name = home_of(self.config)
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
 
@@ -186,6 +189,11 @@ def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Pa
   if names:
     rows = differences(old, new, names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')
-  follows = new['optimizer.schedule'] in ('linear', 'cosine', 'wsd') and not new['optimizer.schedule_steps']
-  if old['steps'] != new['steps'] and follows:
-    logging.warning('config.steps: other steps change the learning rate from here on; schedule_steps would hold it')
+
+
+def _tell_of_other_steps(old: Config, new: Config) -> None:
+  if old.steps != new.steps and new.optimizer.schedule in PHASED and not new.optimizer.schedule_steps:
+    logging.warning(
+      f'config.steps={new.steps}: was {old.steps}, and the learning rate follows it: from here on it is another; '
+      f'config.optimizer.schedule_steps={old.steps} would have held it'
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from research.errors import ConfigError
 from research.train import optimizer as optimizers
-from research.train.optimizer import RULES, SCHEDULES, Optimizer, make_optimizer, make_schedule
+from research.train.optimizer import RULES, SCHEDULES, Optimizer, make_optimizer, make_schedule, phases, shortened
 
 STEPS = 5
 RNG = np.random.default_rng(0)
@@ -176,12 +176,37 @@ def test_schedule_is_as_long_as_the_run_unless_it_says():
 
 
 @pytest.mark.parametrize(
+  ('config', 'steps', 'taken'),
+  [
+    (Optimizer(schedule='cosine', warmup=100), 50, (24, 2)),
+    (Optimizer(schedule='linear', warmup=100), 1, (0, 1)),
+    (Optimizer(schedule='wsd', warmup=100, decay_steps=300), 40, (5, 15)),
+    (Optimizer(schedule='wsd', decay_steps=300), 40, (0, 20)),
+    (Optimizer(schedule='cosine', warmup=49), 50, None),
+    (Optimizer(schedule='constant', warmup=100), 50, None),
+    (Optimizer(schedule='wsd', warmup=40), 50, None),
+  ],
+)
+def test_phases_are_shortened_in_a_run_that_is_too_short_for_them(config, steps, taken):
+  _, warmup, decay = phases(config, steps)
+  note = shortened(config, steps)
+  if taken is None:
+    assert warmup == config.warmup and not note
+  else:
+    assert (warmup, decay) == taken and f'config.steps={steps}: too few' in note and f'warmup={warmup}' in note
+  rates = [float(make_schedule(config, steps)(step)) for step in range(steps)]
+  assert np.isfinite(rates).all() and max(rates) > 0
+  if config.schedule != 'constant':
+    assert max(rates) == pytest.approx(config.lr, rel=0.1)
+
+
+@pytest.mark.parametrize(
   ('config', 'words'),
   [
     (Optimizer('adm'), ('optimizer.name', 'adam')),
     (Optimizer(schedule='cosin'), ('optimizer.schedule', 'cosine')),
-    (Optimizer(schedule='cosine', warmup=5), ('optimizer.warmup', '5')),
-    (Optimizer(schedule='wsd', warmup=2, decay_steps=4), ('optimizer.decay_steps', '4')),
+    (Optimizer(schedule='cosine', warmup=5, schedule_steps=5), ('optimizer.warmup=5', 'schedule_steps=5')),
+    (Optimizer(schedule='wsd', warmup=2, decay_steps=4, schedule_steps=5), ('optimizer.decay_steps=4', 'warmup=2')),
     (Optimizer('rprop', schedule='cosine'), ('rprop', 'constant')),
     (Optimizer(schedule='step'), ('optimizer.milestones', 'step')),
     (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),

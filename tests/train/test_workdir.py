@@ -169,8 +169,11 @@ def test_other_steps_are_told_where_they_change_the_learning_rate(schedule, leng
   claim(tmp_path, config)
   claim(tmp_path, config)
   assert not lines
-  claim(tmp_path, dataclasses.replace(config, steps=config.steps + 1))
-  assert bool(lines) == told
+  longer = dataclasses.replace(config, steps=config.steps + 1)
+  with Workdir(tmp_path, longer):  # as a launcher does before it fetches data
+    pass
+  claim(tmp_path, longer)
+  assert len(lines) == told
 
 
 def test_a_result_is_that_of_the_steps_of_the_config(tmp_path):
