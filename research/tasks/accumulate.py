@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from research.tasks.base import Batch, PyTree, State, Totals
+from research.tasks.base import Batch, PyTree, State, Totals, in_dtypes_of
 
 # (state, batch, key, number of the micro-batch) -> sums over the batch, collections that changed
 Gradient = Callable[..., tuple[Totals, PyTree]]
@@ -31,7 +31,7 @@ def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
     def add(carry, part):
       (sums, mutable), (number, rows) = carry, part
       totals, changed = gradient(state.replace(mutable=mutable), rows, key, number)
-      return (jax.tree.map(jnp.add, sums, totals), {**mutable, **changed}), None
+      return (jax.tree.map(jnp.add, sums, totals), in_dtypes_of(mutable, {**mutable, **changed})), None
 
     numbers = jnp.arange(micro_batches, dtype=jnp.int32)
     return jax.lax.scan(add, (zeros, state.mutable), (numbers, parts))[0]

@@ -78,6 +78,14 @@ def unless_empty(new: State, old: State, loss: Mean) -> State:
   return jax.tree.map(lambda after, before: jnp.where(loss.count == 0, before, after), new, kept)
 
 
+def in_dtypes_of(old: PyTree, new: PyTree) -> PyTree:
+  """`new` in the dtypes of `old`, for what is carried from step to step.
+
+  Where JAX_ENABLE_X64 makes numbers wider, some leaves stay float32, such as Linen's batch statistics.
+  """
+  return jax.tree.map(lambda before, after: after.astype(before.dtype), old, new)
+
+
 def reduce(totals: Totals, axis_name: str) -> Totals:
   """Sums over the devices of a mapped axis; without a name what is given, for the compiler sees the whole batch."""
   return jax.lax.psum(totals, axis_name) if axis_name else totals

@@ -3,14 +3,17 @@
 import contextlib
 import signal
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 from jax import Array
 from jax.sharding import Mesh
@@ -20,7 +23,7 @@ from research import random
 from research.data.feed import Feed
 from research.errors import NotFiniteError, RunError, failure, told
 from research.metrics import Metrics
-from research.tasks.base import Batch, PyTree, State, Task
+from research.tasks.base import Batch, PyTree, State, Task, in_dtypes_of
 from research.train.backend import on_mesh
 from research.train.config import Config
 from research.train.experiment import Evaluator, Experiment
@@ -30,6 +33,8 @@ from research.train.mesh import replicated
 from research.train.signals import Stop, Stopped
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})
+DEBUGGING = ('jax_disable_jit', 'jax_debug_nans', 'jax_debug_infs')  # what needs more than a compiled step
+LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, flax, optax))
 HASHED_STEPS = (0, 1, 10, 100)  # where the first difference between two runs is looked for
 
 
@@ -64,7 +69,8 @@ def make_step(task: Task, feed: Feed) -> Callable[[State, Running, Any, Array], 
 
   def step(state: State, running: Running, inputs: Any, key: Array) -> tuple[State, Running]:
     batch = feed.batch(inputs, state.step)
-    state, metrics = task.train_step(state, batch, random.stream(key, 'train', state.step))
+    after, metrics = task.train_step(state, batch, random.stream(key, 'train', state.step))
+    state = in_dtypes_of(state, after)
     bad_step = jnp.where((running.bad_step == 0) & ~_all_finite(metrics), state.step, running.bad_step)
     return state, Running(means.add(running.metrics, metrics), bad_step)
 
@@ -134,16 +140,15 @@ class Run:
       with jax.set_mesh(self._mesh):
         self._state, self._running = first(self._key, inputs)  # no parameter ever exists on one device alone
       self._journal.write_hash(0, self._state)
-    step = jax.jit(make_step(self._task, self._feed), donate_argnums=(0, 1), out_shardings=place)
-    with jax.set_mesh(self._mesh):
-      self._take_step = step.lower(state, running, inputs, self._key).compile()
+    self._take_step = self._compiled(place, state, running, inputs)
     self._began = time.monotonic() - (float(tree['seconds']) if tree else 0)
     self._window = (time.monotonic(), self.step)
 
   def advance(self) -> None:
     """Takes one step; returns before the devices have."""
     inputs = self._feed.inputs(self.step)
-    self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
+    with self._debugging(f'step {self.step + 1}', self._experiment.train.not_finite):
+      self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
     self.step += 1
     self._evaluated = not (self._experiment.evaluators and self._due(self._config.evaluate_every))
     self._score = None
@@ -200,6 +205,15 @@ class Run:
     self._journal.finish(result, self._state)
     yield self.tell('done', metrics)
 
+  def _compiled(self, place: PyTree, *arguments: PyTree) -> Callable[..., tuple[State, Running]]:
+    """The step for such arguments; where JAX is to debug it, one that JAX can run operation by operation."""
+    step = make_step(self._task, self._feed)
+    if names := [name.upper() for name in DEBUGGING if getattr(jax.config, name)]:
+      logging.warning(f'{" and ".join(names)}: for debugging, the steps will be slow')
+      return jax.jit(step, out_shardings=place)
+    with jax.set_mesh(self._mesh):
+      return jax.jit(step, donate_argnums=(0, 1), out_shardings=place).lower(*arguments, self._key).compile()
+
   def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
 
@@ -236,9 +250,23 @@ class Run:
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str, cause: str = '') -> NotFiniteError:
-    kept = f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'
     advice = f'so are {cause}, mend the data' if cause else 'lower the learning rate or clip the gradients'
-    return NotFiniteError(f'{what} NaN or infinite: {advice}; {kept}')
+    return NotFiniteError(f'{what} NaN or infinite: {advice}; {self._kept()}')
+
+  def _kept(self) -> str:
+    return f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'
+
+  @contextlib.contextmanager
+  def _debugging(self, what: str, cause_at: Callable[[int], str] = lambda step: '') -> Iterator[None]:
+    """Tells in one line which operation JAX_DEBUG_NANS or JAX_DEBUG_INFS has found within, or which of the data."""
+    try:
+      yield
+    except FloatingPointError as error:
+      frames = traceback.extract_tb(error.__traceback__)
+      place = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)][-1]
+      cause = cause_at(self.step)
+      found = f'so are {cause}, mend the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
+      raise NotFiniteError(f'{what}: {error}: {found}; {self._kept()}') from error
 
   def _failed(self, name: str, error: Exception) -> Exception:
     kept = f'; everything else is in {self._journal.path}, and the same command tries it again'
@@ -250,7 +278,8 @@ class Run:
     Figures are drawn after everything has been measured, where no signal cuts one short.
     """
     values, failed, shown = {}, {}, {}
-    with jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
+    debugging = self._debugging(f'the evaluation after step {self.step}')
+    with debugging, jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
           kind = values if isinstance(value, float) else failed if isinstance(value, Exception) else shown

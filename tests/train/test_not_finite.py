@@ -133,6 +133,25 @@ def test_nan_from_the_data(form, tmp_path, told, fault):
   fault('NaN from the data', line, code, KEPT)
 
 
+@pytest.mark.parametrize('fault', ['gradient', 'data'])
+def test_jax_debug_nans_names_the_step_and_the_operation(fault):
+  config = load_config(str(CONFIG))
+  config.evaluate_every = 0
+  source = config.build().train
+  example = int(source.indices(1)[5])
+  experiment = supervised_experiment(
+    config, images.digits(), MLP((8,), 10), rooted(example), lambda metrics: 0.0, standardize(4.9, 6.0)
+  )
+  if fault == 'data':
+    inputs = source.examples.arrays['inputs'].astype(np.float32)
+    inputs[example, 2, 3] = np.nan
+    examples = Arrays({**source.examples.arrays, 'inputs': inputs})
+    experiment = dataclasses.replace(experiment, train=dataclasses.replace(source, examples=examples))
+  place = {'gradient': 'loss|total_gradient', 'data': f'so are inputs of example {example}, mend the data'}[fault]
+  with jax.debug_nans(True), pytest.raises(NotFiniteError, match=rf'^step 2: invalid value \(nan\).*: ({place})'):
+    list(train(experiment, config))
+
+
 def test_nan_from_the_gradient(tmp_path, told, fault):
   config = load_config(str(CONFIG))
   example = int(config.build().train.indices(14)[5])
