@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
-from research.models.resnet import ResNet, resnet
+from research.models.resnet import ResNet, convolution, resnet
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
@@ -28,6 +28,35 @@ def test_resnet20_for_small_images_has_its_270_thousand():  # He et al. 2015, ta
   count = sum(sizes(resnet(20, 10), (1, 32, 32, 3)).values())
   projections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64  # which the paper's shortcuts go without
   assert count - projections == 269_722
+
+
+@pytest.mark.parametrize('bottleneck', [False, True])
+def test_sizes_of_version_2_by_hand(bottleneck):
+  """A block has a norm before each convolution, and a projection where channels change."""
+  model = ResNet((2, 2), 3, width=4, preactivation=True, bottleneck=bottleneck)
+  count, channels = 9 * 2 * 4, 4  # the stem
+  for width in (4, 4, 8, 8):
+    if bottleneck:
+      outputs = 4 * width
+      count += 2 * channels + channels * width + 2 * width + 9 * width**2 + 2 * width + width * outputs
+    else:
+      outputs = width
+      count += 2 * channels + 9 * channels * width + 2 * width + 9 * width**2
+    count += channels * outputs * (channels != outputs)
+    channels = outputs
+  assert sum(sizes(model, (1, 8, 8, 2)).values()) == count + 2 * channels + 3 * channels + 3
+
+
+def test_convolutions_begin_with_the_variance_of_he():
+  kernel = convolution(64, 3, 1).init(KEY, jnp.zeros((1, 4, 4, 32)))['params']['kernel']
+  assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.03)
+
+
+@pytest.mark.parametrize('preactivation', [False, True])
+def test_groups_are_of_the_channels_that_there_are(preactivation):
+  """Images of 8 pixels and 4 channels: a group size taken from another axis would not divide them."""
+  model = ResNet((1, 1), 3, width=4, norm='group', preactivation=preactivation)
+  jax.eval_shape(model.init, KEY, IMAGES)
 
 
 @pytest.mark.parametrize('options', [{}, {'preactivation': True}, {'norm': 'group'}, {'bottleneck': True}])
@@ -83,10 +112,10 @@ def test_unknown_depth_is_refused():
     resnet(19, 10)
 
 
-@pytest.mark.parametrize(('stem', 'side'), [('plain', 32), ('pooled', 16), ('large', 8)])
+@pytest.mark.parametrize(('stem', 'side'), [('plain', 33), ('pooled', 16), ('large', 9)])
 def test_stem_shrinks_the_image(stem, side):
   model = ResNet((1,), 3, width=4, stem=stem)
-  images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+  images = jax.ShapeDtypeStruct((1, 33, 33, 1), jnp.float32)
   state = jax.eval_shape(lambda x: model.init_with_output(KEY, x, capture_intermediates=True)[1], images)
   assert state['intermediates']['Block_0']['__call__'][0].shape == (1, side, side, 4)
 

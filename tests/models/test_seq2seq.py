@@ -15,7 +15,7 @@ from research.models.seq2seq import BahdanauDecoder, LuongDecoder, Pair, Seq2Seq
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
 VOCABULARY, FEATURES, ENCODER, DECODER, END = 11, 6, 5, 10, 0
-LENGTHS = np.array([7, 3, 5], np.int32)
+LENGTHS = np.array([7, 1, 5], np.int32)
 SOURCE = Padded(jnp.asarray(RANDOM.integers(1, VOCABULARY, (3, 7))), jnp.asarray(LENGTHS))
 TARGET = jnp.asarray(RANDOM.integers(0, VOCABULARY, (3, 6)))
 DECODERS = [
@@ -168,6 +168,25 @@ def test_greedy_translation_is_the_likeliest_token_under_teacher_forcing(decoder
     np.testing.assert_allclose(found.kept[number, :written], weights[number, :written], atol=1e-5)
 
 
+def test_a_translation_that_does_not_end_is_left_at_its_limit():
+  model, variables = make(DECODERS[1])
+  endless = variables['params'] | {'bias': variables['params']['bias'].at[END].set(-1e6)}
+  found = translated(model, {'params': endless}, SOURCE, 2)
+  assert found.tokens.shape == (3, 7 + 3 + 10)
+  np.testing.assert_array_equal((np.asarray(found.tokens) != END).sum(1), [7 + 3 + 10, 1 + 0 + 10, 5 + 2 + 10])
+
+
+def test_embeddings_and_scores_begin_with_a_size_of_one():
+  """Embeddings times the root of their size, and a vector that scores what is between -1 and 1."""
+  model = Seq2Seq(400, 50, RNN(1), LuongDecoder(RNN(2), 'additive'))
+  params = model.init(KEY, Pair(SOURCE, TARGET))['params']
+  assert float(params['embedding'].std()) == pytest.approx(50**-0.5, rel=0.03)
+  units = LuongDecoder(RNN(900), 'additive')
+  model = Seq2Seq(11, 2, RNN(1), units)
+  vector = model.init(KEY, Pair(SOURCE, TARGET))['params']['decoder']['attention']['vector']
+  assert float(vector.std()) == pytest.approx(900**-0.5, rel=0.1)
+
+
 def lengths_of(found: Hypotheses) -> list[int]:
   """Tokens written, with the one that ends them; to the limit where there is none."""
   limits = LENGTHS + LENGTHS // 2 + 10
@@ -204,3 +223,5 @@ def test_scores_that_cannot_be():
     make(LuongDecoder(RNN(4), 'dot'))
   with pytest.raises(ConfigError, match='units=0'):
     make(BahdanauDecoder(0))
+  with pytest.raises(ConfigError, match='dropout=1.0'):
+    make(LuongDecoder(RNN(DECODER)), dropout=1.0)

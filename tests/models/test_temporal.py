@@ -24,7 +24,7 @@ MODELS = {
   'fcn_group': FCN(3, **SMALL, norm='group'),
   'lstm_fcn': LSTMFCN(3, **SMALL, length=LENGTH),
   'lstm_fcn_unshuffled': LSTMFCN(3, **SMALL, shuffle=False),
-  'resnet': ResNet1D(3, (4, 4), (5, 3), stride=2),
+  'resnet': ResNet1D(3, (2, 4), (5, 3), stride=2),
   'tcn': TCN(3, (4, 4), 3),
 }
 BOTH = pytest.mark.parametrize('train', [False, True])
@@ -84,8 +84,10 @@ def test_padding_changes_no_logit_and_no_statistic(name, train):
 def test_a_padded_series_is_the_series_itself(name):
   model = MODELS[name]
   variables, run = initial(model), forward(model)
-  padded, alone = run(variables, Padded(SERIES, LENGTHS))[0], run(variables, SERIES[1:2, : LENGTHS[1]])[0]
-  np.testing.assert_allclose(padded[1], alone[0], rtol=1e-5, atol=1e-6)
+  padded = run(variables, Padded(SERIES, LENGTHS))[0]
+  for row in (1, 3):
+    alone = run(variables, SERIES[row : row + 1, : LENGTHS[row]])[0]
+    np.testing.assert_allclose(padded[row], alone[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['fcn', 'lstm_fcn_unshuffled', 'resnet', 'tcn'])
@@ -102,6 +104,74 @@ def test_a_series_without_a_step_spoils_no_gradient(name):
   total = lambda variables: jnp.sum(model.apply(variables, Padded(SERIES, LENGTHS.at[2].set(0))) ** 2)  # noqa: E731
   for leaf in jax.tree.leaves(jax.grad(total)(variables)):
     assert np.isfinite(leaf).all()
+
+
+def test_a_series_without_a_step_is_in_no_statistic():
+  model, variables = MODELS['fcn'], initial(MODELS['fcn'])
+  some, all_ = np.array([0, 1, 3]), LENGTHS.at[2].set(0)
+  run = forward(model, train=True)
+  _, found = run(variables, Padded(SERIES, all_))
+  _, expected = run(variables, Padded(SERIES[some], LENGTHS[some]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def seen(model, name: str, **options) -> np.ndarray:
+  """What the submodule called `name` gives for SERIES."""
+  given = {'capture_intermediates': True, 'mutable': ['intermediates'], 'rngs': {'dropout': KEY}, **options}
+  found = model.apply(initial(model), SERIES, **given)[1]['intermediates'][name]['__call__'][0]
+  return np.asarray(jax.tree.leaves(found)[0])
+
+
+def test_the_stride_is_that_of_the_first_block_and_the_last_convolution_has_no_activation():
+  model = FCN(3, (4, 4), (5, 3), stride=2)
+  assert [seen(model, f'Block_{number}').shape[1] for number in range(2)] == [6, 6]
+  model = ResNet1D(3, (2, 4), (5, 3, 3), stride=2)  # the fourth is the shortcut of the first residual block
+  parts = [seen(model, f'Block_{number}') for number in range(8)]
+  assert [part.shape[1] for part in parts] == [6] * 8
+  assert [bool((part < 0).any()) for part in parts] == [False, False, True, True] * 2
+
+
+def test_a_residual_block_adds_its_shortcut():
+  """Of filters that are all zero nothing is left but the shortcut."""
+  model = TCN(3, (2,), 3, pooling='')
+  variables = model.init(KEY, SERIES)
+  head = variables['params']['Dense_0']
+  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'Dense_0': head}
+  found = model.apply({'params': silent}, SERIES)
+  head = jax.tree.map(np.asarray, head)
+  np.testing.assert_allclose(found, np.maximum(SERIES, 0) @ head['kernel'] + head['bias'], rtol=1e-5, atol=1e-6)
+  model = ResNet1D(3, (2,), (5,), norm='')
+  variables = model.init(KEY, SERIES)
+  head = variables['params']['Dense_0']
+  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'Dense_0': head}
+  found = model.apply({'params': silent}, SERIES)
+  expected = np.maximum(SERIES, 0).mean(1) @ np.asarray(head['kernel']) + np.asarray(head['bias'])
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_a_convolution_drops_whole_channels():
+  dropped = seen(TCN(3, (32,), 3, activation='sigmoid', dropout=0.5), 'Dropout_0', train=True) == 0
+  assert set(dropped.sum(1).ravel()) == {0, LENGTH}
+
+
+@pytest.mark.parametrize('model', [FCN(3, **SMALL), LSTMFCN(3, **SMALL, length=LENGTH), ResNet1D(3, (4,), (3,))])
+def test_dropout_acts_in_training_alone(model):
+  rates = {'dropout': 0.5} | ({'recurrent_dropout': 0.5} if isinstance(model, LSTMFCN) else {})
+  variables = initial(model)
+  dropping, plain = model.clone(**rates), model.clone(**dict.fromkeys(rates, 0.0))
+  np.testing.assert_array_equal(dropping.apply(variables, SERIES), plain.apply(variables, SERIES))
+  (first, _), (second, _) = (forward(one, train=True)(variables, SERIES) for one in (dropping, plain))
+  assert not np.allclose(first, second, atol=1e-3)
+
+
+def test_the_shuffled_half_is_read_after_its_last_channel():
+  """Without the rows of the other half the logits depend on every channel, the last one too."""
+  model, series = LSTMFCN(2, (4,), (3,), length=LENGTH), jax.random.normal(KEY, (2, LENGTH, 4))
+  variables = initial(model, series)
+  head = variables['params']['Dense_0']
+  params = variables['params'] | {'Dense_0': {**head, 'kernel': head['kernel'].at[:4].set(0)}}
+  slope = jax.grad(lambda x: model.apply({**variables, 'params': params}, x).sum())(series)
+  assert (np.abs(slope).sum((0, 1)) > 0).all()
 
 
 def test_a_batch_without_a_step_spoils_no_statistic():
@@ -180,6 +250,10 @@ def test_remat_changes_nothing(name, x64):
     (FCN(3, norm='mean'), "norm: 'mean'"),
     (LSTMFCN(3), 'length=0: must be that of a series'),
     (LSTMFCN(3, length=12, recurrent_dropout=-0.1), 'recurrent_dropout=-0.1'),
+    (LSTMFCN(3, length=12, recurrent_dropout=1.0), 'recurrent_dropout=1.0'),
+    (LSTMFCN(3, length=12, dropout=1.0), '^dropout=1.0'),
+    (ResNet1D(3, dropout=1.0), 'dropout=1.0'),
+    (TCN(3, dropout=1.0), 'dropout=1.0'),
     (ResNet1D(3, kernels=()), r'kernels=\(\): must not be empty'),
     (ResNet1D(3, stride=-1), 'stride=-1'),
     (ResNet1D(3, activation='rely'), "activation='rely': is unknown; nearest: relu"),
