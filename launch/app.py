@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,16 +13,17 @@ import jax
 from absl import flags, logging
 
 from launch import cpu
-from launch.flags import ROOT, parse
-from research.errors import RunError, naming
+from launch.flags import ROOT, PathParser, parse
+from research.errors import ConfigError, RunError, naming
+from research.paths import user_cache
 
 CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; products and sums by YNNPACK')
-CACHE = flags.DEFINE_string(
+CACHE = flags.DEFINE(
+  PathParser(optional=True),
   'compilation_cache',
-  str(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'strata' / 'xla'),
-  'folder of compiled programs; empty: compile anew in every process',
+  None,
+  "folder of compiled programs, strata/xla in the user's cache unless given; empty: compile anew in every process",
 )
-
 
 ADVICE = {
   errno.ENOSPC: 'make room there',
@@ -69,7 +71,8 @@ def code_of(error: BaseException) -> int:
 
 def machine_flags() -> list[str]:
   """The flags of this process that another launcher is to have too."""
-  return [f'--cpu_levers={CPU_LEVERS.value}', f'--compilation_cache={CACHE.value}']
+  cache = [] if CACHE.value is None else [f'--compilation_cache={CACHE.value}']
+  return [f'--cpu_levers={CPU_LEVERS.value}', *cache]
 
 
 def _main(main: Callable[[], int | None]) -> int | None:
@@ -85,10 +88,17 @@ def _main(main: Callable[[], int | None]) -> int | None:
 
 
 def _open_streams() -> None:
-  """Gives what was closed to the null device: the next file to be opened would take its number, and all output."""
+  """Gives what was closed to the null device: the next file to be opened would take its number, and all output.
+
+  A character that an output's encoding lacks is written as its number.
+  """
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
-    if getattr(sys, name) is None:
+    stream = getattr(sys, name)
+    if stream is None:
       setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    elif mode == 'w' and isinstance(stream, io.TextIOWrapper):
+      with contextlib.suppress(OSError):  # of a pipe that took the place of a file
+        stream.reconfigure(errors='backslashreplace')
 
 
 def _of_system(error: OSError) -> str:
@@ -117,18 +127,19 @@ def _worth_showing(record) -> bool:
   return ours or record.levelno >= logging.converter.STANDARD_WARNING or logging.get_verbosity() > 0
 
 
-def _cache_compilations(folder: str) -> None:
+def _cache_compilations(folder: Path | str | None) -> None:
   """Keeps every compiled program, so that the second start of a run need not compile."""
-  if not folder:
+  if folder == '':
     return
   try:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-  except OSError as error:
+    folder = folder or user_cache() / 'xla'
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, ConfigError) as error:
     logging.warning('no compilation cache: %s', error)
     return
   if not os.access(folder, os.W_OK):
     logging.warning('no compilation cache: %s cannot be written', folder)
     return
-  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

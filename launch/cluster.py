@@ -5,6 +5,7 @@ from typing import Any
 
 from absl import flags
 
+from launch.flags import PathParser
 from research.errors import ConfigError
 
 CLUSTER = flags.DEFINE_enum('cluster', 'slurm', ['slurm', 'local'], 'local: a task on this machine, by the same way')
@@ -15,7 +16,7 @@ PARTITION = flags.DEFINE_string('partition', '', "the cluster's; empty: its defa
 TIME = flags.DEFINE_string('time', '24:00:00', 'longest time of a turn: minutes, HH:MM:SS or DAYS-HH:MM:SS')
 REQUEUE = flags.DEFINE_bool('requeue', False, 'when preempted or out of time, save and queue again')
 SBATCH = flags.DEFINE_list('sbatch', [], 'more options of sbatch, such as account=vision,mem=64G')
-LOGS = flags.DEFINE_string('logs', 'runs/jobs', 'folder of the logs; all nodes must see it')
+LOGS = flags.DEFINE(PathParser(), 'logs', 'runs/jobs', 'folder of the logs; all nodes must see it')
 OWN = (CLUSTER, NODES, GPUS, CPUS, PARTITION, TIME, REQUEUE, SBATCH, LOGS)
 
 WARNING_SECONDS = 120  # from the signal to the end of a turn: a step, and a checkpoint

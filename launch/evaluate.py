@@ -5,13 +5,13 @@ python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=
 
 import dataclasses
 import os
-from pathlib import Path
 
 import jax
 from absl import flags
 
 from launch import app
 from launch.checkpoints import parse_checkpoint
+from launch.flags import PathParser
 from launch.predictions import saved_to
 from launch.progress import final_table
 from research import random
@@ -21,22 +21,24 @@ from research.train.experiment import Experiment
 from research.train.restore import restore_state
 from research.train.workdir import load_config
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run', required=True)
+WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
 SPLIT = flags.DEFINE_string('split', 'validation', 'part of the data: validation, test or train')
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
-PREDICTIONS = flags.DEFINE_string('predictions', '', 'file.npz for outputs, targets and index; empty: none')
+PREDICTIONS = flags.DEFINE(
+  PathParser(optional=True), 'predictions', '', 'file.npz for outputs, targets and index; empty: none'
+)
 
 
 def main() -> None:
-  workdir, target = Path(WORKDIR.value), Path(PREDICTIONS.value)
-  if PREDICTIONS.value and target.exists():
+  workdir, target = WORKDIR.value, PREDICTIONS.value
+  if target and target.exists():
     raise ConfigError(f'--predictions={target}: exists already; give another file')
-  if PREDICTIONS.value and not os.access(target.parent, os.W_OK | os.X_OK):
+  if target and not os.access(target.parent, os.W_OK | os.X_OK):
     raise ConfigError(f'--predictions={target}: there is no folder {target.parent} that can be written; make it first')
   config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   experiment = config.build()
   evaluator = evaluator_of(experiment, SPLIT.value)
-  if PREDICTIONS.value:
+  if target:
     evaluator = dataclasses.replace(evaluator, reports=(*evaluator.reports, saved_to(target)))
   step, state = restore_state(experiment, config, workdir, step, best=CHECKPOINT.value == 'best')
   print(f'{workdir}, step {step}: {len(evaluator.examples):,} examples of {SPLIT.value}')

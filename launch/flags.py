@@ -15,12 +15,28 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from absl import flags
 
 from research.errors import ConfigError, alike
+from research.paths import local
 from research.train.config import check_types, fits
 from research.train.modules import import_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
 HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
+
+
+class PathParser(flags.ArgumentParser):
+  """Of a flag that names a folder or file: its absolute path; with `optional` also '', which is off."""
+
+  def __init__(self, optional: bool = False):
+    self._optional = optional
+
+  def parse(self, argument: str | Path) -> str | Path:
+    if self._optional and not argument:
+      return ''
+    try:
+      return local(argument)
+    except ConfigError as error:
+      raise ValueError(str(error)) from error
 
 
 class ConfigFlag(flags.Flag):
@@ -172,11 +188,12 @@ def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:
 def load_config(path: str) -> Any:
   """The config of `FILE[:SCALE]`; raises ConfigError where there is none."""
   name, _, scale = path.partition(':')
-  if not Path(name).is_file():
+  file = local(name, '--config')
+  if not file.is_file():
     raise ConfigError(f'--config={path}: no such file; {_experiments(name)}')
   if not name.endswith('.py'):
     raise ConfigError(f'--config={path}: not a Python file; {_experiments(name)}')
-  module = import_file(Path(name))
+  module = import_file(file)
   if not hasattr(module, 'get_config'):
     raise ConfigError(f'--config={path}: the file has no function get_config(scale)')
   config = module.get_config(*[scale] if scale else [])

@@ -11,6 +11,7 @@ from absl import flags, logging
 
 from launch import app, tables
 from launch.curves import draw_curves
+from launch.flags import PathParser
 from launch.folders import folder_of, recorded
 from launch.progress import Progress
 from research.errors import ConfigError, RunError, WorkdirError
@@ -31,7 +32,7 @@ ALL = flags.DEFINE_bool('all', False, 'every experiment that has a results.jsonl
 SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'seeds to run; a cross-validation runs every fold of each')
 RECORD = flags.DEFINE_bool('record', False, 'put the runs on record, in place of older ones of the same seed and fold')
 QUICK = flags.DEFINE_bool('quick', False, f'only the first {HASHED_STEPS[-1]} steps, of the first fold')
-RUNS = flags.DEFINE_string('root', 'runs/reproduce', 'folder of the workdirs')
+RUNS = flags.DEFINE(PathParser(), 'root', 'runs/reproduce', 'folder of the workdirs')
 flags.register_validator('seeds', lambda seeds: seeds and all(map(str.isdecimal, seeds)), 'must be such as 0,1,2')
 flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
 
@@ -53,7 +54,7 @@ def reproduce(folder: Path) -> str:
   if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
     raise ConfigError(f'--seeds: {path} has no seed {min(missing)}, whose beginning --quick could compare')
   configs = [config for seed in seeds for config in folds_of(module.get_config(), seed)[: 1 if QUICK.value else None]]
-  workdirs = [run(config, Path(RUNS.value) / folder.name) for config in configs]
+  workdirs = [run(config, RUNS.value / folder.name) for config in configs]
   runs = [results.from_workdir(workdir) for workdir in workdirs]
   if RECORD.value:
     for workdir in workdirs:

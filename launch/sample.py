@@ -12,27 +12,28 @@ from absl import flags
 
 from launch import app
 from launch.checkpoints import parse_checkpoint
+from launch.flags import PathParser
 from research import random
 from research.errors import ConfigError, check_range, naming
 from research.train.experiment import Request
 from research.train.restore import restore_variables
 from research.train.workdir import load_config
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run', required=True)
+WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
 PROMPT = flags.DEFINE_string('prompt', '', 'text that the model goes on from, or translates')
-INPUT = flags.DEFINE_string('input', '', 'file that the model hears, or forecasts from')
+INPUT = flags.DEFINE(PathParser(optional=True), 'input', '', 'file that the model hears, or forecasts from')
 LENGTH = flags.DEFINE_integer('length', None, 'tokens of a text that is written; 500 unless given', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'of a text: 0 the likeliest, 1 as learned (unless given)')
 SEED = flags.DEFINE_integer('seed', 0, 'another number is another draw', lower_bound=0, upper_bound=2**32 - 1)
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
-OUTPUT = flags.DEFINE_string('output', '', 'folder for figures; empty: `samples` in the workdir')
+OUTPUT = flags.DEFINE(PathParser(optional=True), 'output', '', 'folder for figures; empty: `samples` in the workdir')
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 
 def main() -> None:
-  workdir, request = Path(WORKDIR.value), make_request()
+  workdir, request = WORKDIR.value, make_request()
   config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   sampler = config.sampler(texts_of(workdir))
   step, variables = restore_variables(workdir, step, best=CHECKPOINT.value == 'best')
@@ -41,7 +42,7 @@ def main() -> None:
     if isinstance(value, str):
       print(value)
     else:
-      print(saved(value, Path(OUTPUT.value or workdir / 'samples') / f'{name}.png'))
+      print(saved(value, (OUTPUT.value or workdir / 'samples') / f'{name}.png'))
 
 
 def make_request() -> Request:
@@ -54,9 +55,9 @@ def make_request() -> Request:
     PROMPT.value.encode()
   except UnicodeEncodeError as error:  # a byte that could not be decoded came as half of a surrogate pair
     raise ConfigError(f'--prompt={PROMPT.value!a}: must be UTF-8; it is not at character {error.start + 1}') from error
-  if INPUT.value and not (Path(INPUT.value).is_file() and os.access(INPUT.value, os.R_OK)):
+  if INPUT.value and not (INPUT.value.is_file() and os.access(INPUT.value, os.R_OK)):
     raise ConfigError(f'--input={INPUT.value}: there is no such file that can be read; give the path of one')
-  return Request(PROMPT.value, INPUT.value, LENGTH.value, TEMPERATURE.value)
+  return Request(PROMPT.value, str(INPUT.value), LENGTH.value, TEMPERATURE.value)
 
 
 def texts_of(workdir: Path) -> dict[str, str]:

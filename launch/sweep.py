@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import app
 from launch.cluster import executor
-from launch.flags import define_config
+from launch.flags import PathParser, define_config
 from launch.jobs import Job
 from launch.outcomes import check, show
 from launch.runners import run_array, run_local
@@ -21,8 +21,8 @@ from research.train.root import claim, held
 from research.train.signals import Stop
 
 CONFIG = define_config()
-SWEEP = flags.DEFINE_string('sweep', '', 'file of the sweep; empty: sweep.py beside the config')
-RUNS = flags.DEFINE_string('root', None, 'folder of the workdirs, the table and the figure', required=True)
+SWEEP = flags.DEFINE(PathParser(optional=True), 'sweep', '', 'file of the sweep; empty: sweep.py beside the config')
+RUNS = flags.DEFINE(PathParser(), 'root', None, 'folder of the workdirs, the table and the figure', required=True)
 RUNNER = flags.DEFINE_enum('runner', 'serial', ['serial', 'processes', 'slurm'], 'where the trials run')
 PROCESSES = flags.DEFINE_integer('processes', 2, 'processes: trials at once', lower_bound=1)
 METRIC = flags.DEFINE_string('metric', '', "validation/NAME that chooses; empty: the experiment's score")
@@ -31,7 +31,7 @@ DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of
 
 def main() -> None:
   jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
-  config, root = CONFIG.value, Path(RUNS.value)
+  config, root = CONFIG.value, RUNS.value
   plan = make_plan(flags.FLAGS['config'].file, config, SWEEP.value)
   criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
   with held(root, plan.facts), Stop() as stop:

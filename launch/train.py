@@ -4,14 +4,13 @@ python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/
 """
 
 import collections
-from pathlib import Path
 
 import jax
 from absl import flags
 
 from launch import app, distributed
 from launch.curves import draw_curves
-from launch.flags import define_config
+from launch.flags import PathParser, define_config
 from launch.progress import Progress, final_table
 from research.errors import NotFiniteError
 from research.train.loop import train
@@ -22,13 +21,13 @@ from research.train.signals import Stop
 from research.train.workdir import Workdir
 
 CONFIG = define_config()
-WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'folder of the run: metrics, checkpoints, figures, result', required=True
+WORKDIR = flags.DEFINE(
+  PathParser(), 'workdir', None, 'folder of the run: metrics, checkpoints, figures, result', required=True
 )
 
 
 def main() -> None:
-  config, workdir = CONFIG.value, Path(WORKDIR.value)
+  config, workdir = CONFIG.value, WORKDIR.value
   config.validate()
   # Both here, so that what cannot be is told before any data are fetched.
   make_mesh(config.mesh, config.batch_size, config.accumulate)

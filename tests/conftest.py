@@ -1,6 +1,7 @@
 """Tests run on eight fake CPU devices, with strict JAX, cheap compilation and one cache of compiled programs."""
 
 import os
+import pwd
 
 # Before jax is imported: both are read once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -54,6 +55,17 @@ def x64():
   """Double precision within a test."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+  """The user of a container that knows no name and no home for it."""
+
+  def unknown(uid):
+    raise KeyError(f'getpwuid(): uid not found: {uid}')
+
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', unknown)
 
 
 @pytest.fixture(scope='session')

@@ -17,6 +17,7 @@ from absl import logging
 from research.data import archives
 from research.data.origins import Origin, Package
 from research.errors import DataError
+from research.paths import local, user_cache
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ def places() -> Places:
   STRATA_MANUAL_DIR: the manual directory; unset for none.
   STRATA_CACHE_DIR: the cache; else `strata` in XDG_CACHE_HOME, the user's cache folder.
   """
-  user = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  manual = os.environ.get('STRATA_MANUAL_DIR')
-  cache = os.environ.get('STRATA_CACHE_DIR') or Path(user) / 'strata'
-  return Places(Path(cache).expanduser(), Path(manual).expanduser() if manual else None)
+  cache, manual = (os.environ.get(name) for name in ('STRATA_CACHE_DIR', 'STRATA_MANUAL_DIR'))
+  return Places(
+    local(cache, 'STRATA_CACHE_DIR') if cache else user_cache(), local(manual, 'STRATA_MANUAL_DIR') if manual else None
+  )
 
 
 @dataclass(frozen=True)

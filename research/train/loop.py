@@ -13,6 +13,7 @@ import jax
 from absl import logging
 
 from research.data.feed import make_feed
+from research.paths import local
 from research.train.config import Config
 from research.train.experiment import Experiment
 from research.train.journal import Journal, NoJournal
@@ -35,6 +36,7 @@ def train(
     NotFiniteError: the metrics of a step were NaN or infinite; the last good checkpoint is kept.
     Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.
   """
+  workdir = local(workdir, 'workdir') if workdir else ''  # now: the current folder may be another at the first record
   if stop is not None:
     return _records(experiment, config, workdir, stop)
   stop = Stop(alone=jax.process_count() == 1)

@@ -1,12 +1,12 @@
 """Reads a State out of a run's workdir, in another process or a notebook, also while the run goes on."""
 
 import os
-from pathlib import Path
 
 import jax
 from flax import traverse_util
 
 from research.errors import CheckpointError, ConfigError
+from research.paths import local
 from research.tasks.base import PyTree, State, evaluation_variables
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
@@ -23,7 +23,7 @@ def restore_state(
   The config is `research.train.workdir.load_config(workdir)`, and the experiment `config.build()`.
   Raises CheckpointError: none is there, not that one, it is damaged or of another model.
   """
-  checkpoints = Checkpoints(Path(workdir) / 'checkpoints')
+  checkpoints = Checkpoints(local(workdir, 'workdir') / 'checkpoints')
   restored = checkpoints.restore({'state': _abstract(experiment, config)}, step, best, set_aside=False, part=True)
   if restored is None:
     raise _no_checkpoint(workdir)
@@ -36,7 +36,7 @@ def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = F
   Neither data nor model is needed; which checkpoint, and what is raised, as for `restore_state`.
   """
   prefixes = tuple(f'state/{part}/' for part in ('params', 'ema', 'mutable', 'frozen'))
-  restored = Checkpoints(Path(workdir) / 'checkpoints').restore_named(prefixes, step, best)
+  restored = Checkpoints(local(workdir, 'workdir') / 'checkpoints').restore_named(prefixes, step, best)
   if restored is None:
     raise _no_checkpoint(workdir)
   parts = traverse_util.unflatten_dict(restored[1], sep='/')['state']

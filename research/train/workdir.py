@@ -15,6 +15,7 @@ from absl import logging
 
 from research.data import placement
 from research.errors import ConfigError, DataError, WorkdirError, naming
+from research.paths import local
 from research.tasks.base import PyTree
 from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
@@ -34,7 +35,7 @@ class Workdir:
   """
 
   def __init__(self, path: str | os.PathLike, config: Config):
-    self.path = Path(path)
+    self.path = local(path, 'workdir')
     self.config = config
     self._facts = facts_of(config)
     self._lock = None
@@ -130,9 +131,9 @@ def in_use(folder: Path) -> bool:
   return False
 
 
-def load_config(workdir: Path) -> Config:
+def load_config(workdir: str | os.PathLike) -> Config:
   """The config of the run in `workdir`. Raises WorkdirError when there is none."""
-  path = workdir / 'config.json'
+  path = local(workdir, 'workdir') / 'config.json'
   if not path.exists():
     raise WorkdirError(f'workdir {workdir}: {path} is missing, so there is no run to use; give the workdir of a run')
   try:

@@ -17,7 +17,7 @@ import pytest
 from research.data import files
 from research.data.files import Archive, Places
 from research.data.origins import Debian, FilesUrl, Npm, Pip, Sdist, Url
-from research.errors import DataError
+from research.errors import ConfigError, DataError
 
 CONTENT = {'one': b'the first file' * 50, 'two': b'the second'}
 SHA256 = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
@@ -84,6 +84,17 @@ def test_environment_names_the_places(monkeypatch):
   monkeypatch.setenv('STRATA_MANUAL_DIR', '/m')
   monkeypatch.setenv('STRATA_CACHE_DIR', '/c')
   assert files.places() == Places(Path('/c'), Path('/m'))
+
+
+def test_a_user_without_a_home_names_the_cache(monkeypatch, nobody):
+  monkeypatch.setenv('STRATA_CACHE_DIR', '/c')
+  assert files.places().cache == Path('/c')
+  monkeypatch.delenv('STRATA_CACHE_DIR')
+  monkeypatch.setenv('XDG_CACHE_HOME', '/x')
+  assert files.places().cache == Path('/x/strata')
+  monkeypatch.delenv('XDG_CACHE_HOME')
+  with pytest.raises(ConfigError, match='no home directory to keep a cache in; set .*STRATA_CACHE_DIR'):
+    files.places()
 
 
 def test_fetched_once_by_the_client_then_cached(at, npm, tmp_path):

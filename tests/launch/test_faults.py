@@ -250,6 +250,8 @@ def test_a_command_line_that_is_wrong(start, tmp_path, fault):
     'a wrong key': ('--config.lr=1', 'nearest: optimizer.lr'),
     'a wrong type': ('--config.batch_size=many', 'must be int'),
     'a wrong value': ('--config.batch_size=0', 'must be at least 1'),
+    'a bucket as workdir': ('--workdir=gs://bucket/run', 'mount the bucket'),
+    'an empty workdir': ('--workdir=', 'is empty'),
     'a wrong name': ('--config.optimizer.name=AdamW', 'nearest: adamw'),
   }
   processes = {name: start('classifier', tmp_path / 'new', flag) for name, (flag, _) in mistakes.items()}

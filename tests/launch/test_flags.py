@@ -298,8 +298,36 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path, monkeypatch,
   warned = []
   monkeypatch.setattr(app.logging, 'warning', lambda *message: warned.append(message))
   monkeypatch.setattr(app.jax.config, 'update', None)  # a call would raise
-  app._cache_compilations(str(tmp_path / 'file' / 'cache'))
+  app._cache_compilations(tmp_path / 'file' / 'cache')
   assert len(warned) == 1 and 'file' in str(warned[0][1])
+
+
+def test_neither_a_home_nor_an_encoding_is_needed(tmp_path, path):
+  """By a user without either one, and with outputs that take ASCII alone."""
+  nobody = 'import os, pwd, runpy, sys; os.environ.pop("HOME", 0); os.environ.pop("XDG_CACHE_HOME", 0)'
+  (tmp_path / 'toy.py').write_text(LAUNCHER.replace('  print(', "  print('µ', "))
+  code = f'{nobody}; pwd.getpwuid = {{}}.__getitem__; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name="__main__")'
+  command = [sys.executable, '-c', code, str(tmp_path / 'toy.py'), str(ROOT), f'--config={path}']
+  run = subprocess.run(command, env={**os.environ, 'PYTHONIOENCODING': 'ascii'}, capture_output=True, text=True)
+  assert (run.returncode, run.stdout) == (0, '\\xb5 10 0.1\n')
+  assert 'no compilation cache: this user has no home directory' in run.stderr
+
+
+@pytest.mark.parametrize('optional', [False, True])
+def test_paths_of_flags(optional, tmp_path, monkeypatch):
+  values = absl_flags.FlagValues()
+  absl_flags.DEFINE(flags.PathParser(optional), 'root', 'runs', '', values)
+  monkeypatch.chdir(tmp_path)
+  values(['toy', '--root=x'])
+  assert values.root == tmp_path / 'x'
+  with pytest.raises(absl_flags.Error, match='flag --root=gs://b/x: is an address'):
+    values(['toy', '--root=gs://b/x'])
+  if optional:
+    values(['toy', '--root='])
+    assert values.root == ''
+  else:
+    with pytest.raises(absl_flags.Error, match='flag --root=: is empty'):
+      values(['toy', '--root='])
 
 
 def test_a_script_and_a_module_are_the_same(tmp_path):

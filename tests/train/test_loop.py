@@ -181,6 +181,18 @@ def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, undisturbed
   assert records[-1].metrics == undisturbed('classifier')[1]['metrics']
 
 
+def test_a_run_stays_in_its_workdir_where_the_current_folder_changes(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = make('classifier', steps=1, evaluate_every=0)
+  records = train(config.build(), config, 'run')
+  (tmp_path / 'other').mkdir()
+  monkeypatch.chdir('other')
+  next(records)
+  monkeypatch.chdir('/')
+  collections.deque(records, maxlen=0)
+  assert (tmp_path / 'run' / 'result.json').exists() and not list((tmp_path / 'other').iterdir())
+
+
 def compilations(caplog) -> collections.Counter:
   messages = [record.getMessage() for record in caplog.records]
   return collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))

@@ -1,0 +1,37 @@
+"""Folders and files that a user names, in a flag, a variable of the environment or a notebook."""
+
+import os
+import re
+from pathlib import Path
+
+from research.errors import ConfigError
+
+
+def local(path: str | os.PathLike, name: str = '') -> Path:
+  """The absolute path, with `~` expanded, of a folder or file of this machine that the flag or variable `name` names.
+
+  Absolute, as the current folder may change. Raises ConfigError for an empty path, for the address of a bucket, and
+  for `~` where there is no home.
+  """
+  text = os.fspath(path)
+  place = f'{name}={text}: ' if name else ''
+  if not text:
+    raise ConfigError(f'{place}is empty; give a path (`.` is the current folder)')
+  if re.match(r'[A-Za-z][\w+.-]*:/', text):  # `Path` has made one slash of the two in gs://
+    raise ConfigError(f'{place}is an address and no folder here; mount the bucket and give the path it is mounted at')
+  try:
+    return Path(text).expanduser().absolute()
+  except RuntimeError as error:
+    home = Path(text).parts[0]
+    raise ConfigError(f'{place}{home} is a home directory that cannot be found; give the whole path') from error
+
+
+def user_cache() -> Path:
+  """The project's folder in the user's cache. Raises ConfigError where there is no home to have one in."""
+  if named := os.environ.get('XDG_CACHE_HOME'):
+    return local(named, 'XDG_CACHE_HOME') / 'strata'
+  try:
+    return local('~/.cache') / 'strata'
+  except ConfigError as error:
+    advice = 'set XDG_CACHE_HOME, or STRATA_CACHE_DIR for the data alone'
+    raise ConfigError(f'this user has no home directory to keep a cache in; {advice}') from error
