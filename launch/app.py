@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import absl.app
@@ -81,10 +81,28 @@ def _main(main: Callable[[], int | None]) -> int | None:
     for line in cpu.tune():
       logging.info(line)
   _cache_compilations(CACHE.value)
-  code = main()
+  with needing_devices():
+    code = main()
   with naming('standard output'):
     sys.stdout.flush()
   return code
+
+
+@contextlib.contextmanager
+def needing_devices() -> Iterator[None]:
+  """Raises ConfigError in place of what is raised within where JAX has no devices: it says so in many ways."""
+  try:
+    yield
+  except (RuntimeError, AssertionError):
+    try:
+      jax.devices()
+    except (RuntimeError, AssertionError) as error:
+      reason = f' ({" ".join(str(error).split())})' if str(error) else ''
+      raise ConfigError(
+        f'JAX_PLATFORMS={jax.config.jax_platforms or ""}: JAX has no such device here{reason}; '
+        "give cpu or leave it out, or install what JAX needs for it, such as pip install -e '.[cuda]'"
+      ) from error
+    raise
 
 
 def _open_streams() -> None:

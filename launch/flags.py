@@ -160,8 +160,9 @@ def _expanded(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS.read_flags_from_files(argv)
   except (flags.Error, UnicodeDecodeError) as error:
-    fault = str(error).rpartition('flagfile: ')[2]
-    raise ConfigError(f'--flagfile: {fault}; give a text file with a flag on each line') from error
+    cause = error.__context__
+    fault = f'={cause.filename}: {cause.strerror}' if isinstance(cause, OSError) else f': {error}'
+    raise ConfigError(f'--flagfile{fault}; give a text file with a flag on each line') from error
 
 
 def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:

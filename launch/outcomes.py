@@ -16,8 +16,8 @@ def show(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, root: Pa
   text = trials_table(outcomes, criterion)
   best, values = outcomes[0], [criterion.value(outcome) for outcome in outcomes]
   if not math.isnan(values[0]):
-    command = plan.command(best.name, root / 'best')
-    text += f'\n\nBest by {criterion.label}: {best.name}\n\n    {command}'
+    text += f'\n\nBest by {criterion.label}: {best.name}. It is trained already; this command goes on in its workdir.'
+    text += f'\n\n    {plan.command(best.name, root)}'
     fields = {field: [outcome.fields[field] for outcome in outcomes] for field in best.fields}
     if fields:
       sweeps.trials(fields, values, criterion.label).savefig(root / 'trials.png')

@@ -31,9 +31,9 @@ class Plan(NamedTuple):
     """A trial to be run, in a workdir of its own."""
     return Job(name, root / name, [*self.words(name), *flags])
 
-  def command(self, name: str, workdir: Path) -> str:
-    """What a shell takes to train a trial anew."""
-    return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={workdir}'])
+  def command(self, name: str, root: Path) -> str:
+    """What a shell takes to go on with a trial."""
+    return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={root / name}'])
 
 
 def make_plan(file: str, config: Config, sweep: str) -> Plan:

@@ -104,8 +104,10 @@ def shortened(config: Optimizer, steps: int) -> str:
   _, warmup, decay = phases(config, steps)
   if (warmup, decay) == (config.warmup, config.decay_steps or decay):
     return ''
-  last = f', decay_steps={decay}' if config.schedule == 'wsd' else ''
-  return f'config.steps={steps}: too few for the schedule {config.schedule}; it is run with warmup={warmup}{last}'
+  asked, taken = f'warmup={config.warmup}', f'warmup={warmup}'
+  if config.schedule == 'wsd':
+    asked, taken = f'{asked}, decay_steps={config.decay_steps}', f'{taken}, decay_steps={decay}'
+  return f'config.steps={steps}: too few for optimizer.{asked}; this run has {taken}'
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from absl import flags as absl_flags
@@ -164,9 +165,10 @@ def test_a_flagfile_is_as_its_words_on_the_command_line(parse, path, tmp_path):
     ('--config=FOLDER/config.py\n--config.stesp=1', ['config.stesp: no field', 'nearest: steps']),
     ('--config.steps=1', ['--config=FILE is missing']),
     ('', ['--config=FILE is missing']),
-    ('--flagfile=FOLDER/gone.txt', ['--flagfile: ', 'No such file', 'gone.txt', 'a flag on each line']),
+    ('--flagfile=FOLDER/gone.txt', ['--flagfile=', 'gone.txt: No such file', 'a flag on each line']),
     (b'\x80', ['--flagfile: ', "can't decode", 'text file']),
-    (None, ['--flagfile: ', 'No such file', 'flags.txt', 'a flag on each line']),
+    ('--flagfile', ['--flagfile: ', 'text file']),
+    (None, ['--flagfile=', 'flags.txt: No such file', 'a flag on each line']),
   ],
 )
 def test_a_mistake_in_a_flagfile(parse, path, tmp_path, text, told):
@@ -241,6 +243,38 @@ def test_exceptions_become_exit_codes(error, code, told, monkeypatch, capsys):
   with pytest.raises(SystemExit) as stop:
     app.run(lambda: None)
   assert stop.value.code == code and capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('two configs', ['--config=FILE', '--config=other.py']),
+    ('a flagfile that is not there', ['--flagfile=FOLDER/flags.txt']),
+    ('a flag of another launcher', ['--config=FILE', '--workdir=FOLDER']),
+    ('a fraction of a step', ['--config=FILE', '--config.steps=117.8']),
+    ('a tuple with an entry of another type', ['--config=FILE', '--config.widths=True,8']),
+  ],
+)
+def test_rows_of_mistakes(name, words, parse, tmp_path, told, fault):
+  line, code = told(lambda: parse(*(word.replace('FOLDER', str(tmp_path)) for word in words)))
+  assert code == 2
+  fault(name, line, code, 'nothing is begun')
+
+
+def test_a_platform_without_a_device(monkeypatch, told, fault):
+  def fail(*_):
+    raise AssertionError  # as JAX does
+
+  def call():
+    with app.needing_devices():
+      fail()
+
+  with pytest.raises(AssertionError):  # this machine has devices: it was something else
+    call()
+  monkeypatch.setattr(app, 'jax', SimpleNamespace(devices=fail, config=SimpleNamespace(jax_platforms='cuda')))
+  line, code = told(call)
+  assert code == 2 and 'JAX_PLATFORMS=cuda' in line
+  fault('a platform without a device', line, code, 'nothing is begun')
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -123,7 +123,7 @@ def test_a_sweep_ends_with_table_figure_and_the_best(alone):
 def test_the_best_can_be_pasted_and_is_the_same_run(alone, tmp_path):
   root = alone[0]
   words = shlex.split((root / 'trials.md').read_text().splitlines()[-1])
-  assert words[:3] == ['python', '-m', 'launch.train'] and words[-1] == f'--workdir={root}/best'
+  assert words[:3] == ['python', '-m', 'launch.train'] and words[-1] == f'--workdir={root}/{NAMES[1]}'
   words = [sys.executable, *words[1:-1], f'--workdir={tmp_path}', CACHE]
   environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
   subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)

@@ -1,5 +1,7 @@
 """Every rule, schedule and penalty against the formula, in float64."""
 
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,6 +200,13 @@ def test_phases_are_shortened_in_a_run_that_is_too_short_for_them(config, steps,
   assert np.isfinite(rates).all() and max(rates) > 0
   if config.schedule != 'constant':
     assert max(rates) == pytest.approx(config.lr, rel=0.1)
+
+
+def test_a_first_look_of_a_few_steps_is_told_of_its_schedule(fault):
+  config = import_module('experiments.cnn_digits.config').get_config()
+  config.steps = 50
+  config.validate()
+  fault('a run too short for its warm-up', shortened(config.optimizer, config.steps), 0, 'everything')
 
 
 @pytest.mark.parametrize(
