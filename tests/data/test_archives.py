@@ -53,6 +53,16 @@ def test_members_are_those_of_the_exact_names(tmp_path, kind):
   assert archives.members(path, ['data/one', 'data/two', 'none']) == {'data/one': b'1' * 99, 'data/two': b''}
 
 
+def test_a_member_of_a_package_may_be_the_last_and_empty(tmp_path):
+  path = tmp_path / 'a.deb'
+  path.write_bytes(deb(b''))
+  with pytest.raises(DataError, match='damaged archive: '):  # found, and no archive
+    archives.members(path, ['one'])
+  path.write_bytes(deb(tar({'one': b'1'}, 'w:xz'))[: 8 + 60 + 4 + 60 + 4])  # ends before its data
+  with pytest.raises(DataError, match='a Debian package without data'):
+    archives.members(path, ['one'])
+
+
 @pytest.mark.parametrize('kind', ['tgz', 'deb', 'zip'])
 def test_a_truncated_archive_is_a_data_error(tmp_path, kind):
   path = tmp_path / f'a.{kind}'
@@ -97,19 +107,25 @@ def test_idx_reads_bytes_and_big_endian_numbers():
   np.testing.assert_array_equal(shorts, [-2, 300])
 
 
+def test_idx_of_one_number_and_of_none():
+  assert archives.idx(b'\0\0\x08\0\x07') == 7
+  assert archives.idx(b'\0\0\x08\x01\0\0\0\0').shape == (0,)
+
+
 @pytest.mark.parametrize(
-  'data',
+  ('data', 'message'),
   [
-    b'',
-    b'\0\0\x08',
-    b'\x01\0\x08\x01\0\0\0\x01\0',  # magic
-    b'\0\0\x07\x01\0\0\0\x01\0',  # type
-    b'\0\0\x08\x02\0\0\0\x01',  # header cut off
-    b'\0\0\x08\x01\0\0\0\x02\0',  # an entry too few
-    b'\0\0\x08\x01\0\0\0\x02\0\0\0',  # and one too many
-    b'\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff\0',  # a size beyond 64 bits
+    (b'', 'begins with nothing'),
+    (b'\0\0\x08', 'begins with 000008$'),
+    (b'\x01\0\x08\x01\0\0\0\x01\0', 'begins with 01000801$'),
+    (b'\0\0\x07\x01\0\0\0\x01\0', 'begins with 00000701$'),  # no type
+    (b'\0\0\x08\0', r'shape \(\) takes 5 bytes, not 4'),
+    (b'\0\0\x08\x02\0\0\0\x01', 'header cut off after 8 of 12 bytes'),
+    (b'\0\0\x08\x01\0\0\0\x02\0', r'shape \(2,\) takes 10 bytes, not 9'),
+    (b'\0\0\x08\x01\0\0\0\x02\0\0\0', 'takes 10 bytes, not 11'),
+    (b'\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff\0', 'not 13'),  # a size beyond 64 bits
   ],
 )
-def test_idx_refuses(data):
-  with pytest.raises(DataError):
+def test_idx_refuses(data, message):
+  with pytest.raises(DataError, match=message):
     archives.idx(data)

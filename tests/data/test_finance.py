@@ -25,11 +25,15 @@ def test_features_are_the_formulas():
   names, values = finance.features(days, ranges=True)
   day = 1000
   row = dict(zip(names, values[day - finance.MONTH + 1], strict=True))
-  assert row['return'] == days.returns[day] and row['fall'] == min(days.returns[day], 0)
+  assert row['return'] == days.returns[day] and days.returns[day] < 0 == values[5, 1] < values[5, 0]
+  np.testing.assert_array_equal(values[:, 1], np.minimum(values[:, 0], 0))
+  assert len(values) == len(days.returns) - 21 and len(names) == 7
   for name, source, steps in (
+    ('return_5', days.returns, 5),
     ('return_22', days.returns, 22),
     ('range_1', days.ranges, 1),
     ('range_5', days.ranges, 5),
+    ('range_22', days.ranges, 22),
   ):
     mean = np.mean(source[day - steps + 1 : day + 1] ** 2)
     np.testing.assert_allclose(row[name], np.log(mean + 1e-4), rtol=1e-9)

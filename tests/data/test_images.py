@@ -44,6 +44,13 @@ def test_official_training_set_is_split_and_the_test_set_left_alone(tmp_path, bu
   np.testing.assert_array_equal(data.test.arrays['targets'], TEST[1])
 
 
+def test_the_split_of_the_training_set_is_fixed(tmp_path):
+  train, chosen = images.splits.split(TRAIN[1], (110, 10), seed=0)
+  data = images.mnist(*archive(tmp_path))
+  np.testing.assert_array_equal(data.train.arrays['inputs'][..., 0], TRAIN[0][train])
+  np.testing.assert_array_equal(data.validation.arrays['inputs'][..., 0], TRAIN[0][chosen])
+
+
 def test_every_image_keeps_its_label(tmp_path):
   labels = {image.tobytes(): label for image, label in zip(*TRAIN, strict=True)}
   for part in images.mnist(*archive(tmp_path))[:2]:
@@ -52,8 +59,10 @@ def test_every_image_keeps_its_label(tmp_path):
 
 
 def test_labels_that_do_not_fit_the_images(tmp_path):
-  with pytest.raises(DataError, match='tiny: t10k images'):
-    images.mnist(*archive(tmp_path, test=(TEST[0], TEST[1][:-1])))
+  for number, test in enumerate([(TEST[0], TEST[1][:-1]), (TEST[0][..., None], TEST[1])]):
+    (tmp_path / str(number)).mkdir()
+    with pytest.raises(DataError, match='tiny: t10k images'):
+      images.mnist(*archive(tmp_path / str(number), test=test))
 
 
 def test_tables_of_sums_are_complete():

@@ -84,3 +84,13 @@ def test_the_cause_of_a_nan_is_looked_for_where_examples_count(masked, cause):
   mask = np.ones((8, 2) if isinstance(masked, tuple) else 8)
   mask[masked] = 0
   assert spoiled(mask).not_finite(0) == cause
+
+
+def test_the_first_example_of_a_batch_that_is_not_finite_is_named():
+  arrays = {'ids': np.arange(10), 'inputs': np.ones((10, 2, 3)), 'targets': np.ones(10, np.float32)}
+  source = Source(Arrays(arrays), 10)
+  assert source.not_finite(0) == ''
+  arrays['targets'][source.indices(0)[3]] = np.inf
+  assert source.not_finite(0) == f'targets of example {source.indices(0)[3]}'
+  arrays['inputs'][source.indices(0)[[2, 5]], 1, 2] = np.nan
+  assert source.not_finite(0) == f'inputs of example {source.indices(0)[2]}'

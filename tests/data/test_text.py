@@ -50,6 +50,8 @@ def test_characters_are_sorted_and_an_unknown_one_is_an_error():
   for unknown in ('e', 'é', '\U0001f31e', 'A'):
     with pytest.raises(ConfigError, match=f"does not know: '{unknown}'; it knows 'abcd'"):
       tokenizer.encode(f'a{unknown}b')
+  with pytest.raises(ConfigError, match="does not know: '0', '1', '2', '3', '4'; it"):  # the first five
+    tokenizer.encode('a6543210b')
 
 
 def test_the_first_merge_is_the_commonest_pair_within_words():
@@ -106,6 +108,7 @@ def test_a_damaged_file_is_told(kept):
 def test_what_no_tokenizer_can_be():
   with pytest.raises(ConfigError, match='vocabulary=100: must be at least 258'):
     BytePairs.of([TEXT], 100, ('<pad>', '<end>'))
+  assert BytePairs.of([TEXT], 258, ('<pad>', '<end>')).size == 258
   with pytest.raises(ConfigError, match="tokenizer='words': must be bytes, characters or byte_pairs"):
     text.make_tokenizer('words', [TEXT])
 
