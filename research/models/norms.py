@@ -1,33 +1,97 @@
-"""Normalisation layers by the names the field gives them."""
+"""Normalization layers by the names the field gives them; parameters are named and shaped as those of `flax.linen`."""
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from research.errors import ConfigError
+from research.ops.standardize import standardized
+
+Init = nn.initializers.Initializer
+GROUP = 16  # channels of a group, or all where there are fewer
 
 
 def norm(
-  kind: str,
-  channels: int,
-  train: bool,
-  axis_name: str = '',
-  scale_init: nn.initializers.Initializer = nn.initializers.ones,
-) -> Callable[[Array], Array]:
-  """A layer that normalises `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
+  kind: str, channels: int, train: bool, axis_name: str = '', scale_init: Init = nn.initializers.ones
+) -> Callable[..., Array]:
+  """A layer that normalizes `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
 
-  'batch' uses the statistics of the batch in training and their running mean in evaluation (Ioffe and Szegedy
-  2015), which under pmap spans the devices of `axis_name`; 'group' takes groups of 16 channels (Wu and He 2018).
-  Raises ConfigError for another kind.
+  Under pmap the batch of 'batch' spans the devices of `axis_name`. Raises ConfigError for another kind, and for
+  channels that do not make whole groups.
   """
   match kind:
     case '':
       return lambda x: x
     case 'batch':
-      return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=scale_init, axis_name=axis_name or None)
+      return BatchNorm(train, axis_name, scale_init)
     case 'layer':
-      return nn.LayerNorm(scale_init=scale_init)
+      return LayerNorm(scale_init)
     case 'group':
-      return nn.GroupNorm(None, group_size=min(16, channels), epsilon=1e-5, scale_init=scale_init)
+      if channels % min(GROUP, channels):
+        raise ConfigError(f"norm: 'group' of {channels} channels; there must be fewer than {GROUP}, or a multiple of it")
+      return GroupNorm(scale_init)
   raise ConfigError(f"norm: {kind!r} is none of 'batch', 'layer', 'group' and '' (off)")
+
+
+class BatchNorm(nn.Module):
+  """Statistics of the batch in training, their running means in evaluation (Ioffe and Szegedy 2015)."""
+
+  train: bool
+  axis_name: str = ''
+  scale_init: Init = nn.initializers.ones
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, '*shape channels'], mask: Bool[Array, '*shape channels'] | None = None
+  ) -> Float[Array, '*shape channels']:
+    """Positions where `mask` is False count in no statistic."""
+    shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    running = [
+      self.variable('batch_stats', name, init, x.shape[-1:]) for name, init in (('mean', jnp.zeros), ('var', jnp.ones))
+    ]
+    if not self.train:
+      mean, variance = (statistic.value.reshape(shape) for statistic in running)
+      return _scaled(self, (x - mean) * lax.rsqrt(variance + 1e-5), x.dtype)
+    first = self.is_initializing()  # where there are no devices yet, and nothing moves
+    y, *batch = standardized(x, tuple(range(x.ndim - 1)), 1e-5, mask, '' if first else self.axis_name)
+    for statistic, new in () if first else zip(running, batch, strict=True):
+      statistic.value = 0.9 * statistic.value + 0.1 * new.reshape(-1)
+    return _scaled(self, y, x.dtype)
+
+
+class LayerNorm(nn.Module):
+  """Statistics of the features of each position (Ba, Kiros and Hinton 2016)."""
+
+  scale_init: Init = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*shape channels']) -> Float[Array, '*shape channels']:
+    return _scaled(self, standardized(x, (-1,), 1e-6)[0], x.dtype)
+
+
+class GroupNorm(nn.Module):
+  """Statistics of 16 channels of an example, over all its positions (Wu and He 2018)."""
+
+  scale_init: Init = nn.initializers.ones
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch *shape channels'], mask: Bool[Array, 'batch *shape channels'] | None = None
+  ) -> Float[Array, 'batch *shape channels']:
+    """Positions where `mask` is False count in no statistic."""
+    groups = (*x.shape[:-1], -1, min(GROUP, x.shape[-1]))
+    axes = (*range(1, x.ndim - 1), x.ndim)
+    y, _, _ = standardized(x.reshape(groups), axes, 1e-5, mask if mask is None else mask.reshape(groups))
+    return _scaled(self, y.reshape(x.shape), x.dtype)
+
+
+def _scaled(layer: nn.Module, y: Float[Array, '*shape channels'], dtype: DTypeLike) -> Float[Array, '*shape channels']:
+  """`y` times the layer's scale, plus its bias, as `dtype`."""
+  scale = layer.param('scale', layer.scale_init, y.shape[-1:])
+  bias = layer.param('bias', nn.initializers.zeros, y.shape[-1:])
+  row = (1,) * (y.ndim - 1) + y.shape[-1:]
+  return (y * scale.reshape(row) + bias.reshape(row)).astype(dtype)

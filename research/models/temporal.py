@@ -216,8 +216,6 @@ def _normalised(series: Series, kind: str, train: bool, axis_name: str) -> Float
   layer = norm(kind, x.shape[-1], train, axis_name)
   if mask is None or kind not in ('batch', 'group'):  # the others take none over time
     return layer(x)
-  # Where there is no step at all there must be a mean, or it and its gradient are none: of a series, or of the batch.
-  mask = mask | ~mask.any(1 if kind == 'group' else (0, 1), keepdims=True)
   return layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape))
 
 

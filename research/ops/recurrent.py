@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from research.ops.standardize import standardized
+
 PyTree = Any
 Carry = tuple[Array, ...]  # each [batch, units]; the first is the output
 
@@ -62,16 +64,14 @@ def _lstm_transposed(kept: PyTree, d_carry: Carry) -> tuple:
 def _layer_norm_lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
   of_input, of_recurrent, of_cell = params
   _, c = carry
-  i, f, g, o = jnp.split(_normalised(x, *of_input) + _normalised(s, *of_recurrent), 4, -1)
+  i, f, g, o = jnp.split(_normalized(x, *of_input) + _normalized(s, *of_recurrent), 4, -1)
   c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-  return jax.nn.sigmoid(o) * jnp.tanh(_normalised(c, *of_cell)), c
+  return jax.nn.sigmoid(o) * jnp.tanh(_normalized(c, *of_cell)), c
 
 
-def _normalised(x: Array, scale: Array, bias: Array) -> Array:
+def _normalized(x: Array, scale: Array, bias: Array) -> Array:
   """Mean 0 and variance 1 over the last axis, then scaled and shifted."""
-  centred = x - x.mean(-1, keepdims=True)
-  deviation = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-  return centred / deviation * scale[None] + bias[None]
+  return (standardized(x, (-1,), 1e-6)[0] * scale[None] + bias[None]).astype(x.dtype)
 
 
 # h' = tanh(x + s) (Elman 1990).
@@ -83,7 +83,7 @@ gru = _by_autodiff(_gru)
 # Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 lstm = Cell(_lstm, _lstm_linearized, _lstm_transposed)
 
-# Inputs, recurrent products and cells are normalised (Ba, Kiros and Hinton 2016, equations 20 to 22); `params` has
+# Inputs, recurrent products and cells are normalized (Ba, Kiros and Hinton 2016, equations 20 to 22); `params` has
 # scale and bias for each of the three.
 layer_norm_lstm = _by_autodiff(_layer_norm_lstm)
 

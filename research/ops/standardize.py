@@ -1,0 +1,36 @@
+"""Values less their mean, in units of their standard deviation."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float
+
+
+def standardized(
+  x: Float[Array, '*shape'],
+  axes: tuple[int, ...],
+  epsilon: float,
+  mask: Bool[Array, '*shape'] | None = None,
+  axis_name: str = '',
+) -> tuple[Float[Array, '*shape'], Float[Array, '...'], Float[Array, '...']]:
+  """`x` with mean 0 and variance 1 over `axes`, the mean, and the variance, both with `axes` of size 1.
+
+  All are float32 at least. The variance is the mean square around the mean: E[x^2] - E[x]^2 would leave nothing in
+  float32 of a standard deviation of 1 around 2,000. It costs no more on CPU: see `research.models.norms`.
+
+  Args:
+    epsilon: what is added to the variance.
+    mask: False where a value does not count; where none counts mean and variance are 0.
+    axis_name: mapped axis of devices that each hold a part of what is averaged (pmap).
+  """
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+  def mean(values: Float[Array, '*shape']) -> Float[Array, '...']:
+    total = jnp.sum(values, axes, keepdims=True, where=mask)
+    count = values.size / total.size if mask is None else jnp.sum(mask, axes, total.dtype, keepdims=True)
+    total, count = lax.psum((total, count), axis_name) if axis_name else (total, count)
+    return total / jnp.maximum(count, 1)
+
+  middle = mean(x)
+  centered = x - middle
+  variance = mean(jnp.square(centered))
+  return centered * lax.rsqrt(variance + epsilon), middle, variance
