@@ -14,9 +14,9 @@ from flax import linen as nn
 from jax import Array
 
 from experiments.wiring import supervised_experiment
-from research.data import forecasting, series
+from research.data import forecasting, scaling
 from research.data.examples import Dataset
-from research.data.series import Scale
+from research.data.scaling import Scale
 from research.errors import ConfigError, DataError, naming
 from research.evaluate import forecasts
 from research.models.forecasting import DLinear, PatchRNN
@@ -71,7 +71,7 @@ class Config(Base):
       score=lambda metrics: -metrics['validation/mse'],
       metrics=(forecasts.naive_errors(self.season),),
       figures=(forecasts.error_over_horizon(self.season), forecasts.forecasts(data.train.columns)),
-      files={series.FILE: data.train.scale.to_json(data.train.columns)},
+      files={scaling.FILE: data.train.scale.to_json(data.train.columns)},
     )
 
   def data(self) -> Dataset:
@@ -90,7 +90,7 @@ class Config(Base):
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Draws what follows the end of the test part, or of the table `input`, which has the same columns."""
-    columns, scale = series.scale_from_files(files)
+    columns, scale = scaling.scale_from_files(files)
     predict = jax.jit(self.network().apply)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:

@@ -1,62 +1,14 @@
-"""Time series as examples: windows cut by their index out of one array, and a scale that the past alone has set."""
+"""Time series as examples: windows cut by their index out of one array, scaled as the past alone says."""
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from research.data.examples import Dataset
+from research.data.scaling import Scale, fit_scale
 from research.errors import ConfigError, check_counts
-
-FILE = 'scale.json'  # in the workdir of a run
-
-
-class Scale(NamedTuple):
-  """Mean and standard deviation of every variable: float64 [variables]."""
-
-  mean: np.ndarray
-  deviation: np.ndarray
-
-  def standardised(self, values: np.ndarray) -> np.ndarray:
-    """`values` [..., variables] in deviations from the mean, float32."""
-    return ((values - self.mean) / self.deviation).astype(np.float32)
-
-  def raw(self, values: np.ndarray) -> np.ndarray:
-    """What `standardised` made `values` [..., variables] of."""
-    return self.mean + self.deviation * values
-
-  def to_json(self, columns: Sequence[str]) -> str:
-    """Text from which `scale_from_json` makes the columns and the scale, to the bit."""
-    return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'deviation': self.deviation.tolist()})
-
-
-def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
-  """What `scale_from_json` reads of the files that a run keeps. Raises ConfigError where it is missing or damaged."""
-  if FILE not in files:
-    raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a forecast')
-  return scale_from_json(files[FILE])
-
-
-def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
-  """Names of the variables, and their scale. Raises ConfigError for what `to_json` did not write."""
-  try:
-    fields = json.loads(text)
-    columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
-    shapes = {(len(columns),), *(numbers.shape for numbers in scale)}
-    if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.deviation > 0).all():
-      raise ValueError('not a finite mean and a deviation above 0 for each column')
-    return tuple(columns), scale
-  except (ValueError, TypeError, KeyError) as error:
-    raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
-
-
-def fit_scale(values: np.ndarray) -> Scale:
-  """The scale of `values` [steps, variables]; a variable that never changes is only centred."""
-  deviation = values.std(axis=0)
-  return Scale(values.mean(axis=0), np.where(deviation > 0, deviation, 1))
 
 
 @dataclass(frozen=True)

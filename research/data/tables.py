@@ -4,6 +4,7 @@ import numpy as np
 
 from research.data import splits
 from research.data.examples import Arrays, Dataset
+from research.data.scaling import fit_scale
 
 
 def breast_cancer(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
@@ -35,8 +36,5 @@ def _standardised(
   inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], classes: tuple[str, ...] = ()
 ) -> Dataset:
   """Data set whose features have mean 0 and standard deviation 1 over the training part, the first one."""
-  train = inputs[parts[0]]
-  deviation = train.std(axis=0)
-  scaled = (inputs - train.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-  scaled = scaled.astype(np.float32)
+  scaled = fit_scale(inputs[parts[0]]).standardised(inputs)
   return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), classes)

@@ -13,6 +13,7 @@ from research.data import files, splits
 from research.data.examples import Arrays, Dataset
 from research.data.files import Archive, Places
 from research.data.origins import Pip
+from research.data.scaling import fit_scale
 from research.errors import ConfigError, DataError, unknown
 
 WHEELS = {
@@ -73,9 +74,10 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   if test_series.shape[1] != series.shape[1]:
     raise DataError(f'{archive.name}: series of {test_series.shape[1]} values to test, of {series.shape[1]} to train')
   train, chosen = splits.hold_out(targets, VALIDATION, seed=0)
-  mean, deviation = np.nanmean(series[train]), np.nanstd(series[train]) or 1
+  known = series[train][~np.isnan(series[train])]
+  scale = fit_scale(known[:, None])
   parts = (
-    _examples((values - mean) / deviation, targets)
+    _examples(scale.standardised(values), targets)
     for values, targets in (
       (series[train], targets[train]),
       (series[chosen], targets[chosen]),

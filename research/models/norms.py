@@ -32,7 +32,7 @@ def norm(
       return LayerNorm(scale_init)
     case 'group':
       if channels % min(GROUP, channels):
-        raise ConfigError(f"norm: 'group' of {channels} channels; there must be fewer than {GROUP}, or a multiple of it")
+        raise ConfigError(f"norm: 'group' of {channels} channels; must be fewer than {GROUP}, or a multiple of it")
       return GroupNorm(scale_init)
   raise ConfigError(f"norm: {kind!r} is none of 'batch', 'layer', 'group' and '' (off)")
 

@@ -59,6 +59,11 @@ def test_parts_classes_and_scale(tmp_path):
   np.testing.assert_array_equal(test['targets'], [2, 0, 1, 1])
 
 
+def test_constant_series_are_only_centered(tmp_path):
+  data = made(tmp_path, train=(LABELS, np.full((30, 6), 14.62)), test=(TEST[0], np.full((4, 6), 15.0)))
+  np.testing.assert_allclose(data.test.arrays['inputs'], 0.38, rtol=1e-5)
+
+
 def test_every_series_keeps_its_label_and_lies_in_one_part(tmp_path):
   data = made(tmp_path)
   mean, deviation = scaler(data)

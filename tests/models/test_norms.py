@@ -80,5 +80,5 @@ def test_where_nothing_counts_there_is_no_gradient_and_nothing_is_nan(kind):
 
 
 def test_channels_that_make_no_whole_groups_are_refused():
-  with pytest.raises(ConfigError, match="'group' of 24 channels; there must be fewer than 16, or a multiple of it"):
+  with pytest.raises(ConfigError, match="'group' of 24 channels; must be fewer than 16, or a multiple of it"):
     norm('group', 24, train=True)

@@ -1,0 +1,74 @@
+"""The one scale of tables and series: against scikit-learn, for constants, and as text."""
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from research.data import scaling, tables
+from research.data.scaling import fit_scale
+from research.errors import ConfigError
+
+RANDOM = np.random.default_rng(0)
+VALUES = RANDOM.normal(3, 5, (60, 2))
+
+
+@pytest.mark.parametrize('rows', [1, 1_000, 200_000])
+@pytest.mark.parametrize('noise', [0, 3e-16])
+@pytest.mark.parametrize('dtype', [np.float64, np.float32])
+def test_a_constant_is_only_centered_however_its_deviation_is_rounded(rows, noise, dtype):
+  column = (14.62 * (1 + noise * RANDOM.integers(-3, 4, (rows, 1)))).astype(dtype)
+  scale = fit_scale(column)
+  assert scale.deviation == 1
+  np.testing.assert_allclose(scale.standardised(np.array([[14.62], [15.0]])), [[0], [0.38]], atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [1e-30, 1.0, 1e30])
+def test_what_varies_keeps_its_deviation_whatever_its_size(size):
+  for middle in (0, 1e6):
+    values = size * (middle + RANDOM.normal(size=(1_000, 1)))
+    np.testing.assert_allclose(fit_scale(values).deviation, values.std(axis=0), rtol=1e-6)
+  years = np.arange(1_990, 2_020)[:, None]
+  np.testing.assert_allclose(fit_scale(years).deviation, years.std(axis=0))
+
+
+def test_a_constant_feature_of_a_table_stays_small(monkeypatch):
+  load = sklearn.datasets.load_diabetes
+
+  def with_constant(**arguments):
+    table = load(**arguments)
+    table.data[:, 3] = 14.62
+    table.data[7, 3] = 15.0
+    return table
+
+  monkeypatch.setattr(sklearn.datasets, 'load_diabetes', with_constant)
+  parts = [part.arrays['inputs'][:, 3] for fold in range(5) for part in tables.diabetes(fold)[:3]]
+  assert max(np.abs(part).max() for part in parts) < 20  # where it is trained on, the square root of 317 examples
+
+
+def test_raw_undoes_standardised_and_text_keeps_the_scale_to_the_bit():
+  scale = fit_scale(VALUES)
+  np.testing.assert_allclose(scale.raw(scale.standardised(VALUES)), VALUES, rtol=1e-5)
+  columns, again = scaling.scale_from_json(scale.to_json(('a', 'b')))
+  assert columns == ('a', 'b')
+  np.testing.assert_array_equal(np.stack(again), np.stack(scale))
+
+
+@pytest.mark.parametrize(
+  'kept',
+  [
+    '',
+    '{',
+    '[]',
+    '{"columns": ["a"], "mean": [0]}',
+    '{"columns": ["a"], "mean": ["x"], "deviation": [1]}',
+    '{"columns": ["a"], "mean": [0, 0], "deviation": [1, 1]}',
+    '{"columns": ["a"], "mean": [NaN], "deviation": [1]}',
+    '{"columns": ["a"], "mean": [0], "deviation": [0]}',
+    '{"columns": 1, "mean": [0], "deviation": [1]}',
+  ],
+)
+def test_a_damaged_scale_is_told(kept):
+  with pytest.raises(ConfigError, match=r'^scale.json is damaged.*take the one that the run wrote'):
+    scaling.scale_from_files({scaling.FILE: kept})
+  with pytest.raises(ConfigError, match=r'^the workdir has no scale.json'):
+    scaling.scale_from_files({'other.json': kept})
