@@ -6,7 +6,8 @@ Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `resear
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit, log_softmax, logsumexp
+from scipy.stats import rankdata
 
 from research.evaluate.evaluator import Report
 
@@ -15,25 +16,25 @@ Rows = Mapping[str, np.ndarray]
 
 def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """Macro F1, ROC AUC (one class against the rest, mean over classes) and calibration error of [examples, classes]."""
-  from sklearn.metrics import f1_score, roc_auc_score  # slow to import
+  from sklearn.metrics import f1_score  # slow to import
 
-  targets, probabilities = rows['targets'], softmax(logits.astype(np.float64), axis=-1)
-  yield 'macro_f1', float(f1_score(targets, logits.argmax(-1), average='macro'))
-  if len(np.unique(targets)) == logits.shape[-1]:  # it is not defined without an example of each class
-    scores = probabilities[:, 1] if logits.shape[-1] == 2 else probabilities  # of two classes it wants the second
-    yield 'roc_auc', float(roc_auc_score(targets, scores, multi_class='ovr'))
-  yield 'calibration_error', calibration_error(probabilities, targets)
+  targets, guesses, odds = rows['targets'], logits.argmax(-1), log_odds(logits)
+  yield 'macro_f1', float(f1_score(targets, guesses, average='macro'))
+  one_hot = targets[:, None] == np.arange(logits.shape[-1])
+  if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
+    yield 'roc_auc', float(roc_auc(odds, one_hot).mean())
+  yield 'calibration_error', calibration_error(expit(odds.max(-1)), guesses == targets)
 
 
 def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """Macro F1, ROC AUC and calibration error of logits [examples, 1] of class 1."""
-  from sklearn.metrics import f1_score, roc_auc_score
+  from sklearn.metrics import f1_score
 
-  targets, positive = rows['targets'].ravel(), expit(logits.astype(np.float64).ravel())
-  yield 'macro_f1', float(f1_score(targets, positive > 0.5, average='macro'))
+  targets, logits = rows['targets'].ravel(), logits.astype(np.float64).ravel()
+  yield 'macro_f1', float(f1_score(targets, logits > 0, average='macro'))
   if len(np.unique(targets)) == 2:
-    yield 'roc_auc', float(roc_auc_score(targets, positive))
-  yield 'calibration_error', calibration_error(np.stack([1 - positive, positive], axis=-1), targets)
+    yield 'roc_auc', float(roc_auc(logits, targets == 1))
+  yield 'calibration_error', calibration_error(expit(np.abs(logits)), (logits > 0) == targets)
 
 
 def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
@@ -42,9 +43,33 @@ def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float
 
   targets = rows['targets'].reshape(len(predictions), -1)
   predictions = predictions.reshape(targets.shape).astype(np.float64)
-  yield 'r2', float(r2_score(targets, predictions))
+  if (np.ptp(targets, axis=0) > 0).all():  # it is not defined where there is no variance, as of a single example
+    yield 'r2', float(r2_score(targets, predictions))
   yield 'rmse', float(root_mean_squared_error(targets, predictions))
   yield 'mae', float(mean_absolute_error(targets, predictions))
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+  """log p - log(1 - p) of every class's probability p, for logits [examples, classes]: float64, and never saturated.
+
+  Softmax rounds a p near 1 to 1. So 1 - p of the most probable class is summed from the others, each below one half.
+  """
+  logits = logits.astype(np.float64)
+  best = logits.argmax(-1)[:, None]
+  log_p = log_softmax(logits, axis=-1)
+  others = log_p.copy()
+  np.put_along_axis(others, best, -np.inf, axis=-1)
+  odds = others - np.log1p(-np.exp(others))
+  of_best = np.take_along_axis(log_p, best, -1) - logsumexp(others, axis=-1, keepdims=True)
+  np.put_along_axis(odds, best, of_best, axis=-1)
+  return odds
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+  """Area under the ROC curve of scores [examples, ...] of what is `positive`: how often one ranks above a negative."""
+  count = positive.sum(0)
+  above = np.sum(rankdata(scores, axis=0) * positive, 0) - count * (count + 1) / 2  # Mann and Whitney (1947)
+  return above / (count * (len(positive) - count))
 
 
 def accuracy_by(field: str, names: Sequence[str]) -> Report:
@@ -58,15 +83,14 @@ def accuracy_by(field: str, names: Sequence[str]) -> Report:
   return report
 
 
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float:
-  """Expected calibration error (Guo et al. 2017, equation 3) of probabilities [examples, classes].
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+  """Expected calibration error (Guo et al. 2017, equation 3) of guesses [examples], each right or not.
 
   The gap between confidence and accuracy within bins of equal width, weighted by their numbers of examples.
   """
-  confidence, right = probabilities.max(-1), probabilities.argmax(-1) == targets
   bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
   gaps = np.bincount(bin_of, right - confidence, bins)
-  return float(np.abs(gaps).sum() / len(targets))
+  return float(np.abs(gaps).sum() / len(right))
 
 
 def confusion_matrix(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit
 
 from research.evaluate.evaluator import Report
-from research.evaluate.exact import confusion_matrix
+from research.evaluate.exact import confusion_matrix, log_odds
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -58,20 +58,24 @@ def mistakes(classes: Sequence[str], most: int = 18) -> Report:
   """Report that draws the images whose wrong class the model was surest of, the surest first."""
 
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
-    confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
-    wrong = np.flatnonzero(guesses != targets)
-    wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
+    guesses, targets = logits.argmax(-1), rows['targets']
+    wrong, confidence = surest_mistakes(logits, targets, most)
     figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), (1.5, 1.9))
     for axis in axes:
       axis.set_axis_off()
-    for axis, number in zip(axes, wrong, strict=False):
+    for axis, number, sure in zip(axes, wrong, confidence, strict=False):
       axis.imshow(rows['inputs'][number].squeeze(), cmap='gray_r')
-      axis.set_title(
-        f'{classes[guesses[number]]} ({confidence[number]:.0%})\nis {classes[targets[number]]}', fontsize=8
-      )
+      axis.set_title(f'{classes[guesses[number]]} ({sure:.0%})\nis {classes[targets[number]]}', fontsize=8)
     yield 'mistakes', figure
 
   return report
+
+
+def surest_mistakes(logits: np.ndarray, targets: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+  """At most so many examples of a wrong guess, the surest first, and how sure it was: its probability."""
+  sure, wrong = log_odds(logits).max(-1), np.flatnonzero(logits.argmax(-1) != targets)
+  wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:most]
+  return wrong, expit(sure[wrong])
 
 
 def predictions(unit: str = '') -> Report:

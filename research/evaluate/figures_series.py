@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import softmax
 
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain, surest_mistakes
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -17,19 +16,18 @@ def mistakes(classes: Sequence[str], most: int = 12) -> Report:
   """Report that draws the series whose wrong class the model was surest of, over the means of both classes."""
 
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
-    confidence, guesses, targets = softmax(logits, axis=-1).max(-1), logits.argmax(-1), rows['targets']
-    wrong = np.flatnonzero(guesses != targets)
-    wrong = wrong[np.argsort(-confidence[wrong], kind='stable')][:most]
+    guesses, targets = logits.argmax(-1), rows['targets']
+    wrong, confidence = surest_mistakes(logits, targets, most)
     figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), (2.6, 1.7))
     means = class_means(rows, len(classes))
     for axis in axes[len(wrong) :]:
       axis.set_axis_off()
-    for axis, number in zip(axes, wrong, strict=False):
+    for axis, number, sure in zip(axes, wrong, confidence, strict=False):
       guess, target = guesses[number], targets[number]
       axis.plot(means[guess], color=ACCENT, linewidth=1, alpha=0.8)
       axis.plot(means[target], color=FAINT, linewidth=1)
       axis.plot(_series(rows)[number], color=INK, linewidth=1)
-      axis.set_title(f'{classes[guess]} ({confidence[number]:.0%}), is {classes[target]}', fontsize=8)
+      axis.set_title(f'{classes[guess]} ({sure:.0%}), is {classes[target]}', fontsize=8)
       plain(axis)
     yield 'mistakes', figure
 

@@ -31,7 +31,7 @@ def test_multiclass():
   guess, chances = LOGITS.argmax(1), probabilities(LOGITS)
   assert values['macro_f1'] == pytest.approx(np.mean([f1(guess == c, c == TARGETS) for c in range(4)]))
   assert values['roc_auc'] == pytest.approx(np.mean([pairs_ranked(chances[:, c], c == TARGETS) for c in range(4)]))
-  assert values['calibration_error'] == exact.calibration_error(chances, TARGETS)
+  assert values['calibration_error'] == pytest.approx(exact.calibration_error(chances.max(1), guess == TARGETS))
 
 
 def test_multiclass_of_two_classes_is_binary():
@@ -50,8 +50,8 @@ def test_binary(shape):
   assert values['macro_f1'] == pytest.approx(by_hand)
   assert values['roc_auc'] == pytest.approx(pairs_ranked(logits[:, 0], targets == 1))
   chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
-  both = np.concatenate([1 - chance, chance], axis=1)
-  assert values['calibration_error'] == pytest.approx(exact.calibration_error(both, targets))
+  sure = np.maximum(chance, 1 - chance)[:, 0]
+  assert values['calibration_error'] == pytest.approx(exact.calibration_error(sure, positive == targets))
 
 
 @pytest.mark.parametrize('shape', [(50,), (50, 1)])
@@ -67,11 +67,35 @@ def test_regression(shape):
 
 def test_calibration_error_by_hand():
   """Two bins of 15: confidences .6, .6 (one right) and .95 (right)."""
-  chances = np.array([[0.6, 0.4], [0.6, 0.4], [0.95, 0.05]])
-  error = exact.calibration_error(chances, np.array([0, 1, 0]))
+  error = exact.calibration_error(np.array([0.6, 0.6, 0.95]), np.array([True, False, True]))
   assert error == pytest.approx((2 * abs(0.5 - 0.6) + 1 * abs(1 - 0.95)) / 3)
-  assert exact.calibration_error(np.eye(2), np.array([0, 1])) == 0
-  assert exact.calibration_error(np.eye(2), np.array([1, 0])) == 1
+  assert exact.calibration_error(np.ones(2), np.array([True, True])) == 0
+  assert exact.calibration_error(np.ones(2), np.array([False, False])) == 1
+
+
+def test_saturated_logits_still_rank():
+  targets, logits = np.array([0, 0, 1, 1]), np.array([40.0, 45.0, 50.0, 60.0], np.float32)
+  assert dict(exact.binary(logits[:, None], {'targets': targets}))['roc_auc'] == 1
+  for other in (0.0, -1e4, 1e4, -np.inf):  # a class more, far away or impossible
+    three = np.stack([np.zeros(4), logits, np.full(4, other if other < 1 else 0.0)], axis=1)
+    odds = exact.log_odds(three)
+    assert exact.roc_auc(odds[:, 1], targets == 1) == exact.roc_auc(-odds[:, 0], targets == 1) == 1
+
+
+def test_log_odds_against_sums_of_the_other_classes_in_more_bits():
+  logits = np.array([[0.3, -1.0, 2.0], [80.0, 1.0, 0.0], [-800.0, 700.0, 699.0], [1e-20, 0.0, -50.0]])
+  powers = np.exp(logits.astype(np.longdouble))
+  others = np.stack([np.delete(powers, number, 1).sum(1) for number in range(3)], axis=1)
+  np.testing.assert_allclose(exact.log_odds(logits), np.log(powers / others), rtol=1e-12, atol=1e-15)
+
+
+def test_undefined_scores_are_left_out():
+  one = {'targets': np.array([3.0])}
+  assert set(dict(exact.regression(np.array([[2.0]]), one))) == {'rmse', 'mae'}
+  assert 'r2' not in dict(exact.regression(np.zeros((3, 2)), {'targets': np.array([[1.0, 2], [1, 3], [1, 4]])}))
+  for logits, targets in ((np.eye(3)[[0, 1]], [0, 1]), (np.eye(2)[[0, 0]], [0, 0])):
+    assert set(dict(exact.multiclass(logits, {'targets': np.array(targets)}))) == {'macro_f1', 'calibration_error'}
+  assert 'roc_auc' not in dict(exact.binary(np.ones((2, 1)), {'targets': np.array([1, 1])}))
 
 
 def test_confusion_matrix():

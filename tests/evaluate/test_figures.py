@@ -38,6 +38,12 @@ def test_mistakes_begin_with_the_surest():
   assert [axis.get_title()[0] for axis in shown] == ['c', 'b'] and '99' in shown[0].get_title()
 
 
+def test_mistakes_rank_by_more_than_a_saturated_probability():
+  logits = np.array([[50.0, 0, 0], [90, 0, 0], [70, 0, 0]], np.float32)
+  wrong, confidence = figures.surest_mistakes(logits, np.array([1, 1, 1]), 2)
+  assert list(wrong) == [1, 2] and list(confidence) == [1, 1]
+
+
 def test_predictions_over_targets():
   outputs, targets = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 3.5])
   ((_, figure),) = figures.predictions('mg')(outputs, {'targets': targets})
