@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
 from research.errors import ConfigError
@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, '*shape channels'], mask: Bool[Array, '*shape channels'] | None = None
+    self, x: Float[ArrayLike, '*shape channels'], mask: Bool[Array, '*shape channels'] | None = None
   ) -> Float[Array, '*shape channels']:
     """Positions where `mask` is False count in no statistic."""
     shape = (1,) * (x.ndim - 1) + x.shape[-1:]
@@ -69,7 +69,7 @@ class LayerNorm(nn.Module):
   scale_init: Init = nn.initializers.ones
 
   @nn.compact
-  def __call__(self, x: Float[Array, '*shape channels']) -> Float[Array, '*shape channels']:
+  def __call__(self, x: Float[ArrayLike, '*shape channels']) -> Float[Array, '*shape channels']:
     return _scaled(self, standardized(x, (-1,), 1e-6)[0], x.dtype)
 
 
@@ -80,7 +80,7 @@ class GroupNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'batch *shape channels'], mask: Bool[Array, 'batch *shape channels'] | None = None
+    self, x: Float[ArrayLike, 'batch *shape channels'], mask: Bool[Array, 'batch *shape channels'] | None = None
   ) -> Float[Array, 'batch *shape channels']:
     """Positions where `mask` is False count in no statistic."""
     groups = (*x.shape[:-1], -1, min(GROUP, x.shape[-1]))

@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 
 def standardized(
-  x: Float[Array, '*shape'],
+  x: Float[ArrayLike, '*shape'],
   axes: tuple[int, ...],
   epsilon: float,
   mask: Bool[Array, '*shape'] | None = None,
@@ -14,15 +15,17 @@ def standardized(
 ) -> tuple[Float[Array, '*shape'], Float[Array, '...'], Float[Array, '...']]:
   """`x` with mean 0 and variance 1 over `axes`, the mean, and the variance, both with `axes` of size 1.
 
-  All are float32 at least. The variance is the mean square around the mean: E[x^2] - E[x]^2 would leave nothing in
-  float32 of a standard deviation of 1 around 2,000. It costs no more on CPU: see `research.models.norms`.
+  All are float32 at least. The variance is the mean square around the mean: of a standard deviation of 1 around 2,000
+  E[x^2] - E[x]^2 leaves nothing in float32. The second pass costs a training step on two CPU cores next to nothing
+  (within 3 % for ConvNet, ResNet-8 and four layers of a transformer), where Linen's `use_fast_variance=False` makes the
+  transformer's a quarter slower.
 
   Args:
     epsilon: what is added to the variance.
     mask: False where a value does not count; where none counts mean and variance are 0.
     axis_name: mapped axis of devices that each hold a part of what is averaged (pmap).
   """
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  x = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
 
   def mean(values: Float[Array, '*shape']) -> Float[Array, '...']:
     total = jnp.sum(values, axes, keepdims=True, where=mask)
