@@ -37,10 +37,10 @@ def main() -> None:
 def beside_a_bare_loop(config: Config) -> str:
   """What training by the loop takes, and by hand."""
   config.validate()
-  experiment = config.build()
-  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   # No evaluation: it is work of its own, which a bare loop would do as well.
   endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
+  experiment = endless.build()
+  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with (
     make_feed(experiment.train, mesh) as feed,
     tempfile.TemporaryDirectory() as workdir,

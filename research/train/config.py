@@ -1,11 +1,13 @@
 """What every experiment's config has; an experiment adds its own fields and `build`."""
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import inspect
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,15 +19,14 @@ from research.train.experiment import Experiment, Sampler
 from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
 
+# What the loop alone reads, and no experiment is built from.
+LOOP = ('log_every', 'evaluate_every', 'checkpoint_every', 'keep_latest', 'keep_best')
+
 # What a run may change when it goes on; anything else would make it another run.
 RESUMABLE = (
   'steps',
-  'log_every',
-  'evaluate_every',
   'evaluate_batch_size',
-  'checkpoint_every',
-  'keep_latest',
-  'keep_best',
+  *LOOP,
   'mesh.data',
   'mesh.fsdp',
   'mesh.tensor',
@@ -56,6 +57,12 @@ class Config:
   keep_best: int = 1  # checkpoints of the best validation score; a new best is saved when it is measured
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
+  def __init_subclass__(cls, **options):
+    """Has the `build` of every config note in the experiment what it was built from; see `check_built`."""
+    super().__init_subclass__(**options)
+    if 'build' in vars(cls):
+      cls.build = _noting_config(cls.build)
+
   def build(self) -> Experiment:
     """Wires the experiment; the one place where its parts meet."""
     raise NotImplementedError
@@ -84,6 +91,35 @@ class Config:
     self.mesh.validate()
     with as_field():
       make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
+
+
+def check_built(experiment: Experiment, config: Config) -> None:
+  """Raises ConfigError where the experiment was built from another config than this one as it is now.
+
+  It would be trained, but config.json would tell of another run. One that was wired by hand is believed.
+  """
+  if (built := experiment.config) is None:
+    return
+  if type(built) is not type(config):
+    raise ConfigError(f'config: is a {_name(type(config))}, but the experiment was built by a {_name(type(built))}')
+  old, new = flatten(built), flatten(config)
+  for name in new:
+    if name not in LOOP and old[name] != new[name]:
+      raise ConfigError(
+        f'config.{name}={new[name]!r}: was {old[name]!r} when the experiment was built; call config.build() again'
+      )
+
+
+def _noting_config(build: Callable[..., Experiment]) -> Callable[..., Experiment]:
+  @functools.wraps(build)
+  def noting(config: Config, *args, **kwargs) -> Experiment:
+    return dataclasses.replace(build(config, *args, **kwargs), config=copy.deepcopy(config))
+
+  return noting
+
+
+def _name(cls: type) -> str:
+  return f'{cls.__module__}.{cls.__qualname__}'
 
 
 def check_least(config: Config, least: int, *names: str) -> None:

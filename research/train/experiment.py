@@ -44,3 +44,4 @@ class Experiment:
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
   files: Mapping[str, str] = field(default_factory=dict)  # texts kept in the workdir, by name: a tokenizer
+  config: Any = None  # the config that built it, as it was then; `Config.build` of any class fills it in

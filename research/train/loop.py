@@ -14,7 +14,7 @@ from absl import logging
 
 from research.data.feed import make_feed
 from research.paths import local
-from research.train.config import Config
+from research.train.config import Config, check_built
 from research.train.experiment import Experiment
 from research.train.journal import Journal, NoJournal
 from research.train.mesh import make_mesh
@@ -45,6 +45,7 @@ def train(
 
 def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike, stop: Stop) -> Iterator[Record]:
   config.validate()
+  check_built(experiment, config)
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())

@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, what may change, and what is in it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -118,7 +119,8 @@ def test_a_class_that_no_other_process_could_import_is_told_before_training(plac
 
   if place == '__main__':  # as in a notebook
     Cell.__module__, Cell.__qualname__ = '__main__', 'Cell'
-  line, code = told(lambda: next(train(make().build(), Cell(), tmp_path / 'run')))
+  config = Cell()
+  line, code = told(lambda: next(train(config.build(), config, tmp_path / 'run')))
   assert not (tmp_path / 'run').exists()
   if place == '__main__':
     fault('a config that is written in a notebook', line, code, 'nothing is begun')
@@ -214,11 +216,10 @@ def test_a_config_that_cannot_be_built_does_not_own_the_folder(tmp_path):
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
   config = make(steps=2, evaluate_every=0)
-  experiment = config.build()
-  list(train(experiment, config, tmp_path))
-  before = content(tmp_path)
+  list(train(config.build(), config, tmp_path))
+  before, config = content(tmp_path), dataclasses.replace(config, steps=1)
   with pytest.raises(ConfigError, match=r'config\.steps=1: .* is at step 2'):
-    list(train(experiment, dataclasses.replace(config, steps=1), tmp_path))
+    list(train(config.build(), config, tmp_path))
   assert content(tmp_path) == before
 
 
@@ -301,6 +302,48 @@ def test_a_damaged_list_of_starts_is_told(damage, tmp_path, told, fault):
     fault('environment.json is damaged', line, code, 'all; untouched')
   (tmp_path / 'environment.json').unlink()
   claim(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    ({'seed': 1}, r'config\.seed=1: was 0 when the experiment was built; call config\.build\(\) again'),
+    ({'optimizer': Optimizer(lr=0.5)}, r'config\.optimizer\.lr=0\.5: was 0\.001 when'),
+    ({'width': 8}, r'config\.width=8: was 32 when'),
+  ],
+)
+def test_an_experiment_of_another_config_is_refused(changes, told, begun, tmp_path):
+  """One that was built for other values, and one whose config was changed since."""
+  config, experiment, _ = begun
+  with pytest.raises(ConfigError, match=told):
+    next(train(experiment, dataclasses.replace(config, **changes), tmp_path / 'run'))
+  config = dataclasses.replace(config)
+  experiment = config.build()
+  for name, value in changes.items():
+    setattr(config, name, value)
+  with pytest.raises(ConfigError, match=told):
+    next(train(experiment, config))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_what_the_loop_alone_reads_may_be_changed_after_the_experiment_is_built(begun):
+  config, experiment, _ = begun
+  with contextlib.closing(train(experiment, dataclasses.replace(config, log_every=3, keep_best=0))) as records:
+    assert next(records).status == 'compiling'
+
+
+def test_an_experiment_of_a_class_derived_from_the_configs_is_refused(outside, begun):
+  config, _, _ = begun
+
+  class Other(type(config)):
+    def build(self):
+      return super().build()
+
+  other = Other(**vars(config))
+  with pytest.raises(ConfigError, match='config: is a .*Config, but the experiment was built by a .*Other'):
+    next(train(other.build(), config))
+  with contextlib.closing(train(other.build(), other)) as records:
+    assert next(records).status == 'compiling'
 
 
 def test_other_code_is_told_when_a_run_goes_on(outside, tmp_path, monkeypatch, fault):
