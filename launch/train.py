@@ -18,7 +18,7 @@ from research.train.mesh import make_mesh
 from research.train.processes import is_first
 from research.train.run import Interrupted
 from research.train.signals import Stop
-from research.train.workdir import Workdir
+from research.train.workdir import Workdir, agree_on_run
 
 CONFIG = define_config()
 WORKDIR = flags.DEFINE(
@@ -28,8 +28,9 @@ WORKDIR = flags.DEFINE(
 
 def main() -> None:
   config, workdir = CONFIG.value, WORKDIR.value
+  # All here, so that what cannot be is told before any data are fetched.
+  agree_on_run(config, workdir)
   config.validate()
-  # Both here, so that what cannot be is told before any data are fetched.
   make_mesh(config.mesh, config.batch_size, config.accumulate)
   with Workdir(workdir, config):
     pass

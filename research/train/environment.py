@@ -27,11 +27,18 @@ def environment(config: Config) -> dict[str, Any]:
   return {
     'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
     'command': sys.argv,
+    **software(config),
+    'device': _device(),
+    'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+  }
+
+
+def software(config: Config) -> dict[str, Any]:
+  """Code and versions; asks JAX for no device."""
+  return {
     'commit': _commit(),
     'python': sys.version.split()[0],
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'device': _device(),
-    'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
     'code': code_of(config),
   }
 

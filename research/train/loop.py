@@ -21,6 +21,7 @@ from research.train.mesh import make_mesh
 from research.train.optimizer import shortened
 from research.train.run import Record, Run
 from research.train.signals import Stop
+from research.train.workdir import agree_on_run
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
 
 
 def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike, stop: Stop) -> Iterator[Record]:
+  agree_on_run(config, workdir)
   config.validate()
   check_built(experiment, config)
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)

@@ -1,14 +1,23 @@
 """What the processes of one run must agree on; a process that is alone agrees with itself."""
 
 import itertools
+import json
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from research.errors import ConfigError
+
 SECONDS = 600  # that a process waits for the others
 _turns = itertools.count()
+
+
+def alone() -> bool:
+  """Whether no others have been met; asks JAX for no device."""
+  return distributed.global_state.client is None
 
 
 def is_first() -> bool:
@@ -30,3 +39,23 @@ def barrier(name: str) -> None:
   """Waits until all processes are here; uses no device, so that any one thread may call it."""
   if jax.process_count() > 1:
     distributed.global_state.client.wait_at_barrier(f'{name}/{next(_turns)}', 1_000 * SECONDS)
+
+
+def agree(facts: Mapping[str, str]) -> None:
+  """Raises ConfigError, in all processes, where one has other facts than the first; all must call this.
+
+  It names the facts and the process. One that only one of the two has is left alone. Takes no device and little time:
+  each process reads the facts of the first, and then what the others found.
+  """
+  state, place = distributed.global_state, f'agree/{next(_turns)}'
+  client, own = state.client, state.process_id
+  if own == 0:
+    client.key_value_set(f'{place}/facts', json.dumps(facts))
+  first = json.loads(client.blocking_key_value_get(f'{place}/facts', 1_000 * SECONDS))
+  differing = [name for name in first if facts.get(name, first[name]) != first[name]]
+  found = [f'{name} is {first[name]} in process 0 and {facts[name]} in process {own}' for name in differing]
+  client.key_value_set(f'{place}/{own}', json.dumps(found))
+  for number in range(state.num_processes):
+    if other := json.loads(client.blocking_key_value_get(f'{place}/{number}', 1_000 * SECONDS)):
+      more = f' (and {len(other) - 3} more)' if len(other) > 3 else ''
+      raise ConfigError(f'{", ".join(other[:3])}{more}: start all processes with the same command, code and versions')

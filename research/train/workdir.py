@@ -19,7 +19,7 @@ from research.paths import local
 from research.tasks.base import PyTree
 from research.train import processes
 from research.train.config import RESUMABLE, Config, flatten, from_fields
-from research.train.environment import changes, environment
+from research.train.environment import changes, environment, software
 from research.train.modules import ROOT, class_at, home_of
 from research.train.optimizer import PHASED
 
@@ -129,6 +129,17 @@ def in_use(folder: Path) -> bool:
   except WorkdirError as error:
     return isinstance(error.__cause__, BlockingIOError)
   return False
+
+
+def agree_on_run(config: Config, workdir: str | os.PathLike) -> None:
+  """Raises ConfigError in every process where one is about to train another run, or by other code; see `agree`."""
+  if processes.alone():
+    return
+  values = {f'config.{name}': str(value) for name, value in flatten(config).items()}
+  here = software(config)
+  commit = {'commit': here['commit'].removesuffix('-dirty')} if here['commit'] else {}  # files tell what is edited
+  own = {'class': type(config).__qualname__, 'workdir': str(workdir), 'python': here['python']}
+  processes.agree({**own, **values, **commit, **here['versions'], **here['code']})
 
 
 def load_config(workdir: str | os.PathLike) -> Config:

@@ -1,18 +1,22 @@
 """Many processes on this machine, over the loopback interface: the numbers of one, and what is lost when one is."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from research.train import recorder
+from research.errors import ConfigError
+from research.train import processes, recorder
 from research.train.restore import restore_state
 from research.train.workdir import load_config
 
@@ -76,6 +80,69 @@ def test_processes_together_end_as_one_does(name, count, mesh, together, start, 
   assert all(np.abs(a - b).max() <= max(1e-5 * np.abs(b).max(), 1e-6) for a, b in pairs)
   lines = [[line['step'] for line in recorder.read(path)] for path in (tmp_path / 'run', alone / name)]
   assert lines[0] == lines[1]  # one process writes them
+
+
+def test_processes_that_would_train_other_runs_are_told_before_anything_is_done(start, tmp_path, fault):
+  shared = [f'--coordinator=127.0.0.1:{free_port()}', '--processes=2', '--heartbeat_seconds=5']
+  own = (['--config.optimizer.lr=0.01'], ['--config.optimizer.lr=0.02', '--config.log_every=3'])
+  processes = [
+    start('classifier', tmp_path / 'run', *shared, f'--process={number}', *words) for number, words in enumerate(own)
+  ]
+  found = ends(processes)
+  (line, other) = [errors.splitlines()[-1] for _, errors in found]
+  assert [code for code, _ in found] == [2, 2] and line == other, found
+  assert 'config.optimizer.lr is 0.01 in process 0 and 0.02 in process 1, config.log_every is 7 in' in line
+  assert not (tmp_path / 'run').exists()
+  fault('processes of one run have other configs', line, 2, 'all; nothing was begun')
+
+
+class Coordinator:
+  """What JAX's coordinator keeps, for processes that are threads here."""
+
+  def __init__(self):
+    self.values, self.news = {}, threading.Condition()
+
+  def key_value_set(self, key: str, value: str) -> None:
+    with self.news:
+      self.values[key] = value
+      self.news.notify_all()
+
+  def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
+    with self.news:
+      assert self.news.wait_for(lambda: key in self.values, 10)
+      return self.values[key]
+
+
+def told(monkeypatch, *facts: dict[str, str]) -> set[str]:
+  """What the processes that have these facts are told."""
+  state = threading.local()
+  coordinator, turn = Coordinator(), itertools.repeat(0)
+
+  def ask(number: int) -> str:
+    state.client, state.process_id, state.num_processes = coordinator, number, len(facts)
+    try:
+      return processes.agree(facts[number]) or ''
+    except ConfigError as error:
+      return str(error)
+
+  monkeypatch.setattr(processes, '_turns', turn)
+  monkeypatch.setattr(processes.distributed, 'global_state', state)
+  with ThreadPoolExecutor(len(facts)) as pool:
+    return set(pool.map(ask, range(len(facts))))
+
+
+@pytest.mark.parametrize(
+  ('facts', 'expected'),
+  [
+    ([{'jax': '1', 'a.py': 'x'}, {'jax': '1', 'b.py': 'y'}], ''),
+    ([{'jax': '1'}, {'jax': '1'}, {'jax': '2'}], 'jax is 1 in process 0 and 2 in process 2: start all'),
+    ([{'a': '1', 'b': '1'}, {'a': '1', 'b': '2'}, {'a': '2', 'b': '1'}], 'b is 1 in process 0 and 2 in process 1: s'),
+    ([dict.fromkeys('abcde', '1'), dict.fromkeys('abcde', '2')], 'c is 1 in process 0 and 2 in process 1 (and 2 more)'),
+  ],
+)
+def test_all_processes_are_told_the_same_of_one_that_differs(facts, expected, monkeypatch):
+  (line,) = told(monkeypatch, *facts)
+  assert expected in line and bool(expected) == bool(line)
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):

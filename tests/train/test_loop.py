@@ -131,8 +131,8 @@ def test_order_within_a_step_is_the_contract(tmp_path):
 
 def test_metrics_are_fetched_one_step_late():
   """When the numbers of step 2 are told, step 3 has been handed to the devices."""
-  experiment, config = make('classifier').build(), make('classifier', steps=4, log_every=2, evaluate_every=0)
-  asked = []
+  config, asked = make('classifier', steps=4, log_every=2, evaluate_every=0), []
+  experiment = config.build()
   source = experiment.train
 
   class Noting(type(source)):
