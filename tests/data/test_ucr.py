@@ -162,6 +162,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_and_nothing_is_fetched(mon
   monkeypatch.setattr(ucr.files, 'load', lambda *_: pytest.fail('fetched'))
   with pytest.raises(ConfigError, match=rf"dataset='{name}'.*nearest:.*{nearest}") as caught:
     ucr.ucr(name)
+  assert len(str(caught.value).partition('nearest: ')[2].split(', ')) <= 3
   assert '\n' not in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """Figures show what they say: read back from their axes, not from pixels."""
 
 import numpy as np
+import pytest
 
 from research.evaluate import figures
 
@@ -19,6 +20,12 @@ def test_learning_curves_hold_both_parts():
   assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([20], [1.5])
 
 
+@pytest.mark.parametrize(('values', 'scale'), [((1, 21), 'log'), ((1, 20), 'linear'), ((0, 21), 'linear')])
+def test_a_curve_over_more_than_a_decade_is_on_a_logarithmic_scale(values, scale):
+  records = [{'step': step, 'train/loss': value} for step, value in enumerate(values)]
+  assert figures.learning_curves(records).axes[0].get_yscale() == scale
+
+
 def test_confusion_shows_counts_by_true_class():
   logits, targets = np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2])
   ((name, figure),) = figures.confusion(('a', 'b', 'c'))(logits, {'targets': targets})
@@ -26,6 +33,8 @@ def test_confusion_shows_counts_by_true_class():
   counts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axis.texts}
   assert name == 'confusion_matrix' and counts == {(0, 0): '1', (1, 1): '1', (2, 1): '1', (2, 2): '1'}
   np.testing.assert_allclose(axis.images[0].get_array()[2], [0, 0.5**0.4, 0.5**0.4])
+  ((_, figure),) = figures.confusion(('a', 'b', 'c'))(logits[:3], {'targets': np.array([0, 1, 1])})
+  assert not np.asarray(figure.axes[0].images[0].get_array())[2].any(), 'a class without an example'
 
 
 def test_mistakes_begin_with_the_surest():
@@ -44,9 +53,20 @@ def test_mistakes_rank_by_more_than_a_saturated_probability():
   assert list(wrong) == [1, 2] and list(confidence) == [1, 1]
 
 
+@pytest.mark.parametrize(('wrong', 'most', 'axes', 'shown'), [(7, 18, 12, 7), (7, 4, 6, 4), (0, 18, 6, 0)])
+def test_mistakes_are_six_a_row(wrong, most, axes, shown):
+  rows = {'targets': np.ones(wrong + 1, int), 'inputs': np.zeros((wrong + 1, 2, 2, 1))}
+  logits = np.eye(2)[np.array([1] + [0] * wrong)]
+  ((_, figure),) = figures.mistakes(('a', 'b'), most)(logits, rows)
+  assert (len(figure.axes), sum(bool(axis.images) for axis in figure.axes)) == (axes, shown)
+
+
 def test_predictions_over_targets():
   outputs, targets = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 3.5])
   ((_, figure),) = figures.predictions('mg')(outputs, {'targets': targets})
   (axis,) = figure.axes
   np.testing.assert_array_equal(axis.collections[0].get_offsets(), np.stack([targets, outputs[:, 0]], 1))
   assert axis.get_xlabel() == 'target mg'
+  np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[1, 1], [4, 4]])
+  ((_, figure),) = figures.predictions()(targets[:, None], {'targets': outputs})
+  np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[1, 1], [4, 4]])

@@ -1,6 +1,7 @@
 """Pictures of series, read back from their axes."""
 
 import numpy as np
+import pytest
 
 from research.evaluate import figures_series
 
@@ -32,3 +33,12 @@ def test_a_class_without_an_example_and_no_mistake():
   assert not any(axis.lines for axis in figure.axes)
   means = figures_series.class_means(rows, 2)
   assert np.isnan(means[0]).all() and (means[1] == 1).all()
+
+
+@pytest.mark.parametrize(('wrong', 'most', 'axes', 'shown'), [(5, 12, 8, 5), (5, 3, 4, 3), (0, 12, 4, 0)])
+def test_mistakes_are_four_a_row(wrong, most, axes, shown):
+  rows = {'targets': np.ones(wrong + 1, int), 'inputs': np.zeros((wrong + 1, 3, 1))}
+  logits = np.eye(2)[np.array([1] + [0] * wrong)]
+  ((_, figure),) = figures_series.mistakes(('a', 'b'), most)(logits, rows)
+  assert (len(figure.axes), sum(bool(axis.lines) for axis in figure.axes)) == (axes, shown)
+  assert [axis.axison for axis in figure.axes] == [True] * shown + [False] * (axes - shown)

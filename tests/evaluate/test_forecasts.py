@@ -62,7 +62,7 @@ def test_forecasts_show_past_future_point_and_interval_of_every_variable():
   assert [axis.get_title() for axis in figure.axes] == ['a', 'b', 'a', 'b']
   axis = figure.axes[3]  # of the second example and variable
   example = [number for number in range(6) if np.array_equal(axis.lines[2].get_ydata(), OUTPUTS[number, :, 1, 0])]
-  assert len(example) == 1
+  assert example == [3] and np.array_equal(figure.axes[0].lines[2].get_ydata(), OUTPUTS[2, :, 0, 0]), 'evenly spread'
   np.testing.assert_array_equal(axis.lines[0].get_ydata(), INPUTS[example[0], :, 1])
   np.testing.assert_array_equal(axis.lines[1].get_ydata(), TARGETS[example[0], :, 1])
   assert axis.lines[0].get_xdata()[-1] == 0 and axis.lines[1].get_xdata()[0] == 1
@@ -73,3 +73,9 @@ def test_forecasts_show_past_future_point_and_interval_of_every_variable():
 def test_without_quantiles_or_a_future_there_is_less_to_draw():
   (axis,) = forecasts.draw(('a',), INPUTS[:1, :, :1], OUTPUTS[:1, :, :1, :1]).axes
   assert len(axis.lines) == 2 and not axis.collections
+  for numbers, intervals in ((2, 0), (3, 1)):  # an interval has two ends
+    (axis,) = forecasts.draw(('a',), INPUTS[:1, :, :1], OUTPUTS[:1, :4, :1, :numbers]).axes
+    assert len(axis.collections) == intervals
+  np.testing.assert_array_equal(axis.lines[0].get_ydata(), INPUTS[0, -8:, 0], 'twice the horizon of the past')
+  np.testing.assert_array_equal(axis.lines[0].get_xdata(), np.arange(-7, 1))
+  np.testing.assert_array_equal(axis.lines[1].get_xdata(), np.arange(1, 5))

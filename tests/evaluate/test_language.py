@@ -42,9 +42,16 @@ def test_what_the_mask_of_the_data_leaves_out_costs_nothing():
 def test_bits_by_context_are_drawn_of_whole_windows_alone():
   rows = context_examples(DOCUMENTS, 4, 10).arrays
   losses = np.tile(np.arange(14.0, dtype=np.float32), (len(rows['targets']), 1))
+  losses[:, 1:] += np.where(rows['weights'][:, :1] == 0, 0, 7)  # first windows and short ones are left out
   ((name, figure),) = language.bits_by_context(4)(losses, rows)
   assert name == 'bits_by_context' and isinstance(figure, Figure)
-  np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata()[0], 0)
+  read, bits = figure.axes[0].lines[0].get_data()
+  np.testing.assert_allclose(read, np.arange(1, 14))
+  np.testing.assert_allclose(bits, np.arange(13) / np.log(2), rtol=1e-6)
+  ((_, figure),) = language.bits_by_context(4, bins=3)(losses, rows)
+  read, bits = figure.axes[0].lines[0].get_data()  # tokens 0 to 1, 2 to 12
+  np.testing.assert_allclose(read, [1.5, 8])
+  np.testing.assert_allclose(bits, np.array([0.5, 7]) / np.log(2), rtol=1e-6)
   short = {name: array[:1] for name, array in rows.items()}
   assert list(language.bits_by_context(4)(losses[:1], short)) == []
 

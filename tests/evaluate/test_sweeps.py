@@ -15,7 +15,16 @@ def test_numbers_lie_by_size_or_by_logarithm():
   np.testing.assert_allclose(scale.places, [0, 1, 0.5])
   assert [text for _, text in scale.ticks] == ['0.0001', '0.001', '0.01']
   np.testing.assert_allclose(sweeps.scale_of([0.0, 100.0, 50.0]).places, [0, 1, 0.5])  # zero has no logarithm
-  assert list(sweeps.scale_of([3, 3]).places) == [0.5, 0.5]
+  assert list(sweeps.scale_of([3, 3]).places) == list(sweeps.scale_of([0, 0]).places) == [0.5, 0.5]
+  np.testing.assert_allclose(sweeps.scale_of([1, 20, math.sqrt(20)]).places, [0, 1, 0.5])  # from a ratio of 20 on
+  np.testing.assert_allclose(sweeps.scale_of([1, 19, 10]).places, [0, 1, 0.5])
+
+
+def test_few_numbers_far_apart_are_their_own_ticks():
+  six = [0.0, 0.21, 0.4, 0.63, 0.8, 1.0]
+  assert [text for _, text in sweeps.scale_of(six).ticks] == ['0', '0.21', '0.4', '0.63', '0.8', '1']
+  for numbers in ([*six, 0.11], [0.0, 0.06, 1.0]):  # too many; too near
+    assert [text for _, text in sweeps.scale_of(numbers).ticks] == ['0', '0.2', '0.4', '0.6', '0.8', '1']
 
 
 def test_other_values_lie_in_order_of_appearance():
@@ -60,3 +69,11 @@ def test_parallel_coordinates_pass_through_every_value():
   assert failed.get_xdata()[-1] == 1  # where it ends, there is no score
   assert to_hex(best.get_color()) == ACCENT and best.get_linewidth() > second.get_linewidth()
   assert {'lr', 'width', 'score'} <= {text.get_text() for text in figure.axes[0].texts}
+
+
+def test_a_curve_is_level_at_its_places():
+  x, y = sweeps.smooth([0.0, 1.0, 0.5])
+  quarter = 3 / 4**2 - 2 / 4**3
+  np.testing.assert_allclose(np.interp([0, 0.25, 0.5, 1, 1.25, 2], x, y), [0, quarter, 0.5, 1, 1 - quarter / 2, 0.5])
+  for places, ends in (([0.3], [0.3]), ([0.3, math.nan, 0.1], [0.3])):
+    np.testing.assert_allclose(sweeps.smooth(places)[1], ends)

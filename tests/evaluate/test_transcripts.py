@@ -52,6 +52,16 @@ def test_the_picture_names_what_was_heard_where_it_was(outputs):
   assert uppers[1].images[0].get_array().shape == (40, (3_000 - 256) // 128 + 1), 'padding is not shown'
   one = transcripts.picture(WAVES[0], {key: array[0] for key, array in outputs.items()}, CLASSES, RATE)
   assert [text.get_text() for text in one.axes[1].texts] == ['a', 'b']
+  ((_, figure),) = transcripts.heard(CLASSES, RATE, most=1)(outputs, ROWS)
+  assert [axis.get_title() for axis in figure.axes] == ['said a b, heard a b', '']
+
+
+def test_a_label_is_named_above_one_half_alone():
+  chances = np.array([[0.5, 0.5], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+  upper, lower = figures.make_figure(1, 2, (3, 2))[1]
+  transcripts.timeline(upper, lower, WAVES[0], np.log(chances), CLASSES, RATE)
+  words = [(text.get_text(), round(text.get_position()[0], 4)) for text in lower.texts]
+  assert words == [('a', 0.25), ('b', 0.4375)] and lower.get_xlim() == (0, 0.5)
 
 
 def test_waveforms_are_pictured_as_spectra():

@@ -48,6 +48,17 @@ def test_band_is_no_narrower_than_the_test_parts_sampling_error():
   assert sampling_error(0.9, 400) == pytest.approx(stats.norm.ppf(0.995) * stats.binom.std(400, 0.9) / 400, rel=2e-3)
 
 
+def test_a_metric_that_is_no_share_has_no_sampling_error():
+  assert sampling_error(1.5, 10) == sampling_error(-0.1, 10) == sampling_error(0.9, 0) == 0
+  assert band([3.0, 3.2], WIDE._replace(examples=4))[0] < 3.1 < band([3.0, 3.2], WIDE._replace(examples=4))[1]
+
+
+def test_a_target_is_reached_at_its_ends():
+  target = Target('test/loss', least=0.1, most=0.2)
+  assert [target.reached(mean) for mean in (0.1, 0.2, 0.0999, 0.2001, math.nan)] == [True, True, False, False, False]
+  assert target.goal == 0.2 and WIDE.goal == 0.9
+
+
 def test_band_is_no_wider_than_the_margin():
   assert band([0.8, 0.9, 0.95], WIDE._replace(margin=0.01)) == pytest.approx((0.8733333, 0.8933333))
   assert band([0.9], WIDE._replace(margin=0.01, examples=9)) == pytest.approx((0.89, 0.91))

@@ -60,7 +60,7 @@ def test_a_damaged_line_is_named(tmp_path, line, message):
 def workdir(tmp_path):
   start = {'device': '1 x cpu', 'cores': 2, 'python': '3.11', 'versions': {'jax': '1'}, 'commit': 'c', 'data': {}}
   lines = [{'step': step, 'state_sha256': f'h{step}'} for step in (0, 1, 10)]
-  lines += [{'step': step, 'train/loss': 1 / step, 'seconds': 3.0} for step in (5, 20)]
+  lines += [{'step': step, 'train/loss': 1 / step, 'seconds': 3.0} for step in (5, 10, 20)]
   write(tmp_path / 'config.json', {'file': 'x', 'config': {'seed': 3, 'fold': 1, 'folds': 5, 'lr': 0.1}})
   write(tmp_path / 'environment.json', [start | {'commit': 'older'}, start])
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
@@ -75,8 +75,17 @@ def test_record_of_an_unfinished_run(workdir):
   found = results.from_workdir(workdir)
   assert (found['seed'], found['fold'], found['device'], found['commit']) == (3, 1, '1 x cpu, 2 cores', 'c')
   assert found['state_sha256'] == {'0': 'h0', '1': 'h1', '10': 'h10'}
-  assert found['early'] == {'5': {'train/loss': 0.2}}  # step 20 is past the last hash, and no time belongs to it
+  assert found['early'] == {
+    '5': {'train/loss': 0.2},
+    '10': {'train/loss': 0.1},
+  }  # step 20 is past the last hash, and no time belongs to it
   assert 'metrics' not in found
+
+
+def test_a_run_that_has_saved_no_hash_has_no_beginning_to_compare(workdir):
+  (workdir / 'metrics.jsonl').write_text('{"step": 1, "train/loss": 0.5}\n')
+  found = results.from_workdir(workdir)
+  assert found['early'] == found['state_sha256'] == {}
 
 
 def test_record_of_a_finished_run(workdir):

@@ -54,7 +54,10 @@ def test_equal_trials_stay_in_order_and_those_without_a_number_come_last(tmp_pat
 
 def test_the_table_says_how_a_trial_ended(tmp_path):
   ended = outcomes(tmp_path, {'a': METRICS['a']})
-  codes = [read_outcome(name, {'lr': 1.0}, code, tmp_path / 'a') for name, code in (('f', 5), ('s', 143), ('n', None))]
+  codes = [
+    read_outcome(name, {'lr': 1.0}, code, tmp_path / 'a')
+    for name, code in (('f', 5), ('d', 128), ('h', 129), ('s', 143), ('n', None))
+  ]
   rows = [
     [cell.strip() for cell in line.split('|')[1:-1]] for line in trials_table([*ended, *codes], SCORE).split('\n')
   ]
@@ -62,6 +65,8 @@ def test_the_table_says_how_a_trial_ended(tmp_path):
   assert rows[4:] == [
     ['a', '1', 'done', '0.7', '0.7', '0.9', '12 s'],
     ['f', '1', 'failed, exit 5', '', '', '', ''],
+    ['d', '1', 'failed, exit 128', '', '', '', ''],
+    ['h', '1', 'stopped, exit 129', '', '', '', ''],
     ['s', '1', 'stopped, exit 143', '', '', '', ''],
     ['n', '1', 'not run', '', '', '', ''],
   ]

@@ -17,6 +17,7 @@ from research.tasks.adversarial import adversarial
 from research.train.loop import train
 
 KEY = jax.random.key(5)
+OPTIMIZERS = ('generator_optimizer', 'discriminator_optimizer')
 RATES = {'generator': 0.3, 'discriminator': 0.2}
 RING = Path(__file__).parents[1] / 'configs' / 'ring.py'
 
@@ -128,6 +129,27 @@ def test_it_learns_a_ring_of_eight_gaussians():
   assert 0.5 < last.metrics['validation/accuracy'] < 0.85  # the discriminator is seldom sure
 
 
-def test_a_step_without_a_critic_step_is_refused():
-  with pytest.raises(ConfigError, match='critic_steps=0'):
-    adversarial(Affine(2), Affine(1), 2, optax.sgd(0.1), optax.sgd(0.1), critic_steps=0)
+@pytest.mark.parametrize('name', ['latent_dim', 'critic_steps', 'accumulate'])
+def test_a_number_below_one_is_refused(name):
+  with pytest.raises(ConfigError, match=f'{name}=0'):
+    adversarial(Affine(2), Affine(1), **{'latent_dim': 2, name: 0}, **dict.fromkeys(OPTIMIZERS, optax.sgd(0.1)))
+
+
+def test_an_evaluation_is_the_losses_of_both_by_noise_of_its_own():
+  task, data = make(), batch()
+  state = task.init(KEY, data)
+  found = task.eval_step(state, data, KEY)
+  fake = affine(state.params['generator'], noise(random.stream(KEY, 'discriminator'), data['index']))
+  real_logit, fake_logit = (affine(state.params['discriminator'], x) for x in (data['inputs'], fake))
+  loss = np.log1p(np.exp(-real_logit)) + np.log1p(np.exp(fake_logit))
+  np.testing.assert_allclose(found['discriminator_loss'].total, loss.sum(), rtol=1e-5)
+  fake = affine(state.params['generator'], noise(random.stream(KEY, 'generator'), data['index']))
+  loss = np.log1p(np.exp(-affine(state.params['discriminator'], fake)))
+  np.testing.assert_allclose(found['generator_loss'].total, loss.sum(), rtol=1e-5)
+
+
+def test_a_discriminator_without_an_opinion_is_right_about_neither():
+  task, data = make(), batch()
+  state = task.init(KEY, data)
+  state = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
+  assert task.eval_step(state, data, KEY)['accuracy'].total == 0

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
-from research.train.config import REMAT, Config, from_fields
+from research.train.config import (
+  REMAT,
+  Config,
+  at_scale,
+  check_least,
+  check_within,
+  flatten,
+  from_fields,
+  steps_of,
+)
 from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
@@ -133,3 +142,56 @@ def test_numbers_of_numpy_are_stored_as_those_of_python():
   saved = json.loads(json.dumps(dataclasses.asdict(config)))
   assert saved['steps'] == 3 and saved['widths'] == [4, 8]
   assert from_fields(Typed, saved) == config
+
+
+@pytest.mark.parametrize(
+  ('name', 'least', 'most'),
+  [
+    ('steps', 1, 2**31 - 1),
+    ('batch_size', 1, None),
+    ('log_every', 1, None),
+    ('evaluate_batch_size', 1, None),
+    ('keep_latest', 1, None),
+    ('evaluate_every', 0, None),
+    ('checkpoint_every', 0, None),
+    ('keep_best', 0, None),
+    ('seed', 0, 2**32 - 1),
+    ('ema', 0.0, 0.999),
+  ],
+)
+def test_the_ends_of_a_range_are_taken_and_what_is_beyond_is_refused(name, least, most):
+  for value in (least, most) if most else (least,):
+    dataclasses.replace(Config(), **{name: value}).validate()
+  for value in (least - 1, *([most + 1] if most else ())):
+    with pytest.raises(ConfigError, match=f'^config.{name}={value}: must'):
+      dataclasses.replace(Config(), **{name: value}).validate()
+
+
+def test_fields_of_an_experiment_within_their_ends():
+  config = Config(steps=5)
+  for least, most in ((5, 5), (1, 9)):
+    check_within(config, 'steps', least, most)
+  for least, most in ((6, 9), (1, 4)):
+    with pytest.raises(ConfigError, match=f'config.steps=5: must be from {least} to {most}'):
+      check_within(config, 'steps', least, most)
+  check_least(config, 5, 'steps')
+  with pytest.raises(ConfigError, match='config.steps=5: must be at least 6'):
+    check_least(config, 6, 'steps')
+
+
+def test_steps_see_the_examples_so_many_times():
+  assert [steps_of(epochs, 1257, 128) for epochs in (2, 0.001, 0)] == [20, 1, 1]  # 19.64 steps are two epochs
+
+
+def test_an_unknown_scale_names_those_that_there_are():
+  config = Config()
+  assert at_scale('', {'': config, 'tiny': Config(steps=1)}) is config
+  with pytest.raises(ConfigError, match="scale 'small' is unknown; there are: tiny$"):
+    at_scale('small', {'': config, 'tiny': config})
+
+
+def test_fields_by_their_dotted_names_and_back():
+  config = Config(steps=7, optimizer=Optimizer(lr=0.25, milestones=(3, 4)), mesh=MeshShape(2))
+  flat = flatten(config)
+  assert flat['steps'] == 7 and flat['optimizer.lr'] == 0.25 and flat['mesh.data'] == 2 and 'optimizer' not in flat
+  assert from_fields(Config, json.loads(json.dumps(dataclasses.asdict(config)))) == config

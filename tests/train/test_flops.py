@@ -57,3 +57,13 @@ def test_the_longest_branch_counts():
     return lax.cond(flag, lambda x: x @ x @ x, lambda x: x @ x, x)
 
   assert count_flops(branch, jax.ShapeDtypeStruct((), bool), array(5, 5)) == 2 * 2 * 125
+
+
+def test_every_device_of_a_mapped_axis_counts():
+  assert count_flops(jax.pmap(lambda x: x @ x), array(8, 5, 5)) == 8 * 2 * 125
+
+
+def test_the_body_of_a_while_counts_once_and_what_has_no_product_nothing():
+  loop = lambda x: lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x)  # noqa: E731
+  assert count_flops(loop, array(5, 5)) == 2 * 125
+  assert count_flops(lambda x: jnp.tanh(x) + x, array(5, 5)) == 0

@@ -175,6 +175,20 @@ def test_schedule_is_its_formula(name):
 def test_schedule_is_as_long_as_the_run_unless_it_says():
   assert make_schedule(Optimizer(schedule='linear', lr=1.0), 10)(5) == 0.5
   assert make_schedule(Optimizer(schedule='linear', lr=1.0, schedule_steps=20), 10)(5) == 0.75
+  wsd = make_schedule(Optimizer(schedule='wsd', lr=1.0), 20)  # whose last phase is a fifth
+  np.testing.assert_allclose([wsd(step) for step in (15, 16, 17, 19, 20, 25)], [1, 1, 0.75, 0.25, 0, 0])
+  np.testing.assert_allclose([make_schedule(Optimizer(schedule='wsd', lr=1.0), 3)(step) for step in (2, 3)], [1, 0])
+  np.testing.assert_allclose(make_schedule(Optimizer(schedule='inverse_sqrt', lr=1.0), 9)(3), 0.5)
+
+
+def test_a_phase_may_fill_the_schedule():
+  for config in (
+    Optimizer(schedule='linear', warmup=STEPS - 1, schedule_steps=STEPS),
+    Optimizer(schedule='wsd', warmup=2, decay_steps=STEPS - 2, schedule_steps=STEPS),
+    Optimizer(warmup=2 * STEPS),
+    Optimizer('rprop'),
+  ):
+    make_optimizer(config, STEPS)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +231,8 @@ def test_a_first_look_of_a_few_steps_is_told_of_its_schedule(fault):
     (Optimizer(schedule='cosine', warmup=5, schedule_steps=5), ('optimizer.warmup=5', 'schedule_steps=5')),
     (Optimizer(schedule='wsd', warmup=2, decay_steps=4, schedule_steps=5), ('optimizer.decay_steps=4', 'warmup=2')),
     (Optimizer('rprop', schedule='cosine'), ('rprop', 'constant')),
+    (Optimizer('rprop', warmup=1), ('rprop', 'constant')),
+    (Optimizer(schedule='wsd', warmup=STEPS, schedule_steps=STEPS), ('optimizer.warmup=5', 'schedule_steps=5')),
     (Optimizer(schedule='step'), ('optimizer.milestones', 'step')),
     (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),
     (Optimizer(warmup=-1), ('optimizer.warmup=-1', 'at least 0')),

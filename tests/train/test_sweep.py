@@ -71,6 +71,7 @@ def test_fields_of_one_seed_are_drawn_independently():
     (lambda: zipped(values('lr', RATES), values('width', WIDTHS)), 'zipped: sweeps of 2, 3 trials'),
     (lambda: product(values('lr', RATES), values('lr', RATES)), 'lr is set by two'),
     (lambda: log_uniform('lr', 0, 1, 3), 'log_uniform of lr: from 0 to 1; must be 0 < low < high'),
+    (lambda: log_uniform('lr', 1, 1, 3), 'log_uniform of lr: from 1 to 1; must be 0 < low < high'),
     (lambda: uniform('lr', 1, 1, 3), 'uniform of lr: from 1 to 1; must be low < high'),
     (lambda: named([]), 'no trials'),
     (lambda: named([{'lr': 1}, 'lr=2']), "'lr=2' is no trial"),
