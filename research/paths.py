@@ -16,7 +16,7 @@ def local(path: str | os.PathLike, name: str = '') -> Path:
   text = os.fspath(path)
   place = f'{name}={text}: ' if name else ''
   if not text:
-    raise ConfigError(f'{place}is empty; give a path (`.` is the current folder)')
+    raise ConfigError(f'{place}is empty; give a path, such as runs/digits')
   if re.match(r'[A-Za-z][\w+.-]*:/', text):  # `Path` has made one slash of the two in gs://
     raise ConfigError(f'{place}is an address and no folder here; mount the bucket and give the path it is mounted at')
   try:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,17 @@ class Checkpoints:
     self._pending = self._writer.submit(self._write, step, _to_host(tree), score)
     if jax.process_count() > 1:
       self.wait()
+
+  def try_out(self) -> None:
+    """Saves a number and reads it back, and leaves nothing behind. Raises OSError where that is not possible."""
+    unfinished, tree = self.folder / UNFINISHED, {'number': np.ones(1, np.float32)}
+    with _as_os_error(self.folder):
+      self._begin_unfinished()
+      _save(unfinished / 'tried', tree)
+      _load(unfinished / 'tried', tree)
+      processes.barrier('tried')
+      if processes.is_first():
+        shutil.rmtree(unfinished)
 
   def is_best(self, score: float) -> bool:
     """Whether the checkpoint to be saved next is kept as the best one; all processes must call it."""
@@ -128,11 +140,8 @@ class Checkpoints:
 
   def _write(self, step: int, tree: PyTree, score: float | None) -> None:
     unfinished = self.folder / UNFINISHED / str(step)
-    try:
-      if processes.is_first():
-        shutil.rmtree(unfinished.parent, ignore_errors=True)
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-      processes.barrier('save')
+    with _as_os_error(self._path(step)):
+      self._begin_unfinished()
       _save(unfinished, tree)
       if processes.is_first():
         manifest.write(unfinished, step=step, score=_number(score), leaves=_described(tree))
@@ -142,11 +151,13 @@ class Checkpoints:
         self._prune()
         shutil.rmtree(unfinished.parent)
       processes.barrier('saved')
-    except OSError as error:
-      error.filename = error.filename or str(self._path(step))
-      raise
-    except Exception as error:
-      raise _os_error(error, self._path(step)) from error
+
+  def _begin_unfinished(self) -> None:
+    """Makes the folder in which all processes save, without what a killed one has left there."""
+    if processes.is_first():
+      shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+      (self.folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    processes.barrier('save')
 
   def _prune(self) -> None:
     """Drops what is neither among the latest nor the best; a damaged checkpoint takes no place of theirs."""
@@ -223,8 +234,23 @@ def _save(path: Path, tree: PyTree) -> None:
   leaves = {name: leaf for name, leaf in _by_name(tree).items() if leaf.size}  # Orbax refuses empty arrays
   context = ocp.Context()
   context.array.saving.use_compression = False  # gains little on weights and costs time
-  with context, _orbax_unheard():
+  with context, _orbax_unheard(), _without_patterns(path) as path:
     ocp.save(path, leaves)
+
+
+@contextlib.contextmanager
+def _without_patterns(path: Path) -> Iterator[Path]:
+  """Another path to the same folder where Orbax would take it for a pattern of names, or cannot encode it.
+
+  Many processes must give Orbax one and the same path: `try_out` tells where that is such a one.
+  """
+  if jax.process_count() > 1 or not re.search(r'[*?\[\\\ud800-\udfff]', str(path)):
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    link = Path(folder) / 'link'
+    link.symlink_to(path.parent)
+    yield link / path.name
 
 
 @contextlib.contextmanager
@@ -252,6 +278,18 @@ def _orbax_unheard() -> Iterator[None]:
     logger.removeFilter(not_orbax)
 
 
+@contextlib.contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+  """Has whatever Orbax raises within be an OSError that names a file."""
+  try:
+    yield
+  except OSError as error:
+    error.filename = error.filename or str(path)
+    raise
+  except Exception as error:
+    raise _os_error(error, path) from error
+
+
 def _os_error(error: Exception, path: Path) -> OSError:
   """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
@@ -264,8 +302,8 @@ def _load(path: Path, abstract: PyTree) -> PyTree:
   leaves, context = _by_name(abstract), ocp.Context()
   context.pytree.loading.partial_load = True  # what is there and what is wanted has been compared
   try:
-    with context:
-      loaded = ocp.load(path, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
+    with context, _without_patterns(path) as plain:
+      loaded = ocp.load(plain, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
   except ValueError as error:  # its manifest agrees, so that it was never one
     raise CheckpointError(f'{path} is nothing that Orbax can read; take it away or use a new workdir') from error
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]

@@ -42,10 +42,12 @@ class Journal:
   def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
     """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines.
 
-    Raises ConfigError where the run has gone further than its config says now, and DataError as `note_config`.
+    Raises ConfigError where the run has gone further than its config says now, DataError as `note_config`, and OSError
+    where no checkpoint can be saved.
     """
     if processes.is_first():
       self._begin(fingerprints)
+    self._checkpoints.try_out()  # a training would be lost
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
     if processes.is_first():
       self._workdir.note_start(step, fingerprints)
@@ -77,7 +79,7 @@ class Journal:
     """Writes texts that belong to the run, by name."""
     for name, text in files.items() if processes.is_first() else ():
       with naming(self.path / name):
-        (self.path / name).write_text(text)
+        (self.path / name).write_text(text, 'utf-8')
 
   def wait(self) -> None:
     """Until the save under way is complete."""

@@ -57,7 +57,7 @@ class Recorder:
     with naming(self._workdir):
       if isinstance(value, str):
         self._board.text(step, name, value)
-        path.with_name(f'{path.name}.txt').write_text(value)
+        path.with_name(f'{path.name}.txt').write_text(value, 'utf-8')
       else:
         canvas = FigureCanvasAgg(value)
         canvas.print_png(path.with_name(f'{path.name}.png'))

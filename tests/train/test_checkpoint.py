@@ -1,6 +1,7 @@
 """Checkpoints against damage, kills, donation and the wrong model; numbers are functions of the step."""
 
 import hashlib
+import os
 import resource
 import shutil
 import signal
@@ -279,6 +280,19 @@ def test_full_disk_is_an_os_error_and_leaves_the_others_whole(folder, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert checkpoints.steps() == [10, 20]
   assert_restores(checkpoints, 20)
+
+
+@pytest.mark.parametrize(
+  'name', ['channels=[4,8]', 'a*b?', 'back\\slash', 'ümlaut', os.fsdecode(b'\xff'), '{a} ~$HOME;\'"']
+)
+def test_any_name_of_a_folder_will_do(name, tmp_path):
+  (tmp_path / 'aXbY').mkdir()  # which a pattern would find
+  checkpoints = Checkpoints(tmp_path / name)
+  checkpoints.try_out()
+  assert not list(checkpoints.folder.iterdir())
+  checkpoints.save(30, small(30))
+  assert_restores(checkpoints, 30)
+  assert checkpoints.restore_named(('step',))[1] == {'step': 30}
 
 
 def test_error_of_a_save_is_raised_by_the_next_one(tmp_path):

@@ -234,6 +234,15 @@ def test_another_experiment_with_the_same_fields_is_refused(tmp_path):
     claim(tmp_path / 'run', configs[1])
 
 
+def test_a_workdir_that_takes_no_checkpoint_is_told_before_training(tmp_path, told, fault):
+  config = make(steps=1)
+  claim(tmp_path, config)
+  (tmp_path / 'checkpoints').write_text('mine')
+  line, code = told(lambda: list(train(config.build(), config, tmp_path)))
+  assert (tmp_path / 'checkpoints').read_text() == 'mine' and not (tmp_path / 'metrics.jsonl').exists()
+  fault('a workdir that takes no checkpoint', line, code, 'all; nothing is begun')
+
+
 def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
   (tmp_path / 'config.json.tmp').write_text('{"file": "tes')
   (tmp_path / 'lock').touch()
