@@ -209,7 +209,7 @@ def test_a_full_disk(start, tmp_path, finished, fault):
   """Files may not grow beyond what a checkpoint needs, as they may not where the disk is full."""
   workdir = tmp_path / 'full'
   process = start('classifier', workdir, '--compilation_cache=')
-  resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
+  resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
   line, code = end(process)
   assert code == 74 and line.startswith('error: ') and str(workdir) in line
   assert end(start('classifier', workdir))[1] == 0
