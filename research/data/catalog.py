@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.data.examples import Arrays, Dataset, Examples
-from research.errors import ConfigError, DataError, alike
+from research.errors import ConfigError, DataError, alike, check_counts, check_range
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,11 @@ def tfds_examples(name: str, split: str, inputs: str = '', targets: str = '', da
 
 
 def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str = '', data_dir: str = '') -> Dataset:
-  """The set's own train and test splits; its own validation split too, else a part of train's examples."""
+  """The set's own train and test splits; its own validation split too, else a part of train's examples.
+
+  Raises ConfigError for a part that is not below 1, DataError and ConfigError as `tfds_examples` does.
+  """
+  check_range('validation', validation, below=1)
 
   def part(split: str) -> Records:
     return tfds_examples(name, split, inputs, targets, data_dir)
@@ -75,7 +79,8 @@ def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str =
 
 
 def in_memory(examples: Examples, chunk: int = 1024) -> Arrays:
-  """The same examples decoded once and kept as arrays."""
+  """The same examples decoded once, `chunk` at a time, and kept as arrays."""
+  check_counts(chunk=chunk)
   starts = range(0, len(examples), chunk)
   parts = [examples.rows(np.arange(start, min(start + chunk, len(examples)))) for start in starts]
   return Arrays({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

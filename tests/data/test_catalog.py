@@ -53,6 +53,12 @@ def test_parts_are_disjoint_and_complete(folder):
   assert data.classes == ('zero', 'one', 'two')
 
 
+@pytest.mark.parametrize('validation', [-0.1, 1.0])
+def test_a_part_that_leaves_nothing_to_train_on_is_refused(folder, validation):
+  with pytest.raises(ConfigError, match=f'validation={validation}'):
+    catalog.dataset('tiny_images', validation, data_dir=folder)
+
+
 def test_a_validation_split_of_the_set_is_used(folder):
   data = catalog.dataset('tiny_three_parts', inputs='image', targets='label', data_dir=folder)
   assert numbers(data.train) == list(range(40)) and numbers(data.validation) == list(range(200, 207))

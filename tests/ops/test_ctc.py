@@ -98,3 +98,10 @@ def test_what_cannot_be_meant_is_refused(options):
   for decode in (greedy, prefix_beam) if name == 'blank' else (prefix_beam,):
     with pytest.raises(ConfigError, match=f'{name}={value}: must be a whole number'):
       decode(jnp.zeros((1, FRAMES, CLASSES)), jnp.array([FRAMES]), **options)
+
+
+def test_a_single_beam_keeps_the_most_probable_prefix():
+  logits = 3 * np.eye(CLASSES)[np.array([[1, 1, 0, 1, 2]])]
+  decoded, scores = prefix_beam(logits, np.array([FRAMES]), beam=1, longest=FRAMES)
+  assert strings((decoded.labels[:, 0], decoded.lengths[:, 0])) == [(1, 1, 2)]
+  assert 0.5 < np.exp(scores[0, 0]) < probabilities(logits[0], 0)[1, 1, 2]

@@ -1,5 +1,7 @@
 """A supervised step against formulas: the gradient under a mask, averages, statistics, who sees what noise."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import linen as nn
 
 from research.errors import ConfigError
 from research.metrics import mean
-from research.objectives.base import Aux, apply
+from research.objectives.base import Aux, apply, carries_state, couples_examples
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.ctc import ctc
 from research.objectives.regression import mean_squared_error
@@ -206,3 +208,21 @@ def test_numbers_out_of_range_are_refused(options):
   ((name, value),) = options.items()
   with pytest.raises(ConfigError, match=f'{name}={value}'):
     supervised(Linear(), mean_squared_error(), optax.sgd(RATE), **options)
+
+
+@pytest.mark.parametrize(
+  ('mark', 'options', 'message'),
+  [
+    (carries_state, {'accumulate': 2}, r'config.accumulate=2: the model carries its state .* take 1$'),
+    (carries_state, {'axis_name': 'data'}, 'config.mesh.backend=pmap: the model carries its state'),
+    (couples_examples, {'axis_name': 'data'}, 'config.mesh.backend=pmap: objective couples the examples'),
+    (carries_state, {'accumulate': 1}, ''),
+    (couples_examples, {'accumulate': 2}, ''),
+  ],
+)
+def test_batches_that_belong_together_are_not_parted(mark, options, message):
+  def objective(*given):
+    return mean_squared_error()(*given)
+
+  with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+    supervised(Linear(), mark(objective), optax.sgd(RATE), **options)
