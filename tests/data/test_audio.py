@@ -59,6 +59,11 @@ def test_channels_are_averaged():
   np.testing.assert_allclose(samples, stereo.astype(float).mean(1) / 2**15, rtol=1e-6)
 
 
+@pytest.mark.parametrize('rate', [1_000, 1_000_000])
+def test_the_lowest_and_the_highest_rate_are_read(rate):
+  assert audio.read_wav(wav(np.arange(9, dtype=np.int16), rate)).rate == rate
+
+
 WHOLE = wav(np.arange(100, dtype=np.int16))
 
 
@@ -75,6 +80,7 @@ WHOLE = wav(np.arange(100, dtype=np.int16))
     (riff(b'\0' * 6, 1, 16, channels=2), '3 samples of 2 channels: there must be some, and of every channel as many'),
     (riff(b'', 1, 16), '0 samples'),
     (riff(b'\0' * 8, 1, 16, channels=0), '0 channels'),
+    (wav(np.zeros(8, np.int16), 999), 'at 999 Hz'),
     (wav(np.zeros(8, np.int16), 2_000_000), 'at 2000000 Hz: there must be one, at 1000 to 1000000 Hz'),
     (wav(np.array([0.0, np.nan], np.float32)), 'sample 2 is not finite'),
     (wav(np.array([1e300])), 'sample 1 is not finite in float32'),
@@ -88,7 +94,8 @@ def test_what_is_no_recording_is_told(data, message):
 def test_a_tag_after_the_file_and_a_stream_without_a_size_are_no_fault():
   stream = bytearray(WHOLE)
   stream[4:8] = stream[40:44] = b'\xff' * 4
-  for data in (WHOLE + b'TAGa title' + bytes(118), bytes(stream)):
+  sizes = [WHOLE[:4] + struct.pack('<I', size) + WHOLE[8:] for size in (0, 4)]  # of a writer that never came back
+  for data in (WHOLE + b'TAGa title' + bytes(118), bytes(stream), *sizes):
     np.testing.assert_array_equal(audio.read_wav(data).samples, audio.read_wav(WHOLE).samples)
 
 
@@ -103,6 +110,7 @@ def test_a_file_is_loaded_at_another_rate_and_a_missing_one_is_named(tmp_path):
     (tmp_path / 'text.wav').write_text('hello')
     with pytest.raises(DataError, match=name):
       audio.load(str(tmp_path / name), RATE)
+  assert audio.load(str(path), RATE, 1_500)['inputs'].shape == (1, 1_500)
   with pytest.raises(DataError, match='lasts 0.188 s; 0.200 s'):
     audio.load(str(path), RATE, 1_600)
   with pytest.raises(ConfigError, match='input'):
@@ -195,7 +203,7 @@ def test_padding_changes_no_valid_frame():
 
 
 def test_features_are_centred_and_spectra_stay():
-  batch = {'inputs': jnp.asarray(NOISE), 'lengths': jnp.array([3_000, 2_000, 600])}
+  batch = {'inputs': jnp.asarray(NOISE), 'lengths': jnp.array([3_000, 2_000, 256])}  # the last of one frame
   once = audio.features(RATE)(batch)
   for row, length in zip(np.asarray(once['inputs']), once['lengths'], strict=True):
     np.testing.assert_allclose(row[:length].mean(0), 0, atol=1e-5)

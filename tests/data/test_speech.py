@@ -191,6 +191,11 @@ def test_no_strings_to_train_or_to_test_are_refused(made_up, numbers, name):
     speech.digit_strings(*numbers, *made_up)
 
 
+def test_the_fewest_strings_are_made_and_the_fewest_digits_may_fill_them(made_up, voices):
+  assert [len(part) for part in speech.digit_strings(1, 0, 2, *made_up)[:3]] == [1, 1, 2]
+  assert strings(voices, samples=130).rows(np.arange(3))['target_lengths'].min() >= 3
+
+
 def test_strings_of_a_part_hold_recordings_of_that_part_alone(made_up, monkeypatch):
   data = speech.digit_strings(20, 3, 10, *made_up)
   assert [len(part) for part in data[:3]] == [20, 5, 10]

@@ -39,6 +39,11 @@ def test_what_the_mask_of_the_data_leaves_out_costs_nothing():
     assert found == pytest.approx(dict(report(losses, weighted)))
 
 
+def test_a_perplexity_that_no_float_holds_is_the_greatest():
+  ((_, perplexity),) = language.perplexity(np.full((1, 3), 1e4), {'targets': np.zeros((1, 3), int)})
+  assert perplexity == np.exp(700)
+
+
 def test_bits_by_context_are_drawn_of_whole_windows_alone():
   rows = context_examples(DOCUMENTS, 4, 10).arrays
   losses = np.tile(np.arange(14.0, dtype=np.float32), (len(rows['targets']), 1))

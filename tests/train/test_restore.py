@@ -11,6 +11,7 @@ from launch.flags import load_config
 from research.errors import CheckpointError
 from research.tasks.base import evaluation_variables
 from research.train.loop import train
+from research.train.mesh import MeshShape
 from research.train.restore import restore_state, restore_variables
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -26,6 +27,9 @@ def test_variables_are_those_that_are_evaluated(name, ema, tmp_path):
   step, variables = restore_variables(tmp_path)
   expected = jax.tree.map(np.asarray, evaluation_variables(restore_state(experiment, config, tmp_path)[1]))
   assert step == 6 and (tmp_path / 'tokens.txt').read_text() == 'a b'
+  for mesh, devices in ((MeshShape(2), 2), (MeshShape(16), 8)):  # all that there are, where they are too few
+    _, state = restore_state(experiment, dataclasses.replace(config, mesh=mesh), tmp_path)
+    assert len(state.step.sharding.device_set) == devices
   by_path = lambda tree: {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}  # noqa: E731
   found, wanted = by_path(variables['params']), by_path(expected['params'])
   assert found.keys() == wanted.keys()

@@ -98,6 +98,11 @@ def test_names_are_unique_and_sort_in_the_order_of_the_sweep():
   assert len(set(names)) == 101 and sorted(names) == names
 
 
+@pytest.mark.parametrize(('trials', 'first'), [(10, '0-seed=0'), (11, '00-seed=0')])
+def test_names_have_no_more_digits_than_the_last(trials, first):
+  assert next(iter(named(values('seed', range(trials))))) == first
+
+
 def test_the_same_trial_twice_is_one_but_other_types_are_not():
   assert len(named([{'a': 1, 'b': 2}, {'b': 2, 'a': 1}, {'a': np.int64(1), 'b': 2}, {'a': True, 'b': 2}])) == 2
   ((value,),) = (trial.values() for trial in named(values('a', np.array([0.5]))).values())
