@@ -12,7 +12,7 @@ from research.report.trials import Criterion, Outcome, trials_table
 
 
 def show(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, root: Path) -> None:
-  """Prints the outcomes, the best first, and writes them to trials.md and trials.png."""
+  """Writes the outcomes, the best first, to trials.md and trials.png, and prints them."""
   text = trials_table(outcomes, criterion)
   best, values = outcomes[0], [criterion.value(outcome) for outcome in outcomes]
   if not math.isnan(values[0]):
@@ -21,11 +21,10 @@ def show(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, root: Pa
     fields = {field: [outcome.fields[field] for outcome in outcomes] for field in best.fields}
     if fields:
       sweeps.trials(fields, values, criterion.label).savefig(root / 'trials.png')
-  print(text)
   temporary = root / 'trials.md.tmp'
-  temporary.write_text(f'{text}\n')
+  temporary.write_text(f'{text}\n', 'utf-8')
   temporary.replace(root / 'trials.md')
-  print('', *sorted(root.glob('trials.*')), sep='\n')
+  print(text, '', *sorted(root.glob('trials.*')), sep='\n')  # last: the terminal may be closed
 
 
 def check(outcomes: Sequence[Outcome], root: Path, signum: int) -> None:

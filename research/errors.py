@@ -125,5 +125,6 @@ def naming(path: os.PathLike | str) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    error.filename = error.filename or str(path)
+    if error.errno:  # else it is a text of its own, which a file's name would hide
+      error.filename = error.filename or str(path)
     raise

@@ -25,7 +25,7 @@ from absl import logging
 from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from research.errors import CheckpointError
+from research.errors import CheckpointError, naming
 from research.train import manifest, processes
 
 PyTree = Any
@@ -282,9 +282,9 @@ def _orbax_unheard() -> Iterator[None]:
 def _as_os_error(path: Path) -> Iterator[None]:
   """Has whatever Orbax raises within be an OSError that names a file."""
   try:
-    yield
-  except OSError as error:
-    error.filename = error.filename or str(path)
+    with naming(path):
+      yield
+  except OSError:
     raise
   except Exception as error:
     raise _os_error(error, path) from error

@@ -88,6 +88,13 @@ def test_a_run_that_has_saved_no_hash_has_no_beginning_to_compare(workdir):
   assert found['early'] == found['state_sha256'] == {}
 
 
+def test_a_damaged_line_of_metrics_is_named(workdir):
+  with (workdir / 'metrics.jsonl').open('ab') as file:
+    file.write(b'{"step": 2\xff\n')
+  with pytest.raises(DataError, match=r'metrics\.jsonl line 7: is not JSON'):
+    results.from_workdir(workdir)
+
+
 def test_record_of_a_finished_run(workdir):
   write(workdir / 'result.json', {'metrics': {'test/r2': 0.4}, 'steps': 9, 'seconds': 2, 'state_sha256': 'last'})
   found = results.from_workdir(workdir)

@@ -1,5 +1,6 @@
 """Checkpoints against damage, kills, donation and the wrong model; numbers are functions of the step."""
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -20,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from research.errors import CheckpointError
 from research.metrics import Mean
 from research.tasks.base import State
-from research.train import manifest
+from research.train import checkpoint, manifest
 from research.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,11 +270,11 @@ def test_a_step_saved_again_holds_the_later_numbers(tmp_path):
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # loops that Orbax left
 @pytest.mark.parametrize('limit', [0, 200, 3000])
 def test_full_disk_is_an_os_error_and_leaves_the_others_whole(folder, limit):
-  checkpoints = Checkpoints(folder)
+  checkpoints, tree = Checkpoints(folder), {**small(30), 'large': jnp.ones(10_000)}
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
   try:
-    checkpoints.save(30, {**small(30), 'large': jnp.ones(10_000)})
+    checkpoints.save(30, tree)
     with pytest.raises(OSError, match='File too large'):
       checkpoints.wait()
   finally:
@@ -293,6 +294,12 @@ def test_any_name_of_a_folder_will_do(name, tmp_path):
   checkpoints.save(30, small(30))
   assert_restores(checkpoints, 30)
   assert checkpoints.restore_named(('step',))[1] == {'step': 30}
+
+
+def test_a_folder_that_gives_nothing_back_is_told_before_the_first_save(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoint, '_without_patterns', contextlib.nullcontext)  # as in many processes
+  with pytest.raises(OSError, match=r'a\[4\] could not be saved: .* use a new workdir'):
+    Checkpoints(tmp_path / 'a[4]').try_out()
 
 
 def test_error_of_a_save_is_raised_by_the_next_one(tmp_path):
