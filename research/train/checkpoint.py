@@ -69,7 +69,7 @@ class Checkpoints:
   def is_best(self, score: float) -> bool:
     """Whether the checkpoint to be saved next is kept as the best one; all processes must call it."""
     self.wait()
-    best = self.keep_best > 0 and processes.is_first() and all(score > other for other in self._scores())
+    best = self.keep_best > 0 and processes.is_first() and all(score > other for other in (-np.inf, *self._scores()))
     return bool(processes.from_first(int(best)))
 
   def rescore(self, step: int, score: float) -> None:

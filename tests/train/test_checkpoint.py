@@ -234,6 +234,7 @@ def test_latest_and_best_are_kept_also_after_a_restart(tmp_path):
 
 def test_a_score_that_comes_after_the_save(tmp_path):
   checkpoints = Checkpoints(tmp_path, keep_latest=1, keep_best=1)
+  assert checkpoints.is_best(0.5) and not checkpoints.is_best(float('nan'))
   checkpoints.save(1, small(1), 0.5)
   checkpoints.save(2, small(2))
   assert not checkpoints.is_best(0.5) and checkpoints.is_best(0.6)
