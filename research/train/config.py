@@ -58,10 +58,10 @@ class Config:
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def __init_subclass__(cls, **options):
-    """Has the `build` of every config note in the experiment what it was built from; see `check_built`."""
+    """Has the `build` of every config validate first, and note in the experiment what it was built from."""
     super().__init_subclass__(**options)
     if 'build' in vars(cls):
-      cls.build = _noting_config(cls.build)
+      cls.build = _of_this_config(cls.build)
 
   def build(self) -> Experiment:
     """Wires the experiment; the one place where its parts meet."""
@@ -110,12 +110,13 @@ def check_built(experiment: Experiment, config: Config) -> None:
       )
 
 
-def _noting_config(build: Callable[..., Experiment]) -> Callable[..., Experiment]:
+def _of_this_config(build: Callable[..., Experiment]) -> Callable[..., Experiment]:
   @functools.wraps(build)
-  def noting(config: Config, *args, **kwargs) -> Experiment:
+  def build_and_note(config: Config, *args, **kwargs) -> Experiment:
+    config.validate()
     return dataclasses.replace(build(config, *args, **kwargs), config=copy.deepcopy(config))
 
-  return noting
+  return build_and_note
 
 
 def _name(cls: type) -> str:
