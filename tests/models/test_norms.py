@@ -79,6 +79,23 @@ def test_where_nothing_counts_there_is_no_gradient_and_nothing_is_nan(kind):
   assert np.isfinite(jax.grad(total)(jnp.zeros_like(X))).all()
 
 
+@pytest.mark.parametrize(
+  ('kind', 'axes', 'epsilon'), [('batch', (), 1e-5), ('layer', 2, 1e-6), ('group', (1, 2), 1e-5)]
+)
+def test_what_is_normalized_is_scaled_and_shifted_in_evaluation_by_running_statistics(kind, axes, epsilon):
+  random = np.random.default_rng(2)
+  x = random.normal(3, 0.01, (5, 6, 4)).astype(np.float32)  # a variance beside which epsilon counts
+  params = {name: random.normal(1, 0.3, 4).astype(np.float32) for name in ('scale', 'bias')}
+  statistics = {'mean': random.normal(3, 0.1, 4).astype(np.float32), 'var': np.full(4, 1e-4, np.float32)}
+  mean, variance = x.mean(axes, keepdims=True), x.astype(float).var(axes, keepdims=True)
+  if kind == 'batch':
+    mean, variance = statistics['mean'], statistics['var']
+  layer = norm(kind, 4, train=False)
+  found = layer.apply({'params': params, 'batch_stats': statistics}, x)
+  wanted = (x - mean) / np.sqrt(variance + epsilon) * params['scale'] + params['bias']
+  np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_channels_that_make_no_whole_groups_are_refused():
   with pytest.raises(ConfigError, match="'group' of 24 channels; must be fewer than 16, or a multiple of it"):
     norm('group', 24, train=True)
