@@ -1,14 +1,11 @@
-"""Perplexity and bits of documents against the formula, and draws against the distribution that they are made of."""
+"""Perplexity and bits of documents against the formula."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from scipy.stats import chisquare
 
 from research.data.windows import context_examples
-from research.evaluate import language, sampling
+from research.evaluate import language
 
 RANDOM = np.random.default_rng(0)
 CHARACTERS = np.array([1, 2, 0, 4], np.float32)
@@ -59,22 +56,3 @@ def test_bits_by_context_are_drawn_of_whole_windows_alone():
   np.testing.assert_allclose(bits, np.array([0.5, 7]) / np.log(2), rtol=1e-6)
   short = {name: array[:1] for name, array in rows.items()}
   assert list(language.bits_by_context(4)(losses[:1], short)) == []
-
-
-def alternating(variables, tokens, carry):
-  """Logits that depend on the last token alone; the carry counts the tokens that were read."""
-  return variables[tokens], carry + tokens.shape[1]
-
-
-def test_tokens_are_drawn_as_the_logits_say():
-  table = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]]))
-  for temperature in (1.0, 0.5):
-    given = (alternating, table, jnp.zeros(()), np.array([0]), 6000, temperature, jax.random.key(0))
-    drawn = np.concatenate([[0], sampling.continued(*given)])
-    expected = np.exp(np.asarray(table, float)) ** (1 / temperature)
-    expected /= expected.sum(1, keepdims=True)
-    for token in range(3):
-      after = np.bincount(drawn[1:][drawn[:-1] == token], minlength=3)
-      assert chisquare(after, after.sum() * expected[token]).pvalue > 1e-3
-  likeliest = sampling.continued(alternating, table, jnp.zeros(()), np.array([2, 0]), 4, 0.0, jax.random.key(0))
-  assert likeliest.tolist() == [0, 0, 0, 0]
