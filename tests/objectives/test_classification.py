@@ -137,6 +137,8 @@ def test_more_largest_logits_than_classes_are_refused():
 def test_targets_are_not_broadcast(smoothing):
   with pytest.raises(ConfigError, match=r'targets: are \(6, 1\), and must be \(6,\)'):
     measure(softmax_cross_entropy(smoothing), LOGITS, TARGETS[:, None])
+  with pytest.raises(ConfigError, match=r'targets: are \(2,\), and must be \(2, 3\) for logits \(2, 3, 4\)'):
+    measure(softmax_cross_entropy(smoothing), LOGITS.reshape(2, 3, 4), TARGETS[:2])
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
