@@ -70,11 +70,11 @@ def reproduce(folder: Path) -> str:
 
 
 def check_of_one_code(workdir: Path) -> None:
-  """Raises WorkdirError where a run was trained by one code, or with some versions, and then by others."""
+  """Raises WorkdirError if code or versions changed while the run was trained."""
   for step, what in changes(json.loads((workdir / 'environment.json').read_text())).items():
     raise WorkdirError(
-      f'{workdir}: from step {step} on it ran with other code or versions ({what}), so its numbers cannot be put on '
-      'record; delete it and give the same command again'
+      f'{workdir}: code or versions changed at step {step} ({what}), so its numbers cannot be put on record; '
+      'delete it and give the same command again'
     )
 
 

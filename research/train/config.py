@@ -94,14 +94,14 @@ class Config:
 
 
 def check_built(experiment: Experiment, config: Config) -> None:
-  """Raises ConfigError where the experiment was built from another config than this one as it is now.
+  """Raises ConfigError unless the experiment was built from this config as it is now.
 
-  It would be trained, but config.json would tell of another run. One that was wired by hand is believed.
+  Otherwise config.json would describe another run than the one trained. An experiment wired by hand is not checked.
   """
   if (built := experiment.config) is None:
     return
   if type(built) is not type(config):
-    raise ConfigError(f'config: is a {_name(type(config))}, but the experiment was built by a {_name(type(built))}')
+    raise ConfigError(f'config: is a {_name(type(config))}, but the experiment was built from a {_name(type(built))}')
   old, new = flatten(built), flatten(config)
   for name in new:
     if name not in LOOP and old[name] != new[name]:

@@ -44,7 +44,7 @@ def software(config: Config) -> dict[str, Any]:
 
 
 def changed(before: Start, now: Start) -> str:
-  """Files and versions that are not the same at two starts, on one line; '' where all are, as far as both tell."""
+  """Files and versions that differ between two starts, on one line; '' if none of those that both know does."""
   files = _differing(before.get('code', {}), now.get('code', {}))
   more = [f'and {len(files) - 5} more files'] if len(files) > 5 else []
   old, new = ({'python': start['python'], **start['versions']} for start in (before, now))
@@ -52,10 +52,10 @@ def changed(before: Start, now: Start) -> str:
 
 
 def changes(starts: Sequence[Start]) -> dict[int, str]:
-  """What changed while a run was trained, by the step from which on.
+  """What changed while a run was trained, by the step at which it changed.
 
-  A start that goes on from an earlier step than another one takes the steps of that one anew, so that nothing of it
-  is left. Starts of older workdirs tell no step and no code.
+  Only starts whose steps are part of the run count: one that continues from an earlier step than the start before it
+  takes the steps of that one again. Older workdirs know neither step nor code of their starts.
   """
   kept: list[Start] = []
   for start in starts:

@@ -18,14 +18,14 @@ ROOMS = ('research', 'experiments')  # packages whose code the numbers of a run 
 
 
 def import_file(path: Path) -> ModuleType:
-  """The module in a Python file; as with `import`, a process reads the file only once.
+  """The module in a Python file; like `import`, it runs the file once in a process.
 
   A file in experiments/ is the module that `import experiments...` gives, so that its classes exist once and can be
   pickled. Any other file gets a name of its own and may import the modules beside it.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ConfigError: it is not a Python file, or a module beside it has the name of another one.
+    ConfigError: it is not a Python file, or it would import another module in place of one beside it.
   """
   path = path.resolve()
   if not path.is_file():
@@ -40,9 +40,9 @@ def import_file(path: Path) -> ModuleType:
 
 
 def home_of(config: Any) -> tuple[str, str]:
-  """File and name of a config's class; the file is relative to the repository where it lies in there.
+  """File and name of a config's class; a file in the repository is given relative to it.
 
-  Raises ConfigError where no other process could import the class: it is in a notebook, a script or a function.
+  Raises ConfigError if no other process could import the class, since a notebook, script or function defines it.
   """
   cls = type(config)
   if cls.__module__ == '__main__' or '<locals>' in cls.__qualname__:
@@ -55,7 +55,7 @@ def home_of(config: Any) -> tuple[str, str]:
 
 
 def class_at(file: str, name: str) -> type:
-  """The class that `home_of` tells of. Raises ConfigError where the file has none of that name."""
+  """The class of that name in a file, as `home_of` gives them. Raises ConfigError if there is none."""
   module = import_file(ROOT / file)
   try:
     return operator.attrgetter(name)(module)
@@ -64,9 +64,9 @@ def class_at(file: str, name: str) -> type:
 
 
 def code_of(config: Any) -> dict[str, str]:
-  """The code that runs, by file: the beginning of the sha256 of all modules that are imported by now.
+  """The code of a run: the first digits of the sha256 of every file, by its path.
 
-  Those are looked at that belong to research/ or experiments/ or lie beside the config.
+  These are the config's own file and the modules imported so far from research/, experiments/ and the config's folder.
   """
   own = _file_of(config)
   homes = {**{file.stem: own.parent for file in own.parent.iterdir()}, **dict.fromkeys(ROOMS, ROOT)}
@@ -101,7 +101,7 @@ def _import_as(name: str, path: Path) -> ModuleType:
 
 
 def _check_neighbors(path: Path) -> None:
-  """An import of a module beside the file must not end at another one of that name, of a package or another config."""
+  """Raises ConfigError if the file imports a module beside it, but `import` would find another one of that name."""
   nodes = list(ast.walk(ast.parse(path.read_bytes(), str(path))))
   names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
   names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]

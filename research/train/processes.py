@@ -42,10 +42,10 @@ def barrier(name: str) -> None:
 
 
 def agree(facts: Mapping[str, str]) -> None:
-  """Raises ConfigError, in all processes, where one has other facts than the first; all must call this.
+  """Raises ConfigError, in all processes, if the facts of one differ from those of the first; all must call this.
 
-  It names the facts and the process. One that only one of the two has is left alone. Takes no device and little time:
-  each process reads the facts of the first, and then what the others found.
+  The error names the facts and the process; a fact that one of the two lacks is not compared. Needs no device: each
+  process reads the facts of the first, and then what the others found.
   """
   state, place = distributed.global_state, f'agree/{next(_turns)}'
   client, own = state.client, state.process_id

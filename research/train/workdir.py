@@ -71,10 +71,10 @@ class Workdir:
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
 
   def note_start(self, step: int, fingerprints: Mapping[str, str]) -> None:
-    """Adds to environment.json that the run goes on from `step`; warns where the steps before had other code."""
+    """Adds to environment.json that the run continues at `step`; warns if code or versions have changed."""
     starts = [*self.starts(), {'step': step, **environment(self.config), 'data': dict(fingerprints)}]
     if what := changes(starts).get(step):
-      logging.warning(f'workdir {self.path}: goes on from step {step} with other code or versions than before: {what}')
+      logging.warning(f'workdir {self.path}: continues at step {step}, but code or versions have changed: {what}')
     write_json(self.path / 'environment.json', starts)
 
   def starts(self) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ def in_use(folder: Path) -> bool:
 
 
 def agree_on_run(config: Config, workdir: str | os.PathLike) -> None:
-  """Raises ConfigError in every process where one is about to train another run, or by other code; see `agree`."""
+  """Raises ConfigError in every process if one of them has another config, workdir, code or versions."""
   if processes.alone():
     return
   values = {f'config.{name}': str(value) for name, value in flatten(config).items()}
@@ -150,7 +150,7 @@ def load_config(workdir: str | os.PathLike) -> Config:
   try:
     saved = json.loads(path.read_text())
     if not (file := ROOT / saved['file']).is_file():
-      raise WorkdirError(f'{path} names {file}, which is not there; put it back, or write there where it is now')
+      raise WorkdirError(f'{path} names {file}, which is not there; put it back, or name its new place in config.json')
     return from_fields(class_at(saved['file'], saved.get('class', 'Config')), saved['config'])
   except (ValueError, KeyError, TypeError, ImportError, ConfigError) as error:
     fault = f'workdir {workdir}: config.json does not fit the code: {error}'

@@ -40,7 +40,7 @@ OTHER = {'experiments/wiring.py': 'another'}
 
 def launch(folder, root, **options):
   """What the launcher does with these flags; the seed is 0 unless given."""
-  options = {'experiment': str(folder), 'root': str(root), 'seeds': ['0'], **options}
+  options = {'experiment': str(folder), 'root': root, 'seeds': ['0'], **options}
   with flagsaver.flagsaver(**options):
     reproduce.main()
 
@@ -94,7 +94,7 @@ def test_a_run_of_two_codes_is_not_put_on_record(on_record, again, monkeypatch):
   )
   (start,) = json.loads(path.read_text())
   path.write_text(json.dumps([start, {**start, 'step': 100, 'versions': {**start['versions'], 'jax': '0'}}]))
-  with pytest.raises(WorkdirError, match=r'seed0_fold1: from step 100 on .* \(jax .* -> 0\)'):
+  with pytest.raises(WorkdirError, match=r'seed0_fold1: code or versions changed at step 100 \(jax .* -> 0\)'):
     launch(again, again, record=True)
   assert results.read(again / 'results.jsonl') == before
 

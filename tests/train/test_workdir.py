@@ -349,7 +349,7 @@ def test_an_experiment_of_a_class_derived_from_the_configs_is_refused(outside, b
       return super().build()
 
   other = Other(**vars(config))
-  with pytest.raises(ConfigError, match='config: is a .*Config, but the experiment was built by a .*Other'):
+  with pytest.raises(ConfigError, match='config: is a .*Config, but the experiment was built from a .*Other'):
     next(train(other.build(), config))
   with contextlib.closing(train(other.build(), other)) as records:
     assert next(records).status == 'compiling'
