@@ -21,6 +21,7 @@ from launch.flags import define_config, parse
 from launch.turns import bare_loop, full_loop, timed
 from research.data.feed import make_feed
 from research.train.config import Config
+from research.train.experiment import checked
 from research.train.loop import train
 from research.train.mesh import make_mesh
 
@@ -39,7 +40,7 @@ def beside_a_bare_loop(config: Config) -> str:
   config.validate()
   # No evaluation: it is work of its own, which a bare loop would do as well.
   endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
-  experiment = endless.build()
+  experiment = checked(endless.build())
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with (
     make_feed(experiment.train, mesh) as feed,

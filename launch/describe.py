@@ -14,6 +14,7 @@ from research.data import placement
 from research.tasks.base import State
 from research.train.backend import on_mesh
 from research.train.collectives import collectives
+from research.train.experiment import checked
 from research.train.flops import count_flops
 from research.train.layout import abstract, bytes_per_device
 from research.train.mesh import make_mesh, replicated
@@ -24,7 +25,7 @@ CONFIG = define_config()
 def main() -> None:
   config = CONFIG.value
   config.validate()
-  experiment = config.build()
+  experiment = checked(config.build())
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   key = abstract(jax.random.key(config.seed), replicated(mesh))
   index = experiment.train.indices(0)

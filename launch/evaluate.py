@@ -17,7 +17,7 @@ from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, failure, told
 from research.evaluate.evaluator import Evaluator
-from research.train.experiment import Experiment
+from research.train.experiment import Experiment, checked
 from research.train.restore import restore_state
 from research.train.workdir import load_config
 
@@ -36,7 +36,7 @@ def main() -> None:
   if target and not os.access(target.parent, os.W_OK | os.X_OK):
     raise ConfigError(f'--predictions={target}: there is no folder {target.parent} that can be written; make it first')
   config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
-  experiment = config.build()
+  experiment = checked(config.build())
   evaluator = evaluator_of(experiment, SPLIT.value)
   if target:
     evaluator = dataclasses.replace(evaluator, reports=(*evaluator.reports, saved_to(target)))

@@ -42,12 +42,13 @@ class Arrays:
     return digest.hexdigest()[:16]
 
 
-def counting(rows: Mapping[str, np.ndarray], name: str = 'targets') -> np.ndarray:
-  """Which entries of the array `name` count by the `mask` of the rows: bool, in the array's shape.
+def counting(rows: Mapping[str, np.ndarray], name: str = 'targets', mask: str = 'mask') -> np.ndarray:
+  """Which entries of the array `name` count by the mask of the rows: bool, in the array's shape.
 
   A mask is [examples], or has axes of `targets` too. Inputs count wherever anything of their example does.
   """
-  array, mask = rows[name], np.asarray(rows.get('mask', np.ones(len(rows[name])))) > 0
+  array = rows[name]
+  mask = np.asarray(rows.get(mask, np.ones(len(array)))) > 0
   if name == 'inputs' or array.shape[: mask.ndim] != mask.shape:
     mask = mask.reshape(len(mask), -1).any(axis=1)
   return np.broadcast_to(np.expand_dims(mask, tuple(range(mask.ndim, array.ndim))), array.shape)

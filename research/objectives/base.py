@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jax import Array
 from jaxtyping import Float
 
+from research.expected import Expected
 from research.metrics import Mean, Metrics
 
 PyTree = Any
@@ -27,6 +28,19 @@ class Model(Protocol):
 
 # (model, variables, batch, key, train) -> (loss, aux)
 Objective = Callable[[Model, PyTree, Mapping[str, PyTree], Array, bool], tuple[Mean, Aux]]
+
+
+def expecting(expects: Callable[[PyTree], Mapping[str, Expected]]) -> Callable[[Objective], Objective]:
+  """Marks an objective with what it expects of a batch: `expects(outputs)`, of the shapes of the model's outputs.
+
+  The examples are checked for it before anything is compiled.
+  """
+
+  def mark(objective: Objective) -> Objective:
+    objective.expects = expects
+    return objective
+
+  return mark
 
 
 def couples_examples(objective: Objective) -> Objective:

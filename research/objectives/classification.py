@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from research.errors import ConfigError, check_count, check_range
+from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, apply, expecting
 from research.ops.gather import pick, take
 
 
@@ -31,6 +32,7 @@ def softmax_cross_entropy(
   _check_fields(label_smoothing, class_weights)
   check_count('top_k', top_k, least=0)
 
+  @expecting(lambda logits: {'targets': labels(logits)})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, logits.shape[-1])
@@ -58,6 +60,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   """
   _check_fields(label_smoothing, class_weights)
 
+  @expecting(lambda logits: {'targets': Expected(logits.shape[1:], reshaped=True, least=0, most=1, whole=True)})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, 2)

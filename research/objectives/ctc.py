@@ -6,8 +6,9 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
+from research.expected import labels
 from research.metrics import Mean, filled, mean
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, apply, expecting
 from research.ops.ctc import check_blank, greedy
 from research.ops.edit_distance import edit_distance
 from research.ops.padding import valid
@@ -25,6 +26,7 @@ def ctc(blank: int = 0) -> Objective:
   for a blank that is no class.
   """
 
+  @expecting(lambda logits: {'targets': labels(logits, shape=(None,), never=blank, lengths='target_lengths')})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     mask, lengths = batch.get('mask', jnp.ones(len(logits))), batch['lengths']

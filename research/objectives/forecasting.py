@@ -8,8 +8,9 @@ from jax import Array
 from jaxtyping import Float
 
 from research.errors import ConfigError
+from research.expected import Expected
 from research.metrics import filled, mean
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, apply, expecting
 
 
 def forecast_error(
@@ -29,6 +30,7 @@ def forecast_error(
   """
   check_quantiles(quantiles)
 
+  @expecting(lambda outputs: {'targets': Expected(outputs.shape[1:-1])})
   def objective(model, variables, batch, key, train):
     outputs, mutable = apply(model, variables, batch, key, train)
     if outputs.shape[-1] != 1 + len(quantiles):
@@ -76,6 +78,7 @@ def qlike() -> Objective:
   forecasts as the true variance would. Reports `qlike`, which is what is minimised.
   """
 
+  @expecting(lambda outputs: {'targets': Expected(outputs.shape[1:], reshaped=True, least=0)})
   def objective(model, variables, batch, key, train):
     log_variance, mutable = apply(model, variables, batch, key, train)
     mask = batch.get('mask')

@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research.errors import ConfigError
+from research.expected import labels
 from research.metrics import Mean, filled, mean, spread
-from research.objectives.base import Aux, Objective, PyTree, apply
+from research.objectives.base import Aux, Objective, PyTree, apply, expecting
 from research.objectives.classification import cross_entropies
 from research.ops.gather import take
 
@@ -25,6 +26,7 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
   over all characters, which does not depend on the tokens. Raises ConfigError unless `characters` has each token.
   """
 
+  @expecting(lambda logits: {'targets': labels(logits, masks=('mask', 'weights'))})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     weights = target_weights(batch)

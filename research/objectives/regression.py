@@ -7,8 +7,9 @@ import optax
 from jax import Array
 
 from research.errors import check_range
+from research.expected import Expected
 from research.metrics import filled, mean
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, apply, expecting
 
 
 def mean_squared_error() -> Objective:
@@ -33,6 +34,7 @@ def huber(delta: float = 1.0) -> Objective:
 def _objective(error: Callable[[Array, Array], Array]) -> Objective:
   """Minimises `error`; reports the mean squared and the mean absolute error whatever is minimised."""
 
+  @expecting(lambda predictions: {'targets': Expected(predictions.shape[1:], reshaped=True)})
   def objective(model, variables, batch, key, train):
     predictions, mutable = apply(model, variables, batch, key, train)
     mask = batch.get('mask')

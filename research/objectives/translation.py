@@ -5,8 +5,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
 from research.errors import check_range
+from research.expected import labels
 from research.metrics import filled, mean, spread
-from research.objectives.base import Aux, Objective, apply
+from research.objectives.base import Aux, Objective, apply, expecting
 from research.objectives.classification import cross_entropies
 from research.ops.padding import valid
 
@@ -23,6 +24,7 @@ def token_cross_entropy(label_smoothing: float = 0.0) -> Objective:
   """
   check_range('label_smoothing', label_smoothing, below=1)
 
+  @expecting(lambda logits: {'targets': labels(logits, lengths='target_lengths')})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     real = _real(batch['targets'], batch['target_lengths'], batch.get('mask'))

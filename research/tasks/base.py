@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from research.expected import Expected
 from research.metrics import Mean, Metrics
 
 Batch = Mapping[str, Array]
@@ -28,11 +29,15 @@ class State:
 
 
 class Task(NamedTuple):
-  """How to begin, how to take a step and how to measure; all three are pure and jittable."""
+  """How to begin, how to take a step and how to measure; all three are pure and jittable.
+
+  `expects` tells, of a batch of any number of examples, what its arrays must hold.
+  """
 
   init: Callable[[Array, Batch], State]  # (key, batch) -> state
   train_step: Callable[[State, Batch, Array], tuple[State, Metrics]]  # (state, batch, key)
   eval_step: Callable[[State, Batch, Array], Metrics]  # (state, batch, key)
+  expects: Callable[[Batch], Mapping[str, Expected]] = lambda batch: {}
 
 
 class Totals(NamedTuple):

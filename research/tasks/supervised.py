@@ -1,6 +1,7 @@
 """One step of gradient descent on one objective: most of deep learning."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from research.tasks.base import (
   unless_empty,
   variables,
 )
+from research.tasks.expects import expected_by
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
 # (model, variables, batch, key, train) -> (loss, Aux(metrics, mutable))
@@ -64,7 +66,7 @@ def supervised(
   network = computing_in(precision, model)
 
   def init(key: Array, batch: Batch) -> State:
-    collections = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'])
+    collections = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'], train=False)
     params = collections.pop('params')
     mutable = {**collections, **first_loss_scale(precision)}
     average = jax.tree.map(jnp.copy, params) if ema else {}
@@ -96,7 +98,7 @@ def supervised(
     value, aux = objective(network, evaluation_variables(state), preprocess(batch), key, train=False)
     return {'loss': value, **aux.metrics}
 
-  return Task(init, train_step, eval_step)
+  return Task(init, train_step, eval_step, partial(expected_by, model, objective, preprocess))
 
 
 def predictor(

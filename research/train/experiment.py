@@ -1,13 +1,16 @@
 """What a config builds: all the parts of an experiment, wired."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from jax import Array
 
+from research.data import checks
 from research.data.source import Source
 from research.errors import ConfigError
+from research.expected import Expected
 from research.tasks.base import Batch, PyTree, State, Task
 
 # (state, key) -> pairs of a name and a number, a text, a figure, or the exception that was raised in place of these
@@ -45,3 +48,33 @@ class Experiment:
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
   files: Mapping[str, str] = field(default_factory=dict)  # texts kept in the workdir, by name: a tokenizer
   config: Any = None  # the config that built it, as it was then; `Config.build` of any class fills it in
+
+
+def checked(experiment: Experiment) -> Experiment:
+  """`experiment`, once all its examples are found to be right; streamed ones are checked as they are read.
+
+  Raises ConfigError for a model, and DataError for examples, that nothing can be learned from.
+  """
+  traced = {}
+
+  def expects(batch: Batch) -> Mapping[str, Expected]:
+    """Parts whose examples are alike are traced once."""
+    kind = tuple((name, array.shape, array.dtype) for name, array in batch.items())
+    if kind not in traced:
+      traced[kind] = experiment.task.expects(batch)
+    return traced[kind]
+
+  def check(part: str, owner: Any) -> Any:
+    """`owner`, a source or an evaluator, with checked examples."""
+    examples = checks.checked(part, owner.examples, expects)
+    return owner if examples is owner.examples else dataclasses.replace(owner, examples=examples)
+
+  def check_all(evaluators: Mapping[str, Evaluator]) -> dict[str, Evaluator]:
+    return {part: check(part, it) if hasattr(it, 'examples') else it for part, it in evaluators.items()}
+
+  return dataclasses.replace(
+    experiment,
+    train=check('training', experiment.train),
+    evaluators=check_all(experiment.evaluators),
+    final_evaluators=check_all(experiment.final_evaluators),
+  )

@@ -15,7 +15,7 @@ from absl import logging
 from research.data.feed import make_feed
 from research.paths import local
 from research.train.config import Config, check_built
-from research.train.experiment import Experiment
+from research.train.experiment import Experiment, checked
 from research.train.journal import Journal, NoJournal
 from research.train.mesh import make_mesh
 from research.train.optimizer import shortened
@@ -49,6 +49,7 @@ def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike,
   config.validate()
   check_built(experiment, config)
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
+  experiment = checked(experiment)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
     feed = stack.enter_context(make_feed(experiment.train, mesh))

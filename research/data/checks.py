@@ -1,0 +1,140 @@
+"""One check of all examples, before anything is compiled: what would train on wrong numbers is refused in one line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.data.examples import Arrays, Examples, counting
+from research.errors import DataError
+from research.expected import Expected
+
+Rows = Mapping[str, np.ndarray]
+Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must hold
+
+MASK = Expected(least=0, most=1, whole=True, masks=(), why='where it is 0 an example does not count')
+
+
+def checked(part: str, examples: Examples, expects: Expects) -> Examples:
+  """`examples`, once they are found to be right; those not in memory are checked batch by batch, as they are read.
+
+  Args:
+    part: name of the part of the data, for the error.
+    expects: called with a batch of one example.
+
+  Raises DataError for the first array and example that is wrong.
+  """
+  if isinstance(examples, Checked):
+    return examples
+  if not len(examples):
+    raise DataError(f'{part}: has no examples; there must be at least one')
+  if isinstance(examples, Arrays):
+    _check_sizes(part, examples.arrays)
+  index = np.zeros(1, np.int32)
+  first = examples.rows(index)
+  _check_numbers(part, first)
+  found = Checked(part, examples, expects({**first, 'index': index}) | {name: MASK for name in first if name == 'mask'})
+  if not isinstance(examples, Arrays):
+    return found
+  found.check(examples.arrays, np.arange(len(examples)))
+  if 'mask' in first and not examples.arrays['mask'].any():
+    raise DataError(f'{part} mask: is 0 everywhere, so no example counts')
+  return examples
+
+
+@dataclass(frozen=True)
+class Checked:
+  """Examples that are checked whenever they are read."""
+
+  part: str
+  examples: Examples
+  expected: Mapping[str, Expected]
+
+  def __len__(self) -> int:
+    return len(self.examples)
+
+  def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    rows = self.examples.rows(indices)
+    self.check(rows, indices)
+    return rows
+
+  def fingerprint(self) -> str:
+    return self.examples.fingerprint()
+
+  def check(self, rows: Rows, index: np.ndarray) -> None:
+    """Raises DataError for the first array of the examples `index` that does not hold what it must."""
+    for name, expected in self.expected.items():
+      if expected.lengths in rows:
+        size = Expected((), least=0, most=rows[name].shape[1], integer=True, why=f'as many positions {name} has')
+        self._check(expected.lengths, rows, size, index)
+      self._check(name, rows, expected, index)
+
+  def _check(self, name: str, rows: Rows, expected: Expected, index: np.ndarray) -> None:
+    array = rows[name]
+    if not _has_shape(array.shape[1:], expected):
+      raise DataError(f'{self.part} {name}: {_wrong_shape(array.shape[1:], expected)}')
+    wrong = _wrong(array, expected) & _counts(name, rows, expected)
+    examples = wrong.reshape(len(wrong), -1).any(axis=1)
+    if examples.any():
+      row = examples.argmax()
+      value = array[row][wrong[row]].flat[0].item()
+      dtype = f' ({array.dtype})' if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer) else ''
+      raise DataError(f'{self.part} {name}: example {index[row]} has {value}{dtype}; must be {expected}')
+
+
+def _check_sizes(part: str, arrays: Rows) -> None:
+  """Raises DataError for an array that has not as many examples as the first one."""
+  (first, size), *others = ((name, len(array)) for name, array in arrays.items())
+  for name, other in others:
+    if other != size:
+      raise DataError(f'{part} {name}: has {other} examples and {first} has {size}; all arrays must have as many')
+
+
+def _check_numbers(part: str, first: Rows) -> None:
+  """Raises DataError for text and other arrays that no device can hold; `first` is the first example."""
+  for name, array in first.items():
+    if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
+      advice = '; np.unique(..., return_inverse=True) numbers labels' if name == 'targets' else ''
+      raise DataError(f'{part} {name}: example 0 has {array.ravel().tolist()[0]!r}; must be numbers{advice}')
+
+
+def _has_shape(shape: tuple[int, ...], expected: Expected) -> bool:
+  needed = shape if expected.shape is None else expected.shape
+  if expected.reshaped:
+    shape, needed = (tuple(size for size in sizes if size != 1) for sizes in (shape, needed))
+  return len(shape) == len(needed) and all(size in (there, None) for there, size in zip(shape, needed, strict=True))
+
+
+def _wrong_shape(shape: tuple[int, ...], expected: Expected) -> str:
+  found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (shape, expected.shape))
+  one_hot = expected.integer and shape == (*expected.shape, expected.most + 1)
+  return f'is [{found}]; must be [{needed}], {expected}' + ('; of one-hot labels take argmax(-1)' if one_hot else '')
+
+
+def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:
+  """Which entries are not what they must be, wherever that counts: bool, in the array's shape."""
+  if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer):
+    return np.ones(array.shape, bool)
+  wrong = np.zeros(array.shape, bool)
+  if np.isfinite(expected.least):
+    wrong |= ~(array >= expected.least)  # NaN is no more than anything
+  if np.isfinite(expected.most):
+    wrong |= ~(array <= expected.most)
+  if expected.whole:
+    wrong |= array != np.floor(array)
+  if expected.never is not None:
+    wrong |= array == expected.never
+  return wrong
+
+
+def _counts(name: str, rows: Rows, expected: Expected) -> np.ndarray:
+  """Which entries of an array count: bool, in its shape."""
+  counts = np.ones(rows[name].shape, bool)
+  for mask in expected.masks:
+    if mask in rows:
+      counts &= counting(rows, name, mask)
+  if expected.lengths in rows:
+    there = np.arange(counts.shape[1]) < rows[expected.lengths][:, None]
+    counts &= np.expand_dims(there, tuple(range(2, counts.ndim)))
+  return counts
