@@ -1,21 +1,18 @@
 """Processes that train together: how they are told of each other, how they meet, and how they end together."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forks import Program
+from runs import free_port
 
 from launch.distributed import ALONE, device_map, process_arguments
 from research.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
 NOTHING = {'coordinator': None, 'processes': None, 'process': None}
 FLAGS = {'coordinator': 'node0:8476', 'processes': 2, 'process': 1}
 TOLD = {'coordinator_address': 'node0:8476', 'num_processes': 2, 'process_id': 1}
@@ -53,29 +50,21 @@ app.run(distributed.together(main))
 """
 
 
-def free_port() -> int:
-  with socket.socket() as listener:
-    listener.bind(('127.0.0.1', 0))
-    return listener.getsockname()[1]
-
-
 @pytest.fixture
-def members():
+def members(programs, on_one_device):
   """Function (count, seconds, failing) -> the processes, which have taken a sum; all are killed at the end."""
   processes = []
 
-  def start(count: int, seconds: float = 60, failing: str = '-', by_slurm: bool = False) -> list[subprocess.Popen]:
-    port, own = free_port(), {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  def start(count: int, seconds: float = 60, failing: str = '-', by_slurm: bool = False) -> list[Program]:
+    port = free_port()
     for number in range(count):
-      command = [sys.executable, '-c', MEMBER, str(seconds), failing, f'--heartbeat_seconds={SECONDS}']
-      environment = {**own, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+      words, environment = ['-c', MEMBER, str(seconds), failing, f'--heartbeat_seconds={SECONDS}'], on_one_device
       if by_slurm:
-        environment |= {**STEP, 'SLURM_PROCID': str(number), 'SLURM_STEP_NODELIST': 'localhost,node1'}
-        environment['JAX_COORDINATOR_PORT'] = str(port)
+        task = {'SLURM_PROCID': str(number), 'SLURM_STEP_NODELIST': 'localhost,node1'}
+        environment = {**environment, **STEP, **task, 'JAX_COORDINATOR_PORT': str(port)}
       else:
-        command += [f'--coordinator=127.0.0.1:{port}', f'--processes={count}', f'--process={number}']
-      pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-      processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, **pipes))
+        words += [f'--coordinator=127.0.0.1:{port}', f'--processes={count}', f'--process={number}']
+      processes.append(programs.start(words, environment))
     for process in processes:
       while (line := process.stdout.readline()) != 'started\n':
         assert line, process.stderr.read()
@@ -87,7 +76,7 @@ def members():
     process.communicate()
 
 
-def end(process: subprocess.Popen) -> tuple[int, str]:
+def end(process: Program) -> tuple[int, str]:
   """Exit code and the last line on standard error."""
   _, errors = process.communicate(timeout=60)
   assert 'Traceback' not in errors, errors
@@ -191,12 +180,10 @@ def test_a_fault_of_all_is_told_by_each(members):
 
 
 @pytest.mark.parametrize(('number', 'missing'), [(0, 'not all processes came'), (1, 'process 0, the coordinator')])
-def test_processes_that_never_come(number, missing, fault):
+def test_processes_that_never_come(number, missing, programs, on_one_device, fault):
   place = f'127.0.0.1:{free_port()}'
   told = [f'--coordinator={place}', '--processes=2', f'--process={number}', '--join_seconds=1']
-  command = [sys.executable, '-c', MEMBER, '1', '-', *told]
-  run = subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
-  line = run.stderr.splitlines()[-1]
-  assert run.returncode == 7 and place in line and missing in line
+  code, line = end(programs.start(['-c', MEMBER, '1', '-', *told], on_one_device))
+  assert code == 7 and place in line and missing in line
   if number == 0:
-    fault('a process is late', general(line), run.returncode, 'all; nothing was begun')
+    fault('a process is late', general(line), code, 'all; nothing was begun')

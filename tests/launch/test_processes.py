@@ -2,11 +2,7 @@
 
 import itertools
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from forks import Program
+from runs import free_port, wait_for_line
 
 from research.errors import ConfigError
 from research.train import processes, recorder
@@ -25,24 +23,18 @@ QUIET = '--config.evaluate_every=0'
 MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  # Adam would magnify rounding
 
 
-def free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
 @pytest.fixture
 def together(start):
   """Function (count, config, workdir, *flags) -> that many processes of one run."""
 
-  def launch(count: int, config: str, workdir: Path, *flags: str) -> list[subprocess.Popen]:
+  def launch(count: int, config: str, workdir: Path, *flags: str) -> list[Program]:
     shared = [f'--coordinator=127.0.0.1:{free_port()}', f'--processes={count}', '--heartbeat_seconds=5', *flags]
     return [start(config, workdir, *shared, f'--process={number}') for number in range(count)]
 
   return launch
 
 
-def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def ends(processes: list[Program]) -> list[tuple[int, str]]:
   """Exit code and standard error of each."""
   errors = [process.communicate(timeout=300)[1] for process in processes]
   return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
@@ -68,7 +60,7 @@ def alone(tmp_path_factory):
   ],
 )
 def test_processes_together_end_as_one_does(name, count, mesh, together, start, alone, tmp_path):
-  flags = (*MOMENTUM, '--config.steps=20', QUIET, '--config.checkpoint_every=10')
+  flags = (*MOMENTUM, '--config.steps=6', QUIET, '--config.checkpoint_every=3')
   if not (alone / name).exists():
     assert ends([start(name, alone / name, *flags)])[0][0] == 0
   split = [f'--config.mesh.{part}' for part in mesh]
@@ -148,8 +140,7 @@ def test_all_processes_are_told_the_same_of_one_that_differs(facts, expected, mo
 def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
   flags = ('--config.mesh.data=2', '--config.steps=100000', '--config.checkpoint_every=0', QUIET)
   processes = together(2, 'classifier', tmp_path / 'run', *flags)
-  while not processes[0].stderr.readline().startswith('training'):
-    assert processes[0].poll() is None
+  wait_for_line(processes[0], 'training')
   processes[1].send_signal(signal.SIGTERM)
   found = ends(processes)
   assert [code for code, _ in found] == [143, 143], found
@@ -158,7 +149,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, tmp_path):
-  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=300', '--config.checkpoint_every=50', QUIET)
+  flags = (*MOMENTUM, '--config.mesh.data=2', '--config.steps=100', '--config.checkpoint_every=20', QUIET)
   for code, errors in ends(together(2, 'classifier', tmp_path / 'alone', *flags)):
     assert code == 0, errors
   processes = together(2, 'classifier', tmp_path / 'run', *flags)
@@ -173,35 +164,26 @@ def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, 
   assert results[0]['state_sha256'] == results[1]['state_sha256']
 
 
-ASKS = r"""
+ASKS = """
 import jax, numpy as np, sys
 from research.data import placement
 from research.train.mesh import MeshShape, make_mesh
-address, count, process, *sizes = sys.argv[1:]
+address, count, process = sys.argv[1:]
 jax.distributed.initialize(address, int(count), int(process))
-mesh, asked = make_mesh(MeshShape(*map(int, sizes)), 8), []
-rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
-batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
-print('\nasked', *asked)
-assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
+for sizes in ((4, 1, 1), (2, 1, 2), (1, 1, 4), (1, 2, 2)):
+  mesh, asked = make_mesh(MeshShape(*sizes), 8), []
+  rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
+  batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
+  print('asked', *asked)
+  assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
 """
 
 
-@pytest.mark.parametrize(
-  ('sizes', 'expected'),
-  [((4, 1, 1), [2, 2, 2, 2]), ((2, 1, 2), [4, 4, 4, 4]), ((1, 1, 4), [8, 8, 8, 8]), ((1, 2, 2), [4, 4, 4, 4])],
-)
-def test_a_process_asks_for_the_rows_of_its_devices_alone(sizes, expected):
-  address, environment = (
-    f'127.0.0.1:{free_port()}',
-    {name: os.environ[name] for name in os.environ if name != 'XLA_FLAGS'},
-  )
-  command = [sys.executable, '-c', ASKS, address, '4']
-  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
-  processes = [
-    subprocess.Popen([*command, str(number), *map(str, sizes)], env=environment, **pipes) for number in range(4)
-  ]
-  outputs = [process.communicate(timeout=120) for process in processes]
-  asked = [list(map(int, out.split('asked ')[1].splitlines()[0].split())) for out, _ in outputs]
-  assert [len(rows) for rows in asked] == expected, outputs
-  assert set(sum(asked, [])) == set(range(100, 108))
+def test_a_process_asks_for_the_rows_of_its_devices_alone(programs, on_one_device):
+  address = f'127.0.0.1:{free_port()}'
+  processes = [programs.start(['-c', ASKS, address, '4', str(number)], on_one_device) for number in range(4)]
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  asked = [[line.split()[1:] for line in output.splitlines() if line.startswith('asked ')] for output in outputs]
+  for on_mesh, count in zip(zip(*asked, strict=True), (2, 4, 8, 4), strict=True):
+    assert [len(rows) for rows in on_mesh] == [count] * 4
+    assert set(sum(on_mesh, [])) == set(map(str, range(100, 108)))

@@ -1,6 +1,7 @@
 """What a run left in its workdir, and what its process said at its end."""
 
 import json
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -28,6 +29,12 @@ def end(process: subprocess.Popen) -> tuple[str, int]:
   assert 'Traceback' not in errors, errors
   code = process.returncode
   return errors.splitlines()[-1] if errors else '', code if code >= 0 else 128 - code
+
+
+def free_port() -> int:
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    return listener.getsockname()[1]
 
 
 def wait_for_line(process: subprocess.Popen, text: str) -> None:
