@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -52,9 +50,10 @@ def contents(folder):
   return {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
 
 
-def evaluate(*arguments):
-  command = [sys.executable, 'launch/evaluate.py', *arguments]
-  return subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': ''}, capture_output=True, text=True)
+@pytest.fixture
+def evaluate(programs):
+  """Function (*flags) -> the process of `launch.evaluate` that has ended."""
+  return lambda *flags: programs.run(['-m', 'launch.evaluate', *flags], os.environ)
 
 
 def hashes(folder):
@@ -94,7 +93,7 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
     restore_state(config.build(), config, tmp_path)
 
 
-def test_numbers_are_those_of_the_run_and_predictions_are_kept(workdir, tmp_path):
+def test_numbers_are_those_of_the_run_and_predictions_are_kept(evaluate, workdir, tmp_path):
   before, target = contents(workdir), tmp_path / 'out.npz'
   run = evaluate(f'--workdir={workdir}', '--split=test', f'--predictions={target}')
   assert run.returncode == 0, run.stderr
@@ -123,7 +122,7 @@ def test_outputs_that_are_a_tree_are_kept_as_arrays(tmp_path):
     assert kept['index'].tolist() == [0, 2, 5]
 
 
-def test_predictions_never_take_the_place_of_a_file(workdir, tmp_path):
+def test_predictions_never_take_the_place_of_a_file(evaluate, workdir, tmp_path):
   target = tmp_path / 'out.npz'
   target.write_text('mine')
   run = evaluate(f'--workdir={workdir}', f'--predictions={target}')
@@ -131,13 +130,13 @@ def test_predictions_never_take_the_place_of_a_file(workdir, tmp_path):
   assert target.read_text() == 'mine'
 
 
-def test_predictions_that_cannot_be_written_cost_no_number(workdir, tmp_path):
+def test_predictions_that_cannot_be_written_cost_no_number(evaluate, workdir, tmp_path):
   run = evaluate(f'--workdir={workdir}', f'--predictions={tmp_path}/{250 * "x"}')
   assert run.returncode == 74 and 'validation/accuracy' in run.stdout
   assert 'the report saved_to of validation raised OSError: ' in run.stderr.splitlines()[-1]
 
 
-def test_the_training_part_is_measured_without_augmentation(workdir):
+def test_the_training_part_is_measured_without_augmentation(evaluate, workdir):
   run = evaluate(f'--workdir={workdir}', '--split=train', '--checkpoint=10')
   assert run.returncode == 0, run.stderr
   config = load_config(workdir)
@@ -157,7 +156,7 @@ def test_the_training_part_is_measured_without_augmentation(workdir):
     ('--checkpoint=last', 'must be best, latest or a step of'),
   ],
 )
-def test_mistakes_are_one_line_that_lists_what_there_is(workdir, flag, message):
+def test_mistakes_are_one_line_that_lists_what_there_is(evaluate, workdir, flag, message):
   run = evaluate(f'--workdir={workdir}', flag)
   assert run.returncode == 2
   assert message in run.stderr.splitlines()[-1]

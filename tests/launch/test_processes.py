@@ -164,7 +164,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, 
   assert results[0]['state_sha256'] == results[1]['state_sha256']
 
 
-ASKS = """
+ASKS = r"""
 import jax, numpy as np, sys
 from research.data import placement
 from research.train.mesh import MeshShape, make_mesh
@@ -174,7 +174,7 @@ for sizes in ((4, 1, 1), (2, 1, 2), (1, 1, 4), (1, 2, 2)):
   mesh, asked = make_mesh(MeshShape(*sizes), 8), []
   rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
   batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
-  print('asked', *asked)
+  print('\nasked', *asked)
   assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
 """
 

@@ -32,13 +32,6 @@ def workdir(tmp_path_factory):
   return folder
 
 
-def sample(workdir: Path, *flags: str) -> subprocess.CompletedProcess:
-  """`launch.sample` where no data can be had."""
-  nowhere = {'STRATA_CACHE_DIR': os.devnull, 'STRATA_MANUAL_DIR': '/nowhere', 'PIP_NO_INDEX': '1', 'PYTHONPATH': ''}
-  command = [sys.executable, 'launch/sample.py', f'--workdir={workdir}', *flags]
-  return subprocess.run(command, cwd=ROOT, env={**os.environ, **nowhere}, capture_output=True, text=True)
-
-
 def drawn(workdir: Path, **request) -> str:
   """What the sampler writes, in this process."""
   config = load_config(workdir)
@@ -50,9 +43,13 @@ def drawn(workdir: Path, **request) -> str:
 
 
 def test_a_workdir_alone_writes_text(workdir):
+  """No data can be had."""
   (workdir / 'notes.txt').write_bytes(b'caf\xe9')  # of the user's, in another encoding
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
-  run = sample(workdir, '--prompt=ROMEO.', '--length=30', '--temperature=0.5')
+  nowhere = {'STRATA_CACHE_DIR': os.devnull, 'STRATA_MANUAL_DIR': '/nowhere', 'PIP_NO_INDEX': '1', 'PYTHONPATH': ''}
+  words = [f'--workdir={workdir}', '--prompt=ROMEO.', '--length=30', '--temperature=0.5']
+  command, environment = [sys.executable, 'launch/sample.py', *words], {**os.environ, **nowhere}
+  run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
   assert run.returncode == 0, run.stderr
   assert run.stdout.startswith('ROMEO.') and len(run.stdout) == len('ROMEO.') + 30 + 1
   assert 'tokens/s' in run.stderr and 'Traceback' not in run.stderr
@@ -78,8 +75,8 @@ def test_a_seed_is_a_text_and_the_likeliest_needs_none(workdir):
     (['--prompt=But', '--workdir=/nowhere'], 'workdir /nowhere: /nowhere/config.json is missing'),
   ],
 )
-def test_a_wrong_flag_is_one_line(workdir, flags, message):
-  run = sample(workdir, *flags)
+def test_a_wrong_flag_is_one_line(workdir, flags, message, programs):
+  run = programs.run(['-m', 'launch.sample', f'--workdir={workdir}', *flags], os.environ)
   errors = [line for line in run.stderr.splitlines() if line.startswith('error: ')]
   assert run.returncode in (2, 6) and len(errors) == 1 and message in errors[0] and 'Traceback' not in run.stderr
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +26,10 @@ def words(workdir: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture
-def local(tmp_path, monkeypatch):
+def local(tmp_path, monkeypatch, on_one_device):
   """submitit's executor on this machine, as the flags make it."""
-  monkeypatch.delenv('XLA_FLAGS')
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  for name in ('XLA_FLAGS', 'PYTHONPATH'):
+    monkeypatch.setenv(name, on_one_device[name])
   with flagsaver.flagsaver(cluster='local', requeue=True, time='20', logs=str(tmp_path / 'jobs')):
     yield executor()
 
@@ -83,12 +81,13 @@ def cluster(tmp_path, monkeypatch):
   return tmp_path
 
 
-def submit(*more: str, **popen) -> subprocess.CompletedProcess:
-  command = [sys.executable, '-m', 'launch.slurm', *more]
-  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **popen)
+@pytest.fixture
+def submit(programs):
+  """Function (*flags) -> the process of `launch.slurm` that has ended."""
+  return lambda *flags: programs.run(['-m', 'launch.slurm', *flags], os.environ)
 
 
-def test_what_is_asked_of_the_cluster(cluster):
+def test_what_is_asked_of_the_cluster(cluster, submit):
   own = [
     '--nodes=2',
     '--gpus_per_node',
@@ -119,14 +118,15 @@ def test_what_is_asked_of_the_cluster(cluster):
     (['--cluster=local', '--nodes=2'], '--cluster=local'),
   ],
 )
-def test_what_cannot_run_is_refused_before_it_waits(wrong, told, cluster):
+def test_what_cannot_run_is_refused_before_it_waits(wrong, told, cluster, submit):
   run = submit(*words(cluster / 'run'), *wrong, f'--logs={cluster}/jobs')
   assert run.returncode == 2 and run.stderr.splitlines()[-1].startswith('error: ') and told in run.stderr
   assert not (cluster / 'batch').exists()
 
 
-def test_there_may_be_no_cluster(tmp_path):
-  run = submit(*words(tmp_path / 'run'), f'--logs={tmp_path}/jobs', env={**os.environ, 'PATH': str(tmp_path)})
+def test_there_may_be_no_cluster(tmp_path, submit, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  run = submit(*words(tmp_path / 'run'), f'--logs={tmp_path}/jobs')
   assert run.returncode == 2 and 'srun' in run.stderr.splitlines()[-1]
 
 

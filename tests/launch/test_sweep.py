@@ -5,14 +5,13 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import pytest
 from absl.testing import flagsaver
+from forks import Program
 
 from launch import cluster
 from launch.flags import load_config
@@ -56,15 +55,13 @@ def processes_of(root: Path) -> list[int]:
 
 
 @pytest.fixture(scope='module')
-def start(file, tmp_path_factory):
+def start(file, programs, on_one_device):
   """Function (root, *flags) -> the process of a sweep; what still runs at the end is killed, the trials too."""
-  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
   started = []
 
-  def launch(root: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'launch.sweep', f'--config={CONFIG}', f'--sweep={file}', f'--root={root}', CACHE]
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    process = subprocess.Popen([*command, '--config.steps=60', *flags], cwd=ROOT, env=environment, **pipes)
+  def launch(root: Path, *flags: str) -> Program:
+    words = ['-m', 'launch.sweep', f'--config={CONFIG}', f'--sweep={file}', f'--root={root}', CACHE]
+    process = programs.start([*words, '--config.steps=60', *flags], on_one_device)
     started.append((process, root))
     return process
 
@@ -76,7 +73,7 @@ def start(file, tmp_path_factory):
       os.kill(pid, signal.SIGKILL)
 
 
-def end(process: subprocess.Popen) -> tuple[int, str]:
+def end(process: Program) -> tuple[int, str]:
   """Exit code and the last line on standard error."""
   _, errors = process.communicate(timeout=900)
   assert 'Traceback' not in errors, errors
@@ -96,7 +93,7 @@ def starts(root: Path) -> list[int]:
   return [len(json.loads(path.read_text())) if path.exists() else 0 for path in paths]
 
 
-def wait_until(condition, process: subprocess.Popen) -> None:
+def wait_until(condition, process: Program) -> None:
   while not condition():
     assert process.poll() is None, process.communicate()
     time.sleep(0.01)
@@ -120,13 +117,11 @@ def test_a_sweep_ends_with_table_figure_and_the_best(alone):
   assert (root / 'trials.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_the_best_can_be_pasted_and_is_the_same_run(alone, tmp_path):
+def test_the_best_can_be_pasted_and_is_the_same_run(alone, programs, on_one_device, tmp_path):
   root = alone[0]
   words = shlex.split((root / 'trials.md').read_text().splitlines()[-1])
   assert words[:3] == ['python', '-m', 'launch.train'] and words[-1] == f'--workdir={root}/{NAMES[1]}'
-  words = [sys.executable, *words[1:-1], f'--workdir={tmp_path}', CACHE]
-  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
-  subprocess.run(words, cwd=ROOT, env=environment, check=True, capture_output=True)
+  assert programs.run([*words[1:-1], f'--workdir={tmp_path}', CACHE], on_one_device).returncode == 0
   found, expected = (json.loads((path / 'result.json').read_text()) for path in (tmp_path, root / NAMES[1]))
   assert found['state_sha256'] == expected['state_sha256'] and found['metrics'] == expected['metrics']
 
@@ -261,9 +256,9 @@ def test_devices_are_dealt_out():
 
 def test_an_array_of_jobs(tmp_path):
   words = [f'--config={CONFIG}', '--config.steps=5', CACHE]
-  jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.optimizer.lr=1e30'])]
+  jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.batch_size=0'])]
   with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
-    assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 5]
+    assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 2]
   assert (tmp_path / '0' / 'result.json').exists()
   with flagsaver.flagsaver(nodes=2), pytest.raises(ConfigError, match='--nodes=2: a job of this launcher is one'):
     cluster.executor(whole=True)

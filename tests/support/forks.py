@@ -60,6 +60,12 @@ class Server:
       os.close(writer)
     return Program(status, *(os.fdopen(reader) for reader, _ in pipes))
 
+  def run(self, words: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess:
+    """What `subprocess.run` returns of `python WORDS`."""
+    program = self.start(words, env)
+    stdout, stderr = program.communicate(300)
+    return subprocess.CompletedProcess(words, program.returncode, stdout, stderr)
+
 
 class Program:
   """As much of `subprocess.Popen` as tests use."""
@@ -128,7 +134,7 @@ def _watched(request: dict, descriptors: list[int]) -> list[str]:
   return request['words']
 
 
-def run(words: Sequence[str]) -> None:
+def become(words: Sequence[str]) -> None:
   """What `python WORDS` does."""
   if words[0] == '-m':
     sys.argv = words[1:]
@@ -144,4 +150,4 @@ if __name__ == '__main__':
   for name in IMPORTED:
     importlib.import_module(name)
   gc.freeze()  # a collection in a program would copy the pages of all that is imported
-  run(serve(socket.socket(fileno=int(sys.argv[1]))))
+  become(serve(socket.socket(fileno=int(sys.argv[1]))))
