@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit, log_softmax, logsumexp
 from scipy.stats import rankdata
 
+from research.data.examples import counting
 from research.evaluate.evaluator import Report
 
 Rows = Mapping[str, np.ndarray]
@@ -38,15 +39,17 @@ def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
 
 def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """R2 (the part of the targets' variance that is explained), RMSE and MAE in the targets' unit."""
+  """R2 (the part of the targets' variance that is explained), RMSE and MAE in the targets' unit: means over outputs."""
   from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-  targets = rows['targets'].reshape(len(predictions), -1)
+  counts, targets = (array.reshape(len(predictions), -1) for array in (counting(rows), rows['targets']))
   predictions = predictions.reshape(targets.shape).astype(np.float64)
-  if (np.ptp(targets, axis=0) > 0).all():  # it is not defined where there is no variance, as of a single example
-    yield 'r2', float(r2_score(targets, predictions))
-  yield 'rmse', float(root_mean_squared_error(targets, predictions))
-  yield 'mae', float(mean_absolute_error(targets, predictions))
+  outputs = [(real[own], guess[own]) for real, guess, own in zip(targets.T, predictions.T, counts.T, strict=True)]
+  outputs = [(real, guess) for real, guess in outputs if len(real)]
+  if all(np.ptp(real) > 0 for real, _ in outputs):  # it is not defined without variance, as of a single example
+    yield 'r2', float(np.mean([r2_score(*output) for output in outputs]))
+  yield 'rmse', float(np.mean([root_mean_squared_error(*output) for output in outputs]))
+  yield 'mae', float(np.mean([mean_absolute_error(*output) for output in outputs]))
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
+from research.data.examples import counting
 from research.evaluate.evaluator import Report
 from research.evaluate.exact import confusion_matrix, log_odds
 
@@ -82,7 +83,8 @@ def predictions(unit: str = '') -> Report:
   """Report that draws predictions over targets; a perfect model is the diagonal."""
 
   def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
-    targets, outputs = rows['targets'].ravel(), outputs.ravel()
+    counts = counting(rows).ravel()
+    targets, outputs = rows['targets'].ravel()[counts], outputs.ravel()[counts]
     low, high = min(targets.min(), outputs.min()), max(targets.max(), outputs.max())
     figure, (axis,) = make_figure(1, 1, (4, 4))
     axis.plot([low, high], [low, high], color=FAINT, linewidth=1)

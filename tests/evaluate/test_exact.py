@@ -65,6 +65,17 @@ def test_regression(shape):
   assert values['r2'] == pytest.approx(1 - (error**2).mean() / targets.astype(float).var())
 
 
+def test_regression_is_over_what_the_mask_leaves():
+  mask, targets = NUMBERS.integers(0, 2, (50, 3)), NUMBERS.normal(size=(50, 3))
+  predictions = targets + NUMBERS.normal(size=(50, 3))
+  values = dict(exact.regression(predictions, {'targets': np.where(mask, targets, np.nan), 'mask': mask}))
+  outputs = [(targets[own, n], predictions[own, n]) for n, own in enumerate(mask.T > 0)]
+  assert values['mae'] == pytest.approx(np.mean([np.abs(real - guess).mean() for real, guess in outputs]))
+  assert values['r2'] == pytest.approx(
+    np.mean([1 - ((real - guess) ** 2).mean() / real.var() for real, guess in outputs])
+  )
+
+
 def test_calibration_error_by_hand():
   """Two bins of 15: confidences .6, .6 (one right) and .95 (right)."""
   error = exact.calibration_error(np.array([0.6, 0.6, 0.95]), np.array([True, False, True]))
