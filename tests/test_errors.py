@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from research.errors import ConfigError, check_count, check_counts, check_range, unknown
+from research.errors import ConfigError, check_count, check_counts, check_range, naming, unknown
 
 NAN = math.nan
 
@@ -66,3 +66,10 @@ def test_several_counts_or_tuples_of_them():
 )
 def test_the_nearest_names_in_any_case_or_else_all(name, known, told):
   assert unknown(name, known) == told
+
+
+def test_an_error_of_the_system_names_its_file():
+  for error, name in ((OSError(28, 'full'), 'a.txt'), (OSError(28, 'full', 'b.txt'), 'b.txt')):
+    with pytest.raises(OSError, match='full') as caught, naming('a.txt'):
+      raise error
+    assert caught.value.filename == name
