@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from absl import flags
 
-from research.errors import ConfigError, alike
+from research.errors import ConfigError, alike, unknown
 from research.paths import local
 from research.train.config import check_types, fits
 from research.train.modules import import_file
@@ -166,17 +166,34 @@ def _expanded(argv: list[str]) -> list[str]:
 
 
 def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
+  values.set_gnu_getopt()  # or a word that is no flag would hide those after it
   try:
     rest = values(argv)
   except flags.UnrecognizedFlagError as error:
     raise ConfigError(f'--{error.flagname}: no such flag; {_flags_like(error.flagname, argv[0], values)}') from error
   except (flags.Error, ValueError) as error:
-    message = ' '.join(str(error).split())
-    missing = re.match(r'flag --(\w+)=None: .* must have a value', message)
-    raise ConfigError(f'--{missing[1]} is missing; it is: {values[missing[1]].help}' if missing else message) from error
+    raise ConfigError(_one_line(str(error), values)) from error
   if len(rest) > 1:
     raise ConfigError(f'{rest[1]!r} is not a flag; flags look like --name=value')
   return rest
+
+
+def _one_line(message: str, values: flags.FlagValues) -> str:
+  """What absl says of a flag, as every other mistake is told."""
+  message = ' '.join(message.split())
+  if not (match := re.fullmatch(r'flag --([\w.]+)=(.*?): (.*)', message)):
+    return message
+  name, value, fault = match.groups()
+  flag = values[name]
+  if value == 'None':
+    return f'--{name} is missing; it is: {flag.help}'
+  if isinstance(flag, flags.EnumFlag):
+    return f'--{name}={value}: {unknown(value, flag.parser.enum_values)}'
+  if isinstance(flag.parser, flags.BooleanParser):
+    return f'--{name}={value}: must be true or false'
+  if isinstance(flag.parser, (flags.IntegerParser, flags.FloatParser)):
+    fault = f'must be {flag.parser.syntactic_help}'
+  return f'--{name}={value}: {fault}'
 
 
 def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:

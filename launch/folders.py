@@ -13,7 +13,8 @@ def folder_of(name: str) -> Path:
   folder = next((folder for folder in folders if (folder / 'config.py').is_file()), None)
   if folder is None:
     known = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
-    raise ConfigError(f'--experiment={name}: {unknown(name, known)}')
+    fault = f'={name}: {unknown(name, known)}' if name else f'=NAME is missing; there are: {", ".join(known)}'
+    raise ConfigError(f'--experiment{fault}')
   return folder
 
 

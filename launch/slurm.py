@@ -39,6 +39,7 @@ def _of_train(argv: Sequence[str]) -> list[str]:
   own = flags.FlagValues()
   for holder in OWN:
     own[holder.name] = flags.FLAGS[holder.name]
+  own.set_gnu_getopt()  # `--config FILE`, in two words, is not the end of the flags
   return own(argv, known_only=True)[1:]
 
 

@@ -141,6 +141,7 @@ def test_a_config_of_the_repository_is_of_the_class_that_others_import(parse):
     (['--config=other.py'], ['--config: is given as', 'config.py and as other.py; give one']),
     (['--config'], ['Missing value for flag --config']),
     (['surplus'], ["'surplus'", '--name=value']),
+    (['surplus', '--config.stesp=1'], ['nearest: steps']),
   ],
 )
 def test_a_mistake_is_told_in_one_line(parse, words, told):
@@ -178,6 +179,38 @@ def test_a_mistake_in_a_flagfile(parse, path, tmp_path, text, told):
   with pytest.raises(ConfigError) as error:
     parse(f'--flagfile={file}')
   assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('word', 'told'),
+  [
+    ('--rounds=1', '--rounds=1: must be integer >= 2'),
+    ('--rounds=few', '--rounds=few: must be integer >= 2'),
+    ('--size=0', '--size=0: must be a positive integer'),
+    ('--share=much', '--share=much: must be a number'),
+    ('--quiet=perhaps', '--quiet=perhaps: must be true or false'),
+    ('--runner=Slurn', '--runner=Slurn: is unknown; nearest: slurm'),
+    ('--seeds=a', "--seeds=['a']: must be such as 0,1,2"),
+    ('--folder=gs://b/x', '--folder=gs://b/x: is an address'),
+    ('', '--place is missing; it is: where it runs'),
+  ],
+)
+def test_a_value_that_a_flag_does_not_take(word, told, monkeypatch):
+  values = absl_flags.FlagValues()
+  monkeypatch.setattr(flags.flags, 'FLAGS', values)
+  own = {'flag_values': values}
+  absl_flags.DEFINE_integer('rounds', 2, '', lower_bound=2, **own)
+  absl_flags.DEFINE_integer('size', 1, '', lower_bound=1, **own)
+  absl_flags.DEFINE_float('share', 1.0, '', **own)
+  absl_flags.DEFINE_bool('quiet', False, '', **own)
+  absl_flags.DEFINE_enum('runner', 'serial', ['serial', 'slurm'], '', **own)
+  absl_flags.DEFINE_list('seeds', '0', '', **own)
+  absl_flags.register_validator('seeds', lambda seeds: seeds[0].isdecimal(), 'must be such as 0,1,2', values)
+  absl_flags.DEFINE(flags.PathParser(), 'folder', None, '', **own)
+  absl_flags.DEFINE_string('place', None, 'where it runs', required=True, **own)
+  with pytest.raises(ConfigError) as error:
+    flags.parse(['toy', *(['--place=here', word] if word else [])])
+  assert str(error.value).startswith(told) and '\n' not in str(error.value)
 
 
 def test_a_launcher_without_such_a_flag_says_which_it_has(parse):
