@@ -10,7 +10,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_each, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -26,6 +26,12 @@ class Config(Base):
   dropout: float = 0.3  # part of the units before each dense layer
   label_smoothing: float = 0.05  # part of the target's mass spread over all classes
   shift: int = 1  # pixels by which an image is moved at random, in any direction
+
+  def validate(self) -> None:
+    super().validate()
+    check_each(self, 1, 'channels', 'dense')
+    check_below(self, 1, 'dropout', 'label_smoothing')
+    check_least(self, 0, 'shift')
 
   def build(self) -> Experiment:
     data = images.digits()

@@ -10,7 +10,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, steps_of
+from research.train.config import at_scale, check_below, check_each, check_least, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -29,6 +29,12 @@ class Config(Base):
   degrees: float = 10.0  # by which an image is turned at random, either way
   zoom: float = 0.1  # by which it is made smaller or larger, as a part of its size
   pixels: float = 2.0  # by which it is moved, in any direction
+
+  def validate(self) -> None:
+    super().validate()
+    check_each(self, 1, 'channels', 'dense')
+    check_least(self, 1, 'depth')
+    check_below(self, 1, 'dropout', 'label_smoothing', 'zoom')
 
   def model(self) -> ConvNet:
     """The network alone, for looking inside it."""

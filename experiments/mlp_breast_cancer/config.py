@@ -8,11 +8,12 @@ import dataclasses
 from experiments.wiring import supervised_experiment
 from research.data import tables
 from research.evaluate import exact, figures
+from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -29,6 +30,12 @@ class Config(Base):
   activation: str = 'gelu'  # of the hidden layers
   dropout: float = 0.2  # part of the hidden units
   label_smoothing: float = 0.05  # how far targets are moved towards one half
+
+  def validate(self) -> None:
+    super().validate()
+    check_each(self, 1, 'widths')
+    check_known(self, 'activation', ACTIVATIONS)
+    check_below(self, 1, 'dropout', 'label_smoothing')
 
   def build(self) -> Experiment:
     data = tables.breast_cancer(self.fold, self.folds)

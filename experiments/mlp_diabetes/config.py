@@ -11,11 +11,12 @@ from jax import Array
 from experiments.wiring import supervised_experiment
 from research.data import tables
 from research.evaluate import exact, figures
+from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.regression import huber
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale
+from research.train.config import at_scale, check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -44,6 +45,12 @@ class Config(Base):
   activation: str = 'gelu'  # of the hidden layers
   dropout: float = 0.3  # part of the hidden units
   huber_delta: float = 100.0  # error up to which the loss is quadratic, in the targets' unit
+
+  def validate(self) -> None:
+    super().validate()
+    check_each(self, 1, 'widths')
+    check_known(self, 'activation', ACTIVATIONS)
+    check_below(self, 1, 'dropout')
 
   def build(self) -> Experiment:
     data = tables.diabetes(self.fold, self.folds)

@@ -6,11 +6,12 @@ from experiments.wiring import supervised_experiment
 from research.data import images
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
+from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, steps_of
+from research.train.config import at_scale, check_below, check_each, check_known, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -26,6 +27,12 @@ class Config(Base):
   norm: str = 'batch'  # batch, layer, or '' for none
   dropout: float = 0.4  # part of the hidden units
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+
+  def validate(self) -> None:
+    super().validate()
+    check_each(self, 1, 'widths')
+    check_known(self, 'activation', ACTIVATIONS)
+    check_below(self, 1, 'dropout', 'label_smoothing')
 
   def build(self) -> Experiment:
     data = images.mnist()

@@ -11,7 +11,7 @@ from research.models.views import TenViews
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, steps_of
+from research.train.config import at_scale, check_below, check_least, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -30,6 +30,12 @@ class Config(Base):
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   crop: int = 2  # pixels of margin that an image is cropped from
   moved: int = 1  # pixels by which the views are moved that are averaged in evaluation
+
+  def validate(self) -> None:
+    super().validate()
+    check_least(self, 1, 'width')
+    check_below(self, 1, 'label_smoothing')
+    check_least(self, 0, 'crop', 'moved')
 
   def build(self) -> Experiment:
     data = images.fashion_mnist()

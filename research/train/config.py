@@ -131,6 +131,13 @@ def check_least(config: Config, least: int, *names: str) -> None:
       raise ConfigError(f'config.{name}={getattr(config, name)}: {bound}')
 
 
+def check_each(config: Config, least: int, *names: str) -> None:
+  """Raises ConfigError for the first of these tuples that has an entry which is less."""
+  for name in names:
+    if min(getattr(config, name), default=least) < least:
+      raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {least}')
+
+
 def check_below(config: Config, below: float, *names: str) -> None:
   """Raises ConfigError for the first of these fields that is not from 0 on and less than `below`."""
   for name in names:

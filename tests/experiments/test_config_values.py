@@ -10,6 +10,17 @@ from research.train.mesh import MeshShape
 
 INFINITY, NAN = float('inf'), float('nan')
 WRONG = [
+  ('cnn_digits', {'channels': (0, 8)}, 'channels=(0, 8): each must be at least 1'),
+  ('cnn_digits', {'dropout': 1.5}, 'dropout=1.5: must be at least 0 and less than 1'),
+  ('cnn_digits', {'shift': -1}, 'shift=-1: must not be negative'),
+  ('cnn_mnist', {'depth': 0}, 'depth=0: must be at least 1'),
+  ('cnn_mnist', {'zoom': 1.0}, 'zoom=1.0: must be at least 0 and less than 1'),
+  ('mlp_mnist', {'activation': 'ReLu6'}, "activation='ReLu6': is unknown; nearest: relu"),
+  ('mlp_mnist', {'widths': (0,)}, 'widths=(0,): each must be at least 1'),
+  ('mlp_breast_cancer', {'label_smoothing': 1.0}, 'label_smoothing=1.0: must be'),
+  ('mlp_diabetes', {'dropout': 1.0}, 'dropout=1.0: must be'),
+  ('resnet_fashion_mnist', {'width': 0}, 'width=0: must be at least 1'),
+  ('resnet_fashion_mnist', {'crop': -1}, 'crop=-1: must not be negative'),
   ('lstm_shakespeare', {'length': 0}, 'length=0: must be at least 1'),
   ('lstm_shakespeare', {'length': -1}, 'length=-1: must be at least 1'),
   ('lstm_shakespeare', {'counted': 0}, 'counted=0: must be from 1 to 65536'),
