@@ -59,6 +59,7 @@ def test_several_counts_or_tuples_of_them():
   [
     ('AdamW', ('adam', 'adamw', 'sgd'), 'is unknown; nearest: adamw, adam'),
     ('forda', ('FordA', 'FORDA', 'Wafer'), 'is unknown; nearest: FordA, FORDA'),
+    ('forda', ('FordA', 'FORDA', 'fordA', 'Forda'), 'is unknown; nearest: FordA, FORDA, fordA'),
     ('lr', ('LR', 'l1'), 'is unknown; nearest: LR'),
     ('zzz', ('', 'adam', 'sgd', 'adam'), 'is unknown; nearest: adam, sgd'),
     (3, ('1', '30'), 'is unknown; nearest: 30'),

@@ -83,6 +83,11 @@ def maker():
 def test_what_a_report_raises_is_yielded_under_its_name(state):
   found = dict(Evaluator(SWEEP, EXAMPLES, 10, (maker(), exact.multiclass))(state, KEY))
   assert found['half'] == 0.5 and type(found['maker']) is ValueError
+
+  def broken(outputs, rows):
+    raise OSError
+
+  assert type(dict(Evaluator(SWEEP, EXAMPLES, 10, (broken,))(state, KEY))['broken']) is OSError
   assert dict(exact.multiclass(logits_of(state.ema), EXAMPLES.arrays)).keys() < found.keys()
 
 
