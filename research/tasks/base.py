@@ -24,7 +24,7 @@ class State:
   params: PyTree
   mutable: PyTree  # Linen collections that training changes, such as batch statistics; float16's loss scale
   opt_state: PyTree
-  ema: PyTree  # averaged parameters; empty where unused
+  ema: PyTree  # averaged collections, `params` and `batch_stats`; empty where unused
   frozen: PyTree  # collections without an optimizer: a teacher, a backbone; empty where unused
 
 
@@ -55,8 +55,8 @@ def variables(state: State, params: PyTree) -> dict[str, PyTree]:
 
 
 def evaluation_variables(state: State) -> dict[str, PyTree]:
-  """Linen variables to evaluate, sample and export with: averaged parameters where there are any."""
-  return variables(state, state.ema or state.params)
+  """Linen variables to evaluate, sample and export with: averages in place of what they are averages of."""
+  return {**variables(state, state.params), **state.ema}
 
 
 def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree) -> tuple[Totals, PyTree]:

@@ -29,6 +29,12 @@ from research.tasks.base import (
 from research.tasks.expects import expected_by
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
+# Collections that `ema` averages. Statistics too, for those of the network as it is are not the averaged network's. A
+# tenth of the way into a schedule the validation loss of lstm_fcn_forda is .387 with them, .357 with averaged ones and
+# .354 with statistics that 200 batches recompute; of cnn_digits .361, .356, .356; of cnn_mnist .594, .593, .591. At the
+# end of a schedule, where the parameters hardly move, all three are alike.
+AVERAGED = ('params', 'batch_stats')
+
 # (model, variables, batch, key, train) -> (loss, Aux(metrics, mutable))
 Objective = Callable[..., tuple[Mean, tuple[Metrics, PyTree]]]
 
@@ -52,7 +58,7 @@ def supervised(
     optimizer: turns gradients into updates.
     preprocess: makes the model's inputs of raw ones, in training and in evaluation.
     augment: changes raw inputs, in training alone, each example by a key of its own.
-    ema: decay of the average of the parameters that is evaluated; 0 evaluates the parameters themselves.
+    ema: decay of the averages of parameters and batch statistics that are evaluated; 0 evaluates these themselves.
     precision: what the model computes in, one of `research.tasks.precision.PRECISIONS`.
     accumulate: micro-batches that a step's batch is taken in; see `accumulated` for what batch norm does then.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
@@ -67,9 +73,9 @@ def supervised(
 
   def init(key: Array, batch: Batch) -> State:
     collections = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'], train=False)
+    average = {name: jax.tree.map(jnp.copy, collections[name]) for name in AVERAGED if ema and name in collections}
     params = collections.pop('params')
     mutable = {**collections, **first_loss_scale(precision)}
-    average = jax.tree.map(jnp.copy, params) if ema else {}
     return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
 
   def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
@@ -88,8 +94,8 @@ def supervised(
     gradients = mean_gradient(totals)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = _averaged(state.ema, params, state.step, ema) if ema else {}
     mutable = {**state.mutable, **changed}
+    average = _averaged(state.ema, {'params': params, **mutable}, state.step, ema)
     new = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
     new = unless_empty(unless_overflow(new, state, gradients), state, totals.loss)
     return new, {'loss': totals.loss, **totals.metrics}
@@ -136,7 +142,8 @@ def check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
     raise ConfigError(f'config.accumulate={accumulate}: the model carries its state from batch to batch; take 1')
 
 
-def _averaged(average: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:
-  """Exponential moving average; a short memory at first, so that the start is soon forgotten."""
+def _averaged(average: PyTree, collections: PyTree, step: Array, decay: float) -> PyTree:
+  """Exponential moving average of the collections it has; a short memory at first, so that the start is forgotten."""
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-  return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
+  new = {name: collections[name] for name in average}
+  return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, new)

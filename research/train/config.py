@@ -45,7 +45,7 @@ class Config:
   steps: int = 1_000  # updates of the parameters
   batch_size: int = 128  # examples of a step, over all devices
   optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-  ema: float = 0.0  # decay of the averaged parameters that are evaluated
+  ema: float = 0.0  # decay of the averages of parameters and batch statistics that are evaluated
   precision: str = 'float32'  # float32, bfloat16 or float16: of the computation; parameters stay float32
   accumulate: int = 1  # micro-batches that a step's batch is taken in, one after another
   remat: str = ''  # policy by which a model's blocks are computed anew in the backward pass: everything, dots_saveable

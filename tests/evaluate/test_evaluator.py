@@ -57,7 +57,7 @@ def logits_of(params) -> np.ndarray:
 @pytest.mark.parametrize('batch_size', [1, 5, 36, 37, 38, 100])
 def test_means_and_outputs_are_those_of_all_examples(batch_size, devices, state):
   placed = jax.device_put(state, replicated(make_mesh(MeshShape(devices), 8))) if devices else state
-  logits, targets = logits_of(state.ema), EXAMPLES.arrays['targets']
+  logits, targets = logits_of(state.ema['params']), EXAMPLES.arrays['targets']
   evaluator = Evaluator(SWEEP, EXAMPLES, batch_size, (exact.multiclass,))
   metrics, outputs = evaluator.collect(placed, KEY)
   np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
@@ -88,7 +88,7 @@ def test_what_a_report_raises_is_yielded_under_its_name(state):
     raise OSError
 
   assert type(dict(Evaluator(SWEEP, EXAMPLES, 10, (broken,))(state, KEY))['broken']) is OSError
-  assert dict(exact.multiclass(logits_of(state.ema), EXAMPLES.arrays)).keys() < found.keys()
+  assert dict(exact.multiclass(logits_of(state.ema['params']), EXAMPLES.arrays)).keys() < found.keys()
 
 
 def test_averaged_parameters_are_measured_and_not_the_newest(state):
@@ -117,10 +117,10 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
 
   task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema=0.5)
   values = dict(Evaluator(make_sweep(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
-  errors = (logits_of(state.ema) - targets) ** 2
+  errors = (logits_of(state.ema['params']) - targets) ** 2
   np.testing.assert_allclose(values['loss'], errors[~np.isnan(targets)].mean(), rtol=1e-5)
   np.testing.assert_array_equal(seen['index'], np.flatnonzero(kept))
-  np.testing.assert_allclose(seen['outputs'], logits_of(state.ema)[kept], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(seen['outputs'], logits_of(state.ema['params'])[kept], rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(seen['targets'], targets[kept])
 
 

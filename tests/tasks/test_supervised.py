@@ -126,12 +126,12 @@ def test_averaged_parameters_follow_their_formula_and_are_those_evaluated():
     state, _ = jax.jit(task.train_step)(state, data, KEY)
     rate = min(decay, (1 + step) / (10 + step))  # 0.1, 0.18, then 0.2
     average = rate * average + (1 - rate) * np.array(state.params['dense']['kernel'])
-    np.testing.assert_allclose(state.ema['dense']['kernel'], average, rtol=1e-5)
+    np.testing.assert_allclose(state.ema['params']['dense']['kernel'], average, rtol=1e-5)
   assert np.abs(average - state.params['dense']['kernel']).max() > 1e-4
-  assert evaluation_variables(state)['params'] is state.ema
+  assert evaluation_variables(state)['params'] is state.ema['params']
   outputs = predictor(Linear())(state, data)
   np.testing.assert_allclose(
-    outputs, data['inputs'] @ average + np.array(state.ema['dense']['bias']), rtol=1e-4, atol=1e-6
+    outputs, data['inputs'] @ average + np.array(state.ema['params']['dense']['bias']), rtol=1e-4, atol=1e-6
   )
   error = outputs[:, 0] - data['targets']
   np.testing.assert_allclose(task.eval_step(state, data, KEY)['loss'].total, (error**2).sum(), rtol=1e-4)

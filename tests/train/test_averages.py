@@ -1,4 +1,4 @@
-"""Averaged parameters, with the batch statistics of training: what is evaluated, predicted with and saved."""
+"""Averaged parameters and batch statistics: what is evaluated, predicted with and saved."""
 
 from pathlib import Path
 
@@ -26,25 +26,27 @@ def run(tmp_path_factory):
   return config, experiment, last, folder
 
 
-def outputs(params, state, inputs) -> np.ndarray:
+def outputs(params, statistics, inputs) -> np.ndarray:
   """By the bare model of the config."""
   model = ConvNet((4, 8), 10, (16,), norm='batch')
   scaled = standardize(mean=4.9, deviation=6.0)({'inputs': inputs})['inputs']
-  return model.apply({'params': params, 'batch_stats': state.mutable['batch_stats']}, scaled)
+  return model.apply({'params': params, 'batch_stats': statistics}, scaled)
 
 
 def test_the_average_is_what_is_evaluated(run):
   _, experiment, last, _ = run
+  average, own = last.state.ema, {'params': last.state.params, **last.state.mutable}
   examples = experiment.final_evaluators['test'].examples
   rows = examples.rows(np.arange(len(examples)))
   losses = [
     optax.softmax_cross_entropy(
-      outputs(params, last.state, rows['inputs']), optax.smooth_labels(jax.nn.one_hot(rows['targets'], 10), 0.1)
+      outputs(params['params'], statistics['batch_stats'], rows['inputs']),
+      optax.smooth_labels(jax.nn.one_hot(rows['targets'], 10), 0.1),
     ).mean()
-    for params in (last.state.ema, last.state.params)
+    for params, statistics in ((average, average), (own, average), (average, own))
   ]
   np.testing.assert_allclose(last.metrics['test/loss'], losses[0], rtol=1e-5)
-  assert abs(losses[1] / losses[0] - 1) > 5e-5
+  assert all(abs(other / losses[0] - 1) > 5e-5 for other in losses[1:])
 
 
 def test_predictions_of_a_checkpoint_are_those_of_its_average(run):
@@ -54,6 +56,7 @@ def test_predictions_of_a_checkpoint_are_those_of_its_average(run):
   step, tree = checkpoint.Checkpoints(folder / 'checkpoints').restore({**abstract, 'lines': np.int32(0)})
   assert step == config.steps
   jax.tree.map(np.testing.assert_array_equal, tree['state'], last.state)
-  predicted = experiment.predict(jax.device_put(tree['state']), batch)
-  np.testing.assert_allclose(predicted, outputs(last.state.ema, last.state, batch['inputs']), rtol=1e-4, atol=1e-5)
-  assert np.abs(predicted - outputs(last.state.params, last.state, batch['inputs'])).max() > 1e-3
+  predicted, average = experiment.predict(jax.device_put(tree['state']), batch), last.state.ema
+  expected = outputs(average['params'], average['batch_stats'], batch['inputs'])
+  np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
+  assert np.abs(predicted - outputs(last.state.params, average['batch_stats'], batch['inputs'])).max() > 1e-3
