@@ -138,11 +138,12 @@ def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -
   taps, reach = jnp.asarray(_low_pass(up, down), waveforms.dtype), half // up + 1
   length = -(-waveforms.shape[1] * up // down)
   # Sample out m is the sum of taps[half + m * down - source * up] * in[source] over the samples in. Quotient and rest
-  # of m * down by up are taken apart, for that product overflows in a long recording.
+  # of m * down by up come from a table of the phases m % up, in 64 bits, for that product overflows in 32.
+  quotient, rest = (jnp.asarray(part, jnp.int32) for part in np.divmod(np.arange(up, dtype=np.int64) * down, up))
   turn, phase = (part[:, None] for part in jnp.divmod(jnp.arange(length), up))
   tap = jnp.arange(-reach, reach)[None]
-  source = turn * down + phase * down // up - tap
-  place = half + phase * down % up + tap * up
+  source = turn * down + quotient[phase] - tap
+  place = half + rest[phase] + tap * up
   weight = jnp.where((place >= 0) & (place <= 2 * half), taps[jnp.clip(place, 0, 2 * half)], 0)
   padded = jnp.pad(waveforms, ((0, 0), (reach, reach)))
   # A product and a sum, which fuse: the [batch, length, taps] array is never made.

@@ -1,14 +1,21 @@
 """Attention over the positions of a sequence."""
 
+from typing import Any
+
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float
 
+from research.errors import check_range
 from research.ops.logical import logical
 
 
 class SelfAttention(nn.Module):
-  """Multi-head self-attention (Vaswani et al. 2017, section 3.2); a mesh splits it by heads."""
+  """Multi-head self-attention (Vaswani et al. 2017, section 3.2); a mesh splits it by heads.
+
+  Raises ConfigError for a dropout that is not below 1.
+  """
 
   num_heads: int
   dropout: float = 0.0  # part of the attention weights that is dropped in training
@@ -20,7 +27,8 @@ class SelfAttention(nn.Module):
     mask: Bool[Array, 'batch _ length length'] | None = None,
     train: bool = False,
   ) -> Float[Array, 'batch length features']:
-    """`mask` is True where the position of a row may look at that of a column."""
+    """`mask` is True where the position of a row may look at that of a column; one that may look at none gives 0."""
+    check_range('dropout', self.dropout, below=1)
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     attention = nn.MultiHeadDotProductAttention(
       self.num_heads,
@@ -29,5 +37,15 @@ class SelfAttention(nn.Module):
       bias_init=logical(zeros, 'heads', 'head_features'),
       out_kernel_init=logical(init, 'heads', 'head_features', None),
       out_bias_init=logical(zeros, None),
+      attention_fn=_attend,
     )
-    return attention(inputs, mask=mask, deterministic=not train)
+    outputs = attention(inputs, mask=mask, deterministic=not train)
+    return outputs if mask is None else jnp.where(mask.any((1, 3))[..., None], outputs, 0)
+
+
+def _attend(
+  queries: Float[Array, 'batch length heads features'], *others: Array, mask: Array | None = None, **options: Any
+) -> Float[Array, 'batch length heads features']:
+  """Linen's attention, but 0 for a head that may look at nothing, where softmax would look at everything."""
+  contexts = nn.dot_product_attention(queries, *others, mask=mask, **options)
+  return contexts if mask is None else jnp.where(mask.any(-1, keepdims=True).swapaxes(1, 2), contexts, 0)

@@ -67,10 +67,10 @@ class Attention(nn.Module):
   def __call__(
     self, queries: Float[Array, 'batch target units'], memory: Memory
   ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
-    """Contexts and weights; a position past the source's end has the weight 0, unless the source has none else."""
+    """Contexts and weights; a position past the source's end has the weight 0, so the context of no source is 0."""
     scores = self._scores(queries, memory.keys)
-    scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1)
+    mask = memory.mask[:, None]
+    weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1), 0)
     return jnp.einsum('bts,bsf->btf', weights, memory.values), weights
 
   def _scores(self, queries: Array, keys: Array) -> Float[Array, 'batch target source']:

@@ -51,10 +51,15 @@ def ctc_loss(
   target_lengths: Int[Array, ' batch'],
   blank: int = 0,
 ) -> Float[Array, ' batch']:
-  """Negative log-likelihood of each string; about 1e5 where it has no alignment. Padding may hold anything."""
+  """Negative log-likelihood of each string; 1e5 or more where it has no alignment, or none of a probability above 0.
+
+  A logit may be -inf, for a class that is impossible. Padding may hold anything.
+  """
   check_blank(blank, logits.shape[-1])
   frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
+  least = jax.lax.stop_gradient(logits.max(-1, keepdims=True)) - 1e5  # infinity less infinity would be NaN
+  logits = jnp.maximum(logits, least)
   targets = jnp.where(label, targets, blank)
   return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
 

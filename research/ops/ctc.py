@@ -16,6 +16,7 @@ from research.errors import check_count, check_counts
 from research.ops.padding import valid
 
 _NEVER = -1e30  # log of a probability of 0: infinity less infinity would be NaN
+_IMPOSSIBLE = -1e5  # the same of a class in a frame: added to _NEVER it is lost, so that unused places stay equal
 
 
 class Decoded(NamedTuple):
@@ -91,7 +92,8 @@ def prefix_beam(
     never = jnp.full(beam, _NEVER, logits.dtype)
     empty = jnp.zeros((beam, longest), jnp.int32)
     first = Beams(empty, jnp.zeros(beam, jnp.int32), never.at[0].set(0), never)
-    return jax.lax.scan(frame, first, (jax.nn.log_softmax(logits), jnp.arange(len(logits))))[0]
+    scores = jnp.maximum(jax.nn.log_softmax(logits), _IMPOSSIBLE)
+    return jax.lax.scan(frame, first, (scores, jnp.arange(len(logits))))[0]
 
   # In float32 at least: a sum over all frames would stand still in fewer bits.
   beams = jax.vmap(one)(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), lengths)

@@ -154,6 +154,12 @@ def librosa_mel_frequencies(count: int, highest: float) -> np.ndarray:
   return np.array([m * 200 / 3 if m < 15 else 1_000 * 6.4 ** ((m - 15) / 27) for m in np.linspace(0, fine, count)])
 
 
+def test_phases_past_32_bits_are_resampled():
+  waveforms = np.random.default_rng(0).standard_normal((1, 144_000), np.float32)
+  found = audio.resample(jnp.asarray(waveforms), 192_001, 16_000)
+  np.testing.assert_allclose(found, signal.resample_poly(waveforms, 16_000, 192_001, axis=1), atol=1e-4)
+
+
 def test_a_long_recording_is_resampled_to_its_end():
   """Sample numbers times the rate would not fit into 32 bits."""
   waveforms = np.random.default_rng(0).normal(size=(1, 6 * 48_001)).astype(np.float32)

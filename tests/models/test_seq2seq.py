@@ -10,7 +10,7 @@ import pytest
 from research.errors import ConfigError
 from research.models.rnn import RNN, Padded
 from research.models.search import Hypotheses
-from research.models.seq2seq import BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
+from research.models.seq2seq import SCORES, Attention, BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -143,6 +143,23 @@ def test_weights_are_a_distribution_over_the_source(decoder):
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
   for number, length in enumerate(LENGTHS):
     assert not weights[number, :, length:].any()
+
+
+@pytest.mark.parametrize('score', SCORES)
+def test_the_context_of_an_empty_source_is_zero_and_without_gradient(score):
+  attention, mask = Attention(4, score), jnp.array([[True, True, False], [False] * 3])
+  values, queries = (jax.random.normal(jax.random.key(seed), (2, 3, 4)) for seed in (1, 2))
+
+  def attend(attention, values, queries):
+    return attention(queries, attention.remember(values, mask))
+
+  params = attention.init(jax.random.key(0), values, queries, method=attend)
+  run = lambda values, queries: attention.apply(params, values, queries, method=attend)  # noqa: E731
+  contexts, weights = run(values, queries)
+  assert not contexts[1].any() and not weights[1].any()
+  np.testing.assert_allclose(weights[0].sum(-1), 1, rtol=1e-6)
+  gradients = jax.grad(lambda *given: jnp.sum(run(*given)[0] ** 2), (0, 1))(values, queries)
+  assert all(not leaf[1].any() and np.isfinite(leaf).all() and leaf[0].any() for leaf in gradients)
 
 
 @both_decoders

@@ -136,3 +136,20 @@ def test_a_blank_that_is_no_class_is_refused(blank):
     measure(batch_of(), blank)
   with pytest.raises(ConfigError, match=f'blank={blank}'):
     ctc_loss(*(batch_of()[name] for name in ('inputs', 'lengths', 'targets', 'target_lengths')), blank)
+
+
+def test_an_impossible_class_costs_only_the_strings_that_have_it():
+  """Four even frames of two classes: 10 of 16 alignments give (1,), as many as begin and end a run of it."""
+  even = jnp.log(jnp.array([[0.5, 0.5, 0.0]]) * jnp.ones((4, 1)))[None]
+  logits = jnp.concatenate([even, even])
+  lengths, targets = jnp.array([4, 4]), jnp.array([[1], [2]])
+
+  def loss(logits):
+    losses = ctc_loss(logits, lengths, targets, jnp.array([1, 1]))
+    return losses.sum(), losses
+
+  gradient, losses = jax.grad(loss, has_aux=True)(logits)
+  np.testing.assert_allclose(losses[0], -np.log(10 / 16), rtol=1e-6)
+  assert losses[1] > 9e4 and np.isfinite(losses).all() and np.isfinite(gradient).all()
+  without = jax.grad(lambda logits: ctc_loss(logits, lengths[:1], targets[:1], jnp.array([1])).sum())(even[..., :2])
+  np.testing.assert_allclose(gradient[:1, :, :2], without, atol=1e-6)

@@ -57,6 +57,22 @@ def test_a_wide_beam_finds_every_string_with_its_probability(blank):
     assert (np.diff(score[: len(found)]) <= 1e-5).all() and (score[len(expected) :] <= -1e29).all()
 
 
+@pytest.mark.parametrize('impossible', [1, 2])
+@pytest.mark.parametrize('blank', [0, 2])
+def test_an_impossible_class_is_in_no_string(blank, impossible):
+  """Also where it is the blank: then labels never repeat."""
+  logits = RANDOM.normal(size=(8, FRAMES, CLASSES))
+  logits[..., impossible] = -np.inf
+  lengths = np.full(8, FRAMES)
+  assert strings(GREEDY(logits, lengths, blank=blank)) == [collapsed(row.argmax(-1), blank) for row in logits]
+  decoded, scores = prefix_beam(logits, lengths, beam=64, longest=FRAMES, blank=blank)
+  for row, labels, sizes, score in zip(logits, *decoded, scores, strict=True):
+    expected = {string: chance for string, chance in probabilities(row, blank).items() if chance > 0}
+    found = strings((labels, sizes))[: len(expected)]
+    assert set(found) == set(expected) and (score[len(expected) :] < -9e4).all()
+    np.testing.assert_allclose(np.exp(score[: len(found)]), [expected[string] for string in found], rtol=1e-4)
+
+
 def test_the_most_probable_string_is_not_that_of_the_best_alignment():
   """Blank is best in both frames at .6, yet 'a' sums to .64: .4 * .4 + 2 * .4 * .6 (Graves et al. 2006, fig. 2)."""
   logits = np.log([[[0.6, 0.4], [0.6, 0.4]]])
