@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.wiring import supervised_experiment
 from research.data import bible, parallel, text
-from research.data.examples import Arrays, Dataset
+from research.data.examples import Dataset
 from research.errors import ConfigError
 from research.evaluate import translation
 from research.models.rnn import GATES, RNN, Padded
@@ -49,7 +49,7 @@ class Config(Base):
   label_smoothing: float = 0.1  # part of the target's mass spread over the vocabulary
   beams: int = 4  # hypotheses of the search; 1 is greedy
   penalty: float = 1.0  # exponent of the length by which hypotheses are compared
-  watched: int = 128  # verses of the validation part that are translated while it trains
+  watched: int = 128  # most verses of the validation books, evenly spread, that make the validation part
   verses: int = 0  # of each part; 0 is all
 
   def validate(self) -> None:
@@ -74,9 +74,10 @@ class Config(Base):
     tokenizer = parallel.shared_tokenizer(verses.train, self.vocabulary)
     with as_field():
       train = parallel.encoded(verses.train, tokenizer, self.longest)
-    validation, test = (parallel.encoded(part, tokenizer) for part in verses[1:])
+    validation = parallel.encoded(verses.validation.every(self.watched), tokenizer)
+    test = parallel.encoded(verses.test, tokenizer)
     model = self.model(tokenizer.size)
-    experiment = supervised_experiment(
+    return supervised_experiment(
       self,
       Dataset(train, validation, test),
       model,
@@ -88,9 +89,6 @@ class Config(Base):
       predict=self.translator(model),
       files={text.FILE: tokenizer.to_json()},
     )
-    watched = Arrays(validation.rows(spread(len(validation), self.watched)))
-    evaluator = dataclasses.replace(experiment.evaluators['validation'], examples=watched)
-    return dataclasses.replace(experiment, evaluators={'validation': evaluator})
 
   def model(self, vocabulary: int) -> Seq2Seq:
     encoder = RNN(self.encoder_units, cell=self.cell, bidirectional=True)
@@ -140,11 +138,6 @@ def as_pair(batch: Batch) -> dict[str, Any]:
   targets = jnp.asarray(batch['targets'])
   fed = jnp.concatenate([jnp.full_like(targets[:, :1], END), targets[:, :-1]], axis=1)
   return {**batch, 'inputs': Pair(Padded(batch['inputs'], batch['lengths']), fed)}
-
-
-def spread(size: int, most: int) -> np.ndarray:
-  """At most `most` numbers below `size`, evenly spread."""
-  return np.unique(np.linspace(0, size - 1, min(most, size)).astype(int))
 
 
 def get_config(scale: str = '') -> Config:

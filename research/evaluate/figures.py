@@ -13,6 +13,8 @@ from research.evaluate.exact import confusion_matrix, log_odds
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
+COUNTED = 30  # classes of a confusion matrix up to which counts are legible
+NAMED = 75  # classes of a larger one that are named
 INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
 
 
@@ -35,20 +37,25 @@ def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
 
 
 def confusion(classes: Sequence[str]) -> Report:
-  """Report that draws the confusion matrix; shades are parts of the true class, numbers are counts."""
+  """Report that draws the confusion matrix; shades are parts of the true class.
+
+  Up to 30 classes the numbers are counts; of more classes not every one is named.
+  """
 
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     counts = confusion_matrix(logits, rows['targets'])
-    size = 2.2 + 0.45 * len(classes)
+    few = len(classes) <= COUNTED
+    size = 2.2 + 0.45 * min(len(classes), COUNTED)
     figure, (axis,) = make_figure(1, 1, (size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
-    for (row, column), count in np.ndenumerate(counts):
-      if count:
-        color = 'white' if shares[row, column] > 0.3 else INK
-        axis.text(column, row, count, ha='center', va='center', fontsize=8, color=color)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha='right', fontsize=8)
-    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    for row, column in np.argwhere(counts) if few else ():
+      color = 'white' if shares[row, column] > 0.3 else INK
+      axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=8, color=color)
+    named = range(0, len(classes), -(-len(classes) // NAMED))
+    labels = [classes[number] for number in named]
+    axis.set_xticks(named, labels, rotation=45 if few else 90, ha='right' if few else 'center', fontsize=8)
+    axis.set_yticks(named, labels, fontsize=8)
     axis.set(xlabel='predicted', ylabel='true')
     yield 'confusion_matrix', figure
 

@@ -25,8 +25,9 @@ def target_weights(rows: Rows) -> np.ndarray:
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
   weights = target_weights(rows)
-  nats = (np.where(weights > 0, losses, 0) * weights).sum() / weights.sum()
-  yield 'perplexity', math.exp(min(nats, MOST_NATS))
+  if total := weights.sum():
+    nats = (np.where(weights > 0, losses, 0) * weights).sum() / total
+    yield 'perplexity', math.exp(min(nats, MOST_NATS))
 
 
 def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
@@ -38,7 +39,8 @@ def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
     lengths = (characters[np.where(weights > 0, rows['targets'], 0)] * weights).sum(1)
     for number, name in enumerate(names):
       own = rows['document'] == number
-      yield f'bits_per_character_{name}', float(nats[own].sum() / lengths[own].sum() / math.log(2))
+      if total := lengths[own].sum():
+        yield f'bits_per_character_{name}', float(nats[own].sum() / total / math.log(2))
 
   return report
 

@@ -43,7 +43,8 @@ def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
   """Label error rate of the beam's best strings, and the share of strings with any error."""
   given = rows['targets'], rows['target_lengths'], outputs['labels'], outputs['length']
   errors = np.asarray(edit_distance(*jax.device_put(given)))
-  yield 'beam_label_error_rate', float(errors.sum() / rows['target_lengths'].sum())
+  if labels := rows['target_lengths'].sum():
+    yield 'beam_label_error_rate', float(errors.sum() / labels)
   yield 'beam_string_error_rate', float(np.mean(errors > 0))
 
 

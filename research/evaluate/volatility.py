@@ -56,7 +56,9 @@ def against(dates: np.ndarray, returns: np.ndarray) -> Report:
     yardstick, asymmetric = garch(returns, first), garch(returns, first, leverage=True)
     yield 'garch_qlike', float(qlike(yardstick, squares).mean())
     yield 'gjr_garch_qlike', float(qlike(asymmetric, squares).mean())
-    yield 'diebold_mariano', diebold_mariano(qlike(own, squares) - qlike(yardstick, squares))
+    difference = qlike(own, squares) - qlike(yardstick, squares)
+    if np.ptp(difference) > 0:  # the statistic is not defined for a single day, nor for differences without variance
+      yield 'diebold_mariano', diebold_mariano(difference)
     yield 'volatility', draw(dates[first:], squares, yardstick, own)
 
   return report

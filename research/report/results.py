@@ -30,7 +30,7 @@ def add(path: Path, records: Sequence[Record]) -> None:
   with _locked(path.parent):
     merged = {run_of(record): record for record in [*read(path), *records]}
     temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(''.join(json.dumps(merged[run]) + '\n' for run in sorted(merged)))
+    temporary.write_text(''.join(json.dumps(merged[run], allow_nan=False) + '\n' for run in sorted(merged)))
     temporary.replace(path)
 
 

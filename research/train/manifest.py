@@ -63,7 +63,7 @@ def sync(folder: Path) -> None:
 
 
 def _dump(content: Mapping[str, Any], path: Path) -> None:
-  body = json.dumps(content).encode()
+  body = json.dumps(content, allow_nan=False).encode()
   with path.open('wb') as file:
     file.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
     file.flush()

@@ -40,7 +40,7 @@ class Recorder:
   def write(self, step: int, values: Mapping[str, float | str]) -> None:
     """One line of numbers (and hashes) of a step."""
     with naming(self._workdir):
-      self._file.write(json.dumps({'step': step, **values}) + '\n')
+      self._file.write(json.dumps({'step': step, **values}, allow_nan=False) + '\n')
       self._file.flush()
       self.lines += 1
       for name, value in values.items():

@@ -1,6 +1,7 @@
 """A run under way: its State, and the things that happen to it in the order that the loop says."""
 
 import contextlib
+import math
 import signal
 import time
 import traceback
@@ -285,6 +286,8 @@ class Run:
           kind = values if isinstance(value, float) else failed if isinstance(value, Exception) else shown
           kind[f'{split}/{name}'] = value
     self._stop.agree()
+    for name in [name for name, value in values.items() if not math.isfinite(value)]:
+      logging.warning('step %d: %s is %s, so it is left out', self.step, name, values.pop(name))
     if not self._stop.signum:
       if values:
         self._journal.write(self.step, values)

@@ -168,7 +168,7 @@ def write_json(path: Path, content: Any) -> None:
   """Writes whole or not at all."""
   temporary = path.with_name(path.name + '.tmp')
   with naming(temporary), temporary.open('w') as file:
-    json.dump(content, file, indent=2)
+    json.dump(content, file, indent=2, allow_nan=False)
     file.write('\n')
     file.flush()
     os.fsync(file.fileno())

@@ -37,6 +37,18 @@ def test_confusion_shows_counts_by_true_class():
   assert not np.asarray(figure.axes[0].images[0].get_array())[2].any(), 'a class without an example'
 
 
+def test_confusion_of_many_classes_stays_small():
+  """Neither counts nor more names than there is room for, and no pixel without its class."""
+  numbers = np.random.default_rng(0).integers(0, 1_000, (2, 5_000))
+  logits = np.zeros((5_000, 1_000), np.float32)
+  logits[np.arange(5_000), numbers[0]] = 1
+  ((_, figure),) = figures.confusion([f'class {number}' for number in range(1_000)])(logits, {'targets': numbers[1]})
+  (axis,) = figure.axes
+  names = [label.get_text() for label in axis.get_yticklabels()]
+  assert not axis.texts and 50 <= len(names) <= 75 and names[:2] == ['class 0', 'class 14']
+  assert axis.images[0].get_array().shape == (1_000, 1_000) and max(figure.get_size_inches()) < 20
+
+
 def test_mistakes_begin_with_the_surest():
   logits = np.array([[9, 0, 0], [0, 2, 0], [0, 0, 5], [0, 3, 0]])  # right, wrong, wrong and surer, right
   images = np.arange(4)[:, None, None, None] * np.ones((4, 2, 2, 1))

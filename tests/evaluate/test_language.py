@@ -26,6 +26,13 @@ def test_every_document_costs_what_its_tokens_do():
     np.testing.assert_allclose(found[f'bits_per_character_{name}'], expected, rtol=1e-6)
 
 
+def test_what_is_measured_on_nothing_is_left_out():
+  rows = context_examples(DOCUMENTS, 4, 10).arrays
+  losses, none = np.ones(rows['targets'].shape), np.zeros_like(rows['weights'])
+  assert not dict(language.perplexity(losses, {**rows, 'weights': none}))
+  assert not dict(language.bits_by_document(['one', 'two', 'three'], CHARACTERS)(losses, {**rows, 'weights': none}))
+
+
 def test_what_the_mask_of_the_data_leaves_out_costs_nothing():
   rows = context_examples(DOCUMENTS, 4, 10).arrays
   losses, mask = RANDOM.random(rows['targets'].shape), RANDOM.integers(0, 2, rows['targets'].shape)

@@ -67,6 +67,10 @@ def test_values_that_no_run_could_use(field, value, fault):
     dataclasses.replace(experiment.get_config('tiny'), **{field: value}).validate()
 
 
-def test_numbers_that_are_spread():
-  assert list(experiment.spread(10, 4)) == [0, 3, 6, 9]
-  assert list(experiment.spread(3, 9)) == [0, 1, 2]
+def test_the_validation_part_is_the_same_whenever_it_is_measured(monkeypatch):
+  verses = [f'{number} In the beginning God made light.' for number in range(40)]
+  parts = parallel.Parts(*(Pairs(verses, verses) for _ in range(3)))
+  monkeypatch.setattr(experiment.bible, 'bible_en_es', lambda: parts)
+  built = experiment.get_config('tiny').build()
+  watched, final = built.evaluators['validation'], built.final_evaluators['validation']
+  assert watched.examples.fingerprint() == final.examples.fingerprint() and len(final.examples) == 8

@@ -412,6 +412,19 @@ def test_a_report_that_raises_costs_no_other_number(tmp_path, told, fault):
   fault('a report of an evaluation raises', line, code, kept)
 
 
+def test_a_number_that_is_not_finite_is_told_and_left_out(tmp_path, caplog):
+  config = make('classifier', steps=4, evaluate_every=0)
+  experiment = config.build()
+  test = experiment.final_evaluators['test']
+  undefined = lambda outputs, rows: iter([('undefined', float('nan')), ('defined', 1.0)])  # noqa: E731
+  test = dataclasses.replace(test, reports=(*test.reports, undefined))
+  drain(config, tmp_path, dataclasses.replace(experiment, final_evaluators={'test': test}))
+  assert any('test/undefined is nan, so it is left out' in record.getMessage() for record in caplog.records)
+  result = json.loads((tmp_path / 'result.json').read_text(), parse_constant=pytest.fail)
+  assert result['metrics']['test/defined'] == 1 and 'test/undefined' not in result['metrics']
+  assert not any('test/undefined' in line for line in recorder.read(tmp_path))
+
+
 def test_a_damaged_line_of_metrics_is_left_out(tmp_path, fault, caplog):
   (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1, "a": 2.0}\n{"step": 2, "a\n\xff\n3\n{"step": 3}\n')
   assert recorder.read(tmp_path) == [{'step': 1, 'a': 2.0}, {'step': 3}]
