@@ -125,12 +125,11 @@ def test_accuracy_of_each_group_that_is_there():
 
 def test_confidences_fall_into_fifteen_bins():
   """Gaps of opposite signs cancel within a bin and add up over bins."""
-  lowest = np.stack([np.full(20, 0.05), np.r_[0.1, np.full(19, 0.9 / 19)]])
-  assert exact.calibration_error(lowest, np.array([0, 1])) == pytest.approx((0.95 + 0.1) / 2)
-  highest = np.array([[1.0, 0.0], [0.92, 0.08]])
-  assert exact.calibration_error(highest, np.array([1, 0])) == pytest.approx((1 + 0.08) / 2)
-  together = np.array([[0.62, 0.38], [0.66, 0.34]])  # of the bin from .6 to .667
-  assert exact.calibration_error(together, np.array([0, 1])) == pytest.approx(abs(0.38 - 0.66) / 2)
+  second = np.array([False, True])  # is right
+  assert exact.calibration_error(np.array([0.05, 0.1]), second) == pytest.approx((0.05 + 0.9) / 2)
+  assert exact.calibration_error(np.array([1.0, 0.92]), second) == pytest.approx((1 + 0.08) / 2)
+  together = np.array([0.62, 0.66])  # of the bin from .6 to .667
+  assert exact.calibration_error(together, ~second) == pytest.approx(abs(0.38 - 0.66) / 2)
 
 
 def test_a_part_without_an_example_of_each_class_has_no_area():
