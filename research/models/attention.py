@@ -7,14 +7,14 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float
 
-from research.errors import check_range
+from research.errors import ConfigError, check_counts, check_range
 from research.ops.logical import logical
 
 
 class SelfAttention(nn.Module):
   """Multi-head self-attention (Vaswani et al. 2017, section 3.2); a mesh splits it by heads.
 
-  Raises ConfigError for a dropout that is not below 1.
+  Raises ConfigError for a dropout that is not below 1, and for heads that do not divide the features.
   """
 
   num_heads: int
@@ -28,6 +28,9 @@ class SelfAttention(nn.Module):
     train: bool = False,
   ) -> Float[Array, 'batch length features']:
     """`mask` is True where the position of a row may look at that of a column; one that may look at none gives 0."""
+    check_counts(num_heads=self.num_heads)
+    if inputs.shape[-1] % self.num_heads:
+      raise ConfigError(f'num_heads={self.num_heads}: must divide the {inputs.shape[-1]} features')
     check_range('dropout', self.dropout, below=1)
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     attention = nn.MultiHeadDotProductAttention(

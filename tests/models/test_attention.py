@@ -46,3 +46,12 @@ def test_a_head_that_may_look_at_nothing_adds_nothing(variables):
 def test_a_dropout_of_all_weights_is_refused():
   with pytest.raises(ConfigError, match='dropout=1.0: must be at least 0 and less than 1'):
     SelfAttention(2, dropout=1.0).init(jax.random.key(0), INPUTS)
+
+
+@pytest.mark.parametrize(
+  ('heads', 'message'),
+  [(0, 'num_heads=0: must be a whole number of at least 1'), (3, 'num_heads=3: must divide the 8 features')],
+)
+def test_heads_that_do_not_divide_the_features_are_refused(heads, message):
+  with pytest.raises(ConfigError, match=message):
+    jax.eval_shape(SelfAttention(heads).init, jax.random.key(0), INPUTS)
