@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from launch.flags import fields
+from research.data.examples import Examples
 from research.errors import DataError
 from research.train.loop import train
 from research.train.mesh import MeshShape
@@ -20,6 +21,28 @@ NAMES = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py')
 
 def module_of(name):
   return importlib.import_module(f'experiments.{name}.config')
+
+
+@dataclasses.dataclass(frozen=True)
+class Few:
+  """The first of many examples."""
+
+  examples: Examples
+
+  def __len__(self) -> int:
+    return min(len(self.examples), 512)
+
+  def rows(self, indices):
+    return self.examples.rows(indices)
+
+  def fingerprint(self) -> str:
+    return self.examples.fingerprint()
+
+
+def of_few(evaluators):
+  return {
+    name: dataclasses.replace(evaluator, examples=Few(evaluator.examples)) for name, evaluator in evaluators.items()
+  }
 
 
 @functools.cache
@@ -35,7 +58,8 @@ def tiny(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_tiny_scale_trains_and_measures(name):
   config, experiment = tiny(name)
-  records = list(train(experiment, config))
+  measured = {field: of_few(getattr(experiment, field)) for field in ('evaluators', 'final_evaluators')}
+  records = list(train(dataclasses.replace(experiment, **measured), config))
   losses = [record.metrics['train/loss'] for record in records if 'train/loss' in record.metrics]
   assert len(losses) == config.steps // config.log_every and np.isfinite(losses).all()
   assert records[-1].status == 'done' and any(metric.startswith('test/') for metric in records[-1].metrics)

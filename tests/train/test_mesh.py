@@ -40,7 +40,7 @@ ALONE = MeshShape(1)
 TASKS = {'regularized': 'classifier with batch norm', 'ring': 'toy GAN'}
 CHANGES = {
   'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema': 0.9},
-  'ring': {'optimizer': Optimizer('momentum', lr=0.01)},
+  'ring': {'optimizer': Optimizer('momentum', lr=0.01), 'critic_steps': 1},
 }
 
 
