@@ -28,6 +28,12 @@ def test_any_step_alone_is_the_same_as_in_turn():
     np.testing.assert_array_equal(Streams(source.examples, 5).indices(step), in_turn[step])
 
 
+def test_windows_that_fill_no_whole_stretch_are_left_out():
+  source = Streams(stream_examples(DOCUMENTS, 5, 4), 4)  # 50 windows are four stretches of 12
+  assert len(source.examples) == 50
+  np.testing.assert_array_equal(source.indices(13), [1, 13, 25, 37])
+
+
 def test_a_text_too_short_for_a_batch_is_told():
   assert len(stream_examples(DOCUMENTS, 10, 20)) == 10
   with pytest.raises(ConfigError, match=r'batch_size x length: 11 x 20 need 221 tokens, and there are 201'):
