@@ -10,7 +10,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_least
+from research.train.config import at_scale, check_below, check_each, check_filled, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -29,6 +29,7 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
+    check_filled(self, 'channels')
     check_each(self, 1, 'channels', 'dense')
     check_below(self, 1, 'dropout', 'label_smoothing')
     check_least(self, 0, 'shift')

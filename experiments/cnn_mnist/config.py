@@ -10,7 +10,7 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_least, steps_of
+from research.train.config import at_scale, check_below, check_each, check_filled, check_least, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
@@ -32,6 +32,7 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
+    check_filled(self, 'channels')
     check_each(self, 1, 'channels', 'dense')
     check_least(self, 1, 'depth')
     check_below(self, 1, 'dropout', 'label_smoothing', 'zoom')

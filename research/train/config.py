@@ -54,7 +54,7 @@ class Config:
   evaluate_batch_size: int = 500  # examples at once; no number depends on it but by rounding
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
-  keep_best: int = 1  # checkpoints of the best validation score; a new best is saved when it is measured
+  keep_best: int = 1  # checkpoints of the best validation scores; each is saved when it is measured
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def __init_subclass__(cls, **options):
@@ -65,7 +65,7 @@ class Config:
 
   def build(self) -> Experiment:
     """Wires the experiment; the one place where its parts meet."""
-    raise NotImplementedError
+    raise ConfigError(f'config: its class {type(self).__name__} has no method build')
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """What `launch.sample` draws, of the run's workdir alone; `files` are the texts that `Experiment.files` kept there.
@@ -136,6 +136,13 @@ def check_each(config: Config, least: int, *names: str) -> None:
   for name in names:
     if min(getattr(config, name), default=least) < least:
       raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {least}')
+
+
+def check_filled(config: Config, *names: str) -> None:
+  """Raises ConfigError for the first of these tuples that is empty."""
+  for name in names:
+    if not getattr(config, name):
+      raise ConfigError(f'config.{name}=(): must have at least one entry')
 
 
 def check_below(config: Config, below: float, *names: str) -> None:

@@ -11,6 +11,7 @@ from research.train.mesh import MeshShape
 INFINITY, NAN = float('inf'), float('nan')
 WRONG = [
   ('cnn_digits', {'channels': (0, 8)}, 'channels=(0, 8): each must be at least 1'),
+  ('cnn_digits', {'channels': ()}, 'channels=(): must have at least one entry'),
   ('cnn_digits', {'dropout': 1.5}, 'dropout=1.5: must be at least 0 and less than 1'),
   ('cnn_digits', {'shift': -1}, 'shift=-1: must not be negative'),
   ('cnn_mnist', {'depth': 0}, 'depth=0: must be at least 1'),
