@@ -1,1 +1,9 @@
 """Entry points: thin absl programs over research and experiments."""
+
+import sys
+
+try:
+  import jax  # noqa: F401
+except ValueError as error:  # of a JAX_... variable, which JAX reads as it is imported
+  print(f'error: {error}', file=sys.stderr)
+  sys.exit(2)

@@ -214,6 +214,8 @@ def load_config(path: str) -> Any:
   module = import_file(file)
   if not hasattr(module, 'get_config'):
     raise ConfigError(f'--config={path}: the file has no function get_config(scale)')
+  if scale and not inspect.signature(module.get_config).parameters:
+    raise ConfigError(f'--config={path}: get_config() of the file takes no scale; leave out :{scale}')
   config = module.get_config(*[scale] if scale else [])
   if not dataclasses.is_dataclass(config):
     raise ConfigError(f'--config={path}: get_config returned {type(config).__name__}, not a dataclass')

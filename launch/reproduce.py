@@ -48,6 +48,8 @@ def main() -> None:
 def reproduce(folder: Path) -> str:
   """Runs an experiment, prints what was found, and returns what is wrong, '' for nothing."""
   module, path = import_file(folder / 'config.py'), folder / 'results.jsonl'
+  if missing := [name for name in ('__doc__', 'get_config', 'TARGET') if not getattr(module, name, None)]:
+    raise ConfigError(f'{folder / "config.py"}: has no {missing[0]}; see the configs in experiments/')
   records, seeds = results.read(path), [int(seed) for seed in SEEDS.value]
   if not records and not RECORD.value:
     raise ConfigError(f'{path} has no runs to compare with; put some on record with --record')

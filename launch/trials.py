@@ -59,7 +59,7 @@ def read_trials(path: Path) -> dict[str, Trial]:
   if not hasattr(module, 'sweep'):
     raise ConfigError(f'--sweep={path}: the file has no function sweep(), which returns a list of trials')
   try:
-    return named(module.sweep())
+    return named(module.sweep() or ())
   except ConfigError as error:
     raise ConfigError(f'--sweep={path}: {error}') from error
 

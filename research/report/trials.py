@@ -54,7 +54,17 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
   """The experiment's own score. Raises ConfigError where it has none."""
   if score is None:
     raise ConfigError(f'--metric: the experiment has no score; give --metric={PART}NAME --direction=min or max')
-  return Criterion('score', score)
+
+  def measure(metrics: Mapping[str, float]) -> float:
+    try:
+      return score(metrics)
+    except KeyError as error:
+      raise ConfigError(
+        f'--metric: the score of the experiment reads {error}, but the trials have {", ".join(metrics)}; '
+        f'give --metric={PART}NAME --direction=min or max, which runs nothing again'
+      ) from error
+
+  return Criterion('score', measure)
 
 
 def by_metric(metric: str, direction: str) -> Criterion:

@@ -226,11 +226,13 @@ def test_a_launcher_without_such_a_flag_says_which_it_has(parse):
     ('--config=cnn_digits', ['no such file', ': experiments/cnn_digits/config.py']),
     ('--config=FOLDER/notes.txt', ['not a Python file']),
     ('--config=FOLDER/empty.py', ['get_config']),
+    ('--config=FOLDER/unscaled.py:tiny', ['get_config() of the file takes no scale; leave out :tiny']),
   ],
 )
 def test_a_wrong_file_names_the_nearest(parse, tmp_path, argument, told):
   (tmp_path / 'notes.txt').write_text('')
   (tmp_path / 'empty.py').write_text('')
+  (tmp_path / 'unscaled.py').write_text('def get_config(): ...')
   with pytest.raises(ConfigError) as error:
     parse(*[argument.replace('FOLDER', str(tmp_path))] if argument else [])
   assert all(word in str(error.value) for word in told) and '\n' not in str(error.value)
@@ -292,6 +294,15 @@ def test_rows_of_mistakes(name, words, parse, tmp_path, told, fault):
   line, code = told(lambda: parse(*(word.replace('FOLDER', str(tmp_path)) for word in words)))
   assert code == 2
   fault(name, line, code, 'nothing is begun')
+
+
+def test_a_variable_that_jax_cannot_read(fault):
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': 'two'}
+  program = subprocess.run(
+    [sys.executable, '-c', 'import launch'], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert program.returncode == 2 and program.stderr.count('\n') == 1
+  fault('JAX_NUM_CPU_DEVICES=two', program.stderr.strip(), program.returncode, 'nothing is begun')
 
 
 def test_a_platform_without_a_device(monkeypatch, told, fault):

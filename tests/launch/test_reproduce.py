@@ -207,6 +207,12 @@ def test_without_records_there_is_nothing_to_compare_with(again):
     launch(again, again)
 
 
+def test_an_experiment_without_a_target_is_told_before_anything_runs(again):
+  (again / 'config.py').write_text(CONFIG.replace('TARGET', 'GOAL'))
+  with pytest.raises(ConfigError, match='has no TARGET'):
+    launch(again, again, record=True)
+
+
 @pytest.mark.parametrize('options', [{'seeds': ['one']}, {'seeds': []}, {'quick': True, 'record': True}])
 def test_flags_that_make_no_sense(options):
   with pytest.raises(flags.IllegalFlagValueError), flagsaver.flagsaver(**options):

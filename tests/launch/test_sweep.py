@@ -214,6 +214,7 @@ def plan_of(tmp_path, body):
     ("[{'optimizer.name': 'adamm'}]", ['trial 0-name=adamm', "'adamm': is unknown", 'adam']),
     ("[{'batch_size': 0}]", ['trial 0-batch_size=0', 'must be at least 1']),
     ('[]', ['sweep.py', 'no trials']),
+    ('None', ['sweep.py', 'no trials']),
   ],
 )
 def test_trials_that_no_run_could_use_are_told_in_one_line(body, told, tmp_path):

@@ -35,7 +35,9 @@ def test_the_test_part_does_not_choose_and_is_not_shown(tmp_path):
 
 
 def test_a_score_that_looks_at_the_test_part_finds_nothing(tmp_path):
-  with pytest.raises(KeyError):
+  with pytest.raises(
+    ConfigError, match="score of the experiment reads 'test/accuracy', but the trials have validation/"
+  ):
     ranked(outcomes(tmp_path, METRICS), by_score(lambda metrics: metrics['test/accuracy']))
 
 
