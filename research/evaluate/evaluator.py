@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import jax
@@ -61,7 +62,8 @@ class Evaluator:
       outputs, rows = self._counted(outputs)
     for report in self.reports:
       try:
-        yield from report(outputs, rows)
+        for name, value in report(outputs, rows):
+          yield name, _plain(value)
       except Exception as error:
         yield _name(report), error
 
@@ -94,6 +96,12 @@ def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
   rows, there = examples.rows(np.minimum(index, len(examples) - 1)), index < len(examples)
   mask = np.asarray(rows.get('mask', there), np.float32)
   return {**rows, 'mask': mask * np.expand_dims(there, tuple(range(1, mask.ndim)))}
+
+
+def _plain(value: Any) -> Any:
+  """A number of any kind as a float, all else as it is."""
+  is_number = isinstance(value, (Real, np.ndarray, Array)) and np.ndim(value) == 0
+  return float(value) if is_number else value
 
 
 def _name(report: Report) -> str:

@@ -67,9 +67,9 @@ class Checkpoints:
         shutil.rmtree(unfinished)
 
   def is_best(self, score: float) -> bool:
-    """Whether the checkpoint to be saved next is kept as the best one; all processes must call it."""
+    """Whether a checkpoint of this score would be among the best that are kept; all processes must call it."""
     self.wait()
-    best = self.keep_best > 0 and processes.is_first() and all(score > other for other in (-np.inf, *self._scores()))
+    best = processes.is_first() and score > -np.inf and sum(other >= score for other in self._scores()) < self.keep_best
     return bool(processes.from_first(int(best)))
 
   def rescore(self, step: int, score: float) -> None:

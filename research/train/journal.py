@@ -68,7 +68,7 @@ class Journal:
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
 
   def is_best(self, score: float) -> bool:
-    """Whether a score is higher than those of all checkpoints that are there."""
+    """Whether a checkpoint of this score would be among the best that are kept."""
     return self._checkpoints.is_best(score)
 
   def rescore(self, step: int, score: float) -> None:

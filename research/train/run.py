@@ -180,7 +180,7 @@ class Run:
     yield self.tell('training', values)
 
   def save_if_due(self) -> Iterator[Record]:
-    """Saves a checkpoint, the first of its score too, or everything and leaves if a signal has come."""
+    """Saves a checkpoint, also one that is among the best, or everything and leaves if a signal has come."""
     if self._stop.signum:
       yield from self._leave()
     due = self._due(self._config.checkpoint_every) or self.step == self._config.steps
@@ -309,13 +309,13 @@ class Run:
     return failed
 
   def _score_of(self, values: Mapping[str, float]) -> float | None:
-    """The score of an evaluation, if it has one."""
+    """The score of an evaluation, if it has one; an exception of `score` costs a best checkpoint, but not the run."""
     if not (self._experiment.score and values):
       return None
     try:
-      return self._experiment.score(values)
-    except KeyError as error:
-      logging.warning('step %d has no score: its evaluation gave no %s', self.step, error)
+      return float(self._experiment.score(values))
+    except Exception as error:
+      logging.warning('step %d has no score: it raised %s: %s', self.step, type(error).__name__, error)
       return None
 
   def _save(self) -> Iterator[Record]:

@@ -91,6 +91,15 @@ def test_what_a_report_raises_is_yielded_under_its_name(state):
   assert dict(exact.multiclass(logits_of(state.ema['params']), EXAMPLES.arrays)).keys() < found.keys()
 
 
+def test_a_number_of_any_kind_is_a_float(state):
+  numbers = {'int': 3, 'numpy': np.float32(0.5), 'array': np.ones(()), 'jax': jnp.ones(()), 'bool': True}
+  found = dict(
+    Evaluator(SWEEP, EXAMPLES, 10, (lambda outputs, rows: iter([*numbers.items(), ('text', '3')]),))(state, KEY)
+  )
+  assert all(type(found[name]) is float and found[name] == number for name, number in numbers.items())
+  assert found['text'] == '3'
+
+
 def test_averaged_parameters_are_measured_and_not_the_newest(state):
   _, outputs = Evaluator(SWEEP, EXAMPLES, 10).collect(state, KEY)
   assert np.abs(outputs - logits_of(state.params)).max() > 1e-3

@@ -358,7 +358,11 @@ class Scored:
 
 @pytest.mark.parametrize(
   ('keep', 'saved', 'left'),
-  [(1, [3, 9, 10, 14], {9: 0.7, 10: None, 14: None}), (0, [10, 14], {10: None, 14: None})],
+  [
+    (2, [3, 6, 9, 10, 12, 14], {9: 0.7, 12: 0.7, 14: None}),
+    (1, [3, 9, 10, 14], {9: 0.7, 10: None, 14: None}),
+    (0, [10, 14], {10: None, 14: None}),
+  ],
 )
 def test_a_new_best_is_saved_when_it_is_measured(keep, saved, left, tmp_path):
   scored = Scored({3: 0.5, 6: 0.4, 9: 0.7, 12: 0.7})
@@ -374,6 +378,15 @@ def test_the_final_evaluation_may_make_the_last_checkpoint_the_best(tmp_path):
   drain(config, tmp_path, scored.experiment(config))
   assert scores(tmp_path) == {7: 0.6}
   assert not (tmp_path / 'checkpoints' / 'unfinished').exists()
+
+
+def test_a_score_that_raises_costs_the_best_checkpoint_and_not_the_run(tmp_path, caplog):
+  config = make('classifier', steps=2, evaluate_every=1)
+  scored = dataclasses.replace(config.build(), score=operator.itemgetter('validation/nothing'))
+  drain(config, tmp_path, scored)
+  lines = [record.getMessage() for record in caplog.records]
+  assert "step 1 has no score: it raised KeyError: 'validation/nothing'" in lines
+  assert scores(tmp_path) == {2: None} and (tmp_path / 'result.json').exists()
 
 
 def broken(outputs, rows):
