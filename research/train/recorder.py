@@ -50,11 +50,14 @@ class Recorder:
   def show(self, step: int, name: str, value: Any) -> None:
     """A text or a Matplotlib figure, kept as figures/NAME."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
+    from matplotlib.figure import Figure
 
     folder = self._workdir / 'figures'
     folder.mkdir(exist_ok=True)
     path = folder / name.replace('/', '_')
     with naming(self._workdir):
+      if not isinstance(value, (str, Figure)):
+        raise TypeError(f'{name} is of type {type(value).__name__}, but must be a number, a text or a figure')
       if isinstance(value, str):
         self._board.text(step, name, value)
         path.with_name(f'{path.name}.txt').write_text(value, 'utf-8')
@@ -103,4 +106,7 @@ def _cut(path: Path, lines: int) -> int:
   kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
   with path.open('r+b' if path.exists() else 'wb') as file:
     file.truncate(sum(map(len, kept)))
+    if kept and not kept[-1].endswith(b'\n'):  # damaged: the next line must not become a part of it
+      file.seek(0, os.SEEK_END)
+      file.write(b'\n')
   return len(kept)

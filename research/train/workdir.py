@@ -114,9 +114,11 @@ def take(folder: Path, kind: str, user: str) -> IO[str]:
     raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder that can be written') from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
+  except OSError as error:
     lock.close()
-    raise WorkdirError(f'{kind} {folder}: another {user} is using it; wait for it or give another') from error
+    if isinstance(error, BlockingIOError):
+      raise WorkdirError(f'{kind} {folder}: another {user} is using it; wait for it or give another') from error
+    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder on a disk that has file locks') from error
   return lock
 
 

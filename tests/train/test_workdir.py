@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -55,6 +57,8 @@ def test_a_config_comes_back_from_its_workdir(tmp_path):
 
 OUTSIDE = """
 import dataclasses
+import errno
+import fcntl
 
 from {helper} import WIDTH
 from research.train.config import Config
@@ -276,6 +280,16 @@ file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=Tru
   claim(tmp_path, make())
 
 
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, told, fault):
+  def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  with monkeypatch.context() as patched:
+    patched.setattr(fcntl, 'flock', flock)
+    line, code = told(lambda: claim(tmp_path / 'run', make()))
+  fault('a workdir on a disk without locks', line, code, 'nothing is begun')
+
+
 @pytest.mark.parametrize('change', ['moved', 'deleted', 'replaced'])
 def test_a_folder_that_is_no_longer_there_is_told_and_not_made_anew(change, tmp_path):
   path = tmp_path / 'run'
@@ -491,6 +505,19 @@ def test_lines_after_the_checkpoint_are_cut_off(tmp_path):
     {'step': 2, 'loss': 0.5, 'hash': 'abc'},
     {'step': 3, 'loss': 0.125},
   ]
+
+
+def test_a_line_after_a_damaged_one_is_no_part_of_it(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1}\n{"st')
+  with Recorder(tmp_path, 2, 2) as board:
+    board.write(3, {'loss': 0.5})
+    assert board.sync() == 3
+  assert recorder.read(tmp_path) == [{'step': 1}, {'step': 3, 'loss': 0.5}]
+
+
+def test_what_no_report_may_yield_is_told(tmp_path):
+  with Recorder(tmp_path, 0, 0) as board, pytest.raises(TypeError, match='test/rows is of type list, but must be a '):
+    board.show(1, 'test/rows', [1, 2])
 
 
 def test_tensorboard_holds_the_same_numbers(tmp_path):
