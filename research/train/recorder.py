@@ -94,11 +94,19 @@ def read(workdir: Path) -> list[dict[str, Any]]:
   path, records = workdir / 'metrics.jsonl', []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
     try:
-      record = json.loads(line)
-      records.append({'step': record['step'], **record})
+      records.append(_record(line))
     except (ValueError, TypeError, KeyError):
       logging.warning('%s: line %d is damaged and is left out', path, number)
   return records
+
+
+def _record(line: bytes) -> dict[str, Any]:
+  """The record on a line. Raises ValueError, TypeError or KeyError where it is damaged."""
+  record = dict(json.loads(line))
+  numbers = [record['step'], *(value for name, value in record.items() if '/' in name)]
+  if not all(isinstance(number, (int, float)) for number in numbers):
+    raise ValueError('a step or a metric that is no number')
+  return record
 
 
 def _cut(path: Path, lines: int) -> int:

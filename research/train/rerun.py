@@ -38,7 +38,7 @@ def _is_same(workdir: Path, config: Config, here: Mapping[str, Any]) -> bool:
   try:
     saved = json.loads((workdir / 'config.json').read_text())['config']
     starts = json.loads((workdir / 'environment.json').read_text())
-  except (FileNotFoundError, ValueError, KeyError):
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
     return False
   fields = json.loads(json.dumps(dataclasses.asdict(config)))
   known = here['commit'] and not here['commit'].endswith('-dirty')

@@ -5,8 +5,9 @@ import errno
 import fcntl
 import hashlib
 import json
+import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,12 +82,13 @@ class Workdir:
     """What environment.json holds, a dict for each start so far."""
     path = self.path / 'environment.json'
     lost = 'delete it to go on, the data are then not compared with those of the starts before'
-    return _read_json(path, lost) if path.exists() else []
+    return _read_json(path, _starts_in, lost) if path.exists() else []
 
   def _drop_result_of_other_steps(self) -> None:
     """A run that is to take more steps has not come to its end."""
     path = self.path / 'result.json'
-    if path.exists() and _read_json(path, 'delete it to have it made anew')['steps'] != self.config.steps:
+    steps = operator.itemgetter('steps')
+    if path.exists() and _read_json(path, steps, 'delete it to have it made anew') != self.config.steps:
       path.unlink()
 
   def check(self) -> None:
@@ -159,11 +161,18 @@ def load_config(workdir: str | os.PathLike) -> Config:
     raise WorkdirError(f'{fault}; use the code of the commit in environment.json') from error
 
 
-def _read_json(path: Path, advice: str) -> Any:
+def _read_json(path: Path, pick: Callable[[Any], Any], advice: str) -> Any:
+  """What `pick` takes from a file. Raises WorkdirError where the file is not JSON, or `pick` does not find it."""
   try:
-    return json.loads(path.read_text())
-  except ValueError as error:
+    return pick(json.loads(path.read_text()))
+  except (ValueError, KeyError, TypeError) as error:
     raise WorkdirError(f'{path} is damaged: {error}; {advice}') from error
+
+
+def _starts_in(content: Any) -> list[dict[str, Any]]:
+  for start in content:
+    operator.itemgetter('data', 'python', 'versions')(start)  # raises where one is missing
+  return list(content)
 
 
 def write_json(path: Path, content: Any) -> None:

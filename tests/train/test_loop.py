@@ -442,10 +442,12 @@ def test_a_number_that_is_not_finite_is_told_and_left_out(tmp_path, caplog):
 
 
 def test_a_damaged_line_of_metrics_is_left_out(tmp_path, fault, caplog):
-  (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1, "a": 2.0}\n{"step": 2, "a\n\xff\n3\n{"step": 3}\n')
+  (tmp_path / 'metrics.jsonl').write_bytes(
+    b'{"step": 1, "a": 2.0}\n{"step": 2, "a\n\xff\n3\n{"step": "4"}\n{"step": 5, "a/b": null}\n{"step": 3}\n'
+  )
   assert recorder.read(tmp_path) == [{'step': 1, 'a': 2.0}, {'step': 3}]
   lines = [record.getMessage() for record in caplog.records]
-  assert [re.search(r'line (\d+)', line)[1] for line in lines] == ['2', '3', '4']
+  assert [re.search(r'line (\d+)', line)[1] for line in lines] == ['2', '3', '4', '5', '6']
   fault('a damaged line of metrics.jsonl', lines[0], 0, 'all; it is missing from the learning curves')
 
 

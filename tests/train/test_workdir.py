@@ -191,7 +191,16 @@ def test_a_result_is_that_of_the_steps_of_the_config(tmp_path):
   assert not (tmp_path / 'result.json').exists()
 
 
-@pytest.mark.parametrize(('name', 'text'), [('environment.json', ''), ('config.json', '[]'), ('config.json', '{')])
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('environment.json', ''),
+    ('environment.json', '[{}]'),
+    ('result.json', '{}'),
+    ('config.json', '[]'),
+    ('config.json', '{'),
+  ],
+)
 def test_a_file_that_cannot_be_read_is_named(name, text, tmp_path):
   claim(tmp_path, make())
   (tmp_path / name).write_text(text)
