@@ -120,10 +120,10 @@ def _open_streams() -> None:
 
 
 def _of_system(error: OSError) -> str:
-  """What the system said, of which file, and what mends it."""
+  """What the system said, of which file, and what would fix it."""
   if error.strerror is None:
     return str(error)
-  place, advice = error.filename or 'standard output', ADVICE.get(error.errno, 'mend that')
+  place, advice = error.filename or 'standard output', ADVICE.get(error.errno, 'fix that')
   return f'{place}: {error.strerror}; {advice} and give the same command again'
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong in a run that a user can mend: one line each, with the exit code of its kind."""
+"""What can go wrong in a run that a user can fix: one line each, with the exit code of its kind."""
 
 import contextlib
 import difflib

@@ -13,12 +13,14 @@ def local(path: str | os.PathLike, name: str = '') -> Path:
   Absolute, as the current folder may change. Raises ConfigError for an empty path, for the address of a bucket, and
   for `~` where there is no home.
   """
-  text = os.fspath(path)
+  text = os.fsdecode(path)
   place = f'{name}={text}: ' if name else ''
   if not text:
     raise ConfigError(f'{place}is empty; give a path, such as runs/digits')
   if re.match(r'[A-Za-z][\w+.-]*:/', text):  # `Path` has made one slash of the two in gs://
-    raise ConfigError(f'{place}is an address and no folder here; mount the bucket and give the path it is mounted at')
+    raise ConfigError(
+      f'{place}is an address, not a folder on this machine; mount the bucket and give the path where it is mounted'
+    )
   try:
     return Path(text).expanduser().absolute()
   except RuntimeError as error:

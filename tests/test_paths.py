@@ -14,7 +14,11 @@ def test_a_path_stays_the_same_where_the_current_folder_changes(tmp_path, monkey
   monkeypatch.chdir(tmp_path)
   path = local('runs/x')
   monkeypatch.chdir('other')
-  assert path == tmp_path / 'runs' / 'x' and local(path) == path and local(os.fspath(path)) == path
+  assert (
+    path == tmp_path / 'runs' / 'x'
+    and local(path) == path
+    and local(os.fspath(path)) == local(os.fsencode(path)) == path
+  )
 
 
 def test_a_home_is_expanded(monkeypatch):

@@ -77,7 +77,7 @@ def load(archive: Archive, at: Places | None = None) -> dict[str, bytes]:
 
 
 def _from_manual(archive: Archive, folder: Path) -> dict[str, bytes]:
-  """Right files of the manual directory; a wrong one is the user's to mend, so it is an error."""
+  """Right files of the manual directory; a wrong one is for the user to fix, so it is an error."""
   if not folder.is_dir():
     raise DataError(f'{folder}: no such folder: make it or unset STRATA_MANUAL_DIR')
   found = {}

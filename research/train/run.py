@@ -251,7 +251,7 @@ class Run:
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str, cause: str = '') -> NotFiniteError:
-    advice = f'so are {cause}, mend the data' if cause else 'lower the learning rate or clip the gradients'
+    advice = f'so are {cause}, fix the data' if cause else 'lower the learning rate or clip the gradients'
     return NotFiniteError(f'{what} NaN or infinite: {advice}; {self._kept()}')
 
   def _kept(self) -> str:
@@ -266,7 +266,7 @@ class Run:
       frames = traceback.extract_tb(error.__traceback__)
       place = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)][-1]
       cause = cause_at(self.step)
-      found = f'so are {cause}, mend the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
+      found = f'so are {cause}, fix the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
       raise NotFiniteError(f'{what}: {error}: {found}; {self._kept()}') from error
 
   def _failed(self, name: str, error: Exception) -> Exception:

@@ -88,7 +88,9 @@ class Workdir:
     """A run that is to take more steps has not come to its end."""
     path = self.path / 'result.json'
     steps = operator.itemgetter('steps')
-    if path.exists() and _read_json(path, steps, 'delete it to have it made anew') != self.config.steps:
+    if (
+      path.exists() and _read_json(path, steps, 'delete it, and the same command writes it again') != self.config.steps
+    ):
       path.unlink()
 
   def check(self) -> None:
@@ -102,7 +104,7 @@ class Workdir:
     if (self.path / 'config.json').exists():
       _refuse_differences(facts_of(load_config(self.path)), self._facts, self.path)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
-      raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is no run; give another')
+      raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is not a run; give another')
 
 
 def take(folder: Path, kind: str, user: str) -> IO[str]:
