@@ -18,6 +18,7 @@ class Expected(NamedTuple):
   never: int | None = None  # a number that must not occur: the blank of CTC
   masks: tuple[str, ...] = ('mask',)  # arrays; where one of them is 0 anything may stand
   lengths: str = ''  # array of how many first positions count; '' where all do
+  optional: bool = False  # whether the array may be missing
   why: str = ''  # what sets the range
 
   def __str__(self) -> str:

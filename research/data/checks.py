@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +14,8 @@ from research.expected import Expected
 Rows = Mapping[str, np.ndarray]
 Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must hold
 
-MASK = Expected(least=0, most=1, whole=True, masks=(), why='where it is 0 an example does not count')
+MASK = Expected(least=0, most=1, whole=True, masks=(), optional=True, why='where it is 0 an example does not count')
+LENGTHS = {'lengths': 'inputs', 'target_lengths': 'targets'}  # arrays of how many first positions of another count
 
 
 def checked(part: str, examples: Examples, expects: Expects) -> Examples:
@@ -27,14 +29,15 @@ def checked(part: str, examples: Examples, expects: Expects) -> Examples:
   """
   if isinstance(examples, Checked):
     return examples
+  if isinstance(examples, Arrays):
+    _check_arrays(part, examples.arrays)
   if not len(examples):
     raise DataError(f'{part}: has no examples; there must be at least one')
-  if isinstance(examples, Arrays):
-    _check_sizes(part, examples.arrays)
   index = np.zeros(1, np.int32)
   first = examples.rows(index)
   _check_numbers(part, first)
-  found = Checked(part, examples, expects({**first, 'index': index}) | {name: MASK for name in first if name == 'mask'})
+  _check_mask(part, first)
+  found = Checked(part, examples, {**_lengths(first), **expects({**first, 'index': index}), 'mask': MASK})
   if not isinstance(examples, Arrays):
     return found
   found.check(examples.arrays, np.arange(len(examples)))
@@ -64,10 +67,15 @@ class Checked:
 
   def check(self, rows: Rows, index: np.ndarray) -> None:
     """Raises DataError for the first array of the examples `index` that does not hold what it must."""
+    for name, array in rows.items():
+      dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # of 64 bits a device takes 32, unless JAX_ENABLE_X64 is set
+      if dtype != array.dtype:
+        self._refuse(_beyond(dtype, array), array, f'numbers that {dtype} holds', name, index)
     for name, expected in self.expected.items():
-      if expected.lengths in rows:
-        size = Expected((), least=0, most=rows[name].shape[1], integer=True, why=f'as many positions {name} has')
-        self._check(expected.lengths, rows, size, index)
+      if missing := {name, expected.lengths} - {''} - rows.keys():
+        if expected.optional:
+          continue
+        raise DataError(f'{self.part}: has no array {missing.pop()!r}, only {", ".join(rows)}')
       self._check(name, rows, expected, index)
 
   def _check(self, name: str, rows: Rows, expected: Expected, index: np.ndarray) -> None:
@@ -75,16 +83,27 @@ class Checked:
     if not _has_shape(array.shape[1:], expected):
       raise DataError(f'{self.part} {name}: {_wrong_shape(array.shape[1:], expected)}')
     wrong = _wrong(array, expected) & _counts(name, rows, expected)
+    dtype = f' ({array.dtype})' if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer) else ''
+    self._refuse(wrong, array, f'{expected}', name, index, dtype)
+
+  def _refuse(
+    self, wrong: np.ndarray, array: np.ndarray, needed: str, name: str, index: np.ndarray, dtype: str = ''
+  ) -> None:
+    """Raises DataError for the first example with a `wrong` entry."""
     examples = wrong.reshape(len(wrong), -1).any(axis=1)
     if examples.any():
       row = examples.argmax()
       value = array[row][wrong[row]].flat[0].item()
-      dtype = f' ({array.dtype})' if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer) else ''
-      raise DataError(f'{self.part} {name}: example {index[row]} has {value}{dtype}; must be {expected}')
+      raise DataError(f'{self.part} {name}: example {index[row]} has {value}{dtype}; must be {needed}')
 
 
-def _check_sizes(part: str, arrays: Rows) -> None:
-  """Raises DataError for an array that has not as many examples as the first one."""
+def _check_arrays(part: str, arrays: Rows) -> None:
+  """Raises DataError for what is no array, and for an array that has not as many examples as the first one."""
+  if not arrays:
+    raise DataError(f'{part}: has no arrays; there must be inputs')
+  for name, array in arrays.items():
+    if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is read by its labels
+      raise DataError(f'{part} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')
   (first, size), *others = ((name, len(array)) for name, array in arrays.items())
   for name, other in others:
     if other != size:
@@ -97,6 +116,31 @@ def _check_numbers(part: str, first: Rows) -> None:
     if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
       advice = '; np.unique(..., return_inverse=True) numbers labels' if name == 'targets' else ''
       raise DataError(f'{part} {name}: example 0 has {array.ravel().tolist()[0]!r}; must be numbers{advice}')
+
+
+def _check_mask(part: str, first: Rows) -> None:
+  """Raises DataError for a mask that does not have the first axes of the targets, or of inputs without targets."""
+  name = 'targets' if 'targets' in first else 'inputs'
+  if 'mask' in first and name in first:
+    mask, array = (tuple(size for size in first[key].shape[1:] if size != 1) for key in ('mask', name))
+    if mask != array[: len(mask)]:
+      found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (mask, array))
+      raise DataError(f'{part} mask: is [{found}]; must be [examples] or begin as {name}, [{needed}]')
+
+
+def _lengths(first: Rows) -> dict[str, Expected]:
+  """What lengths must be, by name, where there are any."""
+  return {
+    name: Expected((), least=0, most=first[of].shape[1], integer=True, why=f'as many positions {of} has')
+    for name, of in LENGTHS.items()
+    if name in first and of in first and first[of].ndim > 1
+  }
+
+
+def _beyond(dtype: np.dtype, array: np.ndarray) -> np.ndarray:
+  """Which finite entries `dtype` cannot hold, and would change without a word: bool, in the array's shape."""
+  limits = (jnp.iinfo if array.dtype.kind in 'iu' else jnp.finfo)(dtype)
+  return np.isfinite(array) & ((array < limits.min) | (array > limits.max))
 
 
 def _has_shape(shape: tuple[int, ...], expected: Expected) -> bool:
@@ -134,7 +178,7 @@ def _counts(name: str, rows: Rows, expected: Expected) -> np.ndarray:
   for mask in expected.masks:
     if mask in rows:
       counts &= counting(rows, name, mask)
-  if expected.lengths in rows:
+  if expected.lengths:
     there = np.arange(counts.shape[1]) < rows[expected.lengths][:, None]
     counts &= np.expand_dims(there, tuple(range(2, counts.ndim)))
   return counts

@@ -6,7 +6,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from research.expected import labels
+from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
 from research.objectives.base import Aux, Objective, apply, expecting
 from research.ops.ctc import check_blank, greedy
@@ -26,7 +26,12 @@ def ctc(blank: int = 0) -> Objective:
   for a blank that is no class.
   """
 
-  @expecting(lambda logits: {'targets': labels(logits, shape=(None,), never=blank, lengths='target_lengths')})
+  def expects(logits):
+    frames = logits.shape[1]
+    lengths = Expected((), least=0, most=frames, integer=True, why=f'the model has logits of {frames} frames')
+    return {'lengths': lengths, 'targets': labels(logits, shape=(None,), never=blank, lengths='target_lengths')}
+
+  @expecting(expects)
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     mask, lengths = batch.get('mask', jnp.ones(len(logits))), batch['lengths']

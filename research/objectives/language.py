@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research.errors import ConfigError
-from research.expected import labels
+from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean, spread
 from research.objectives.base import Aux, Objective, PyTree, apply, expecting
 from research.objectives.classification import cross_entropies
@@ -26,7 +26,11 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
   over all characters, which does not depend on the tokens. Raises ConfigError unless `characters` has each token.
   """
 
-  @expecting(lambda logits: {'targets': labels(logits, masks=('mask', 'weights'))})
+  def expects(logits):
+    weights = Expected(logits.shape[1:-1], least=0, optional=True, why='how much a target counts')
+    return {'weights': weights, 'targets': labels(logits, masks=('mask', 'weights'))}
+
+  @expecting(expects)
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     weights = target_weights(batch)

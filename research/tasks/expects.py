@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 from research.expected import Expected
 from research.tasks.base import Batch
 
@@ -19,15 +20,21 @@ def expected_by(
   Targets and the like must be what the mark `expects` of the objective says of the model's outputs, and what an
   embedding reads must be tokens that it has. Nothing is known of arrays that `preprocess` changes.
 
-  Raises ConfigError for a model that takes no `train`.
+  Raises ConfigError for a model that takes no `train`, and DataError for an array that is missing, or that an embedding
+  cannot read.
   """
-  tokens, unchanged = {}, set()
+  tokens, changed = {}, set()
 
   def outputs(batch: Batch) -> Any:
-    seen = preprocess(batch)
-    unchanged.update(name for name, array in batch.items() if seen.get(name) is array)
+    try:
+      seen = preprocess(batch)
+      inputs = seen['inputs']
+    except KeyError as error:
+      names = ', '.join(name for name in batch if name != 'index')
+      raise DataError(f'the examples have no array {error}, which the inputs are made of, only {names}') from error
+    changed.update(name for name, array in seen.items() if batch.get(name) is not array)
     with nn.intercept_methods(_noting_tokens(batch, tokens)):
-      return model.init_with_output(jax.random.key(0), seen['inputs'], train=False)[0]
+      return model.init_with_output(jax.random.key(0), inputs, train=False)[0]
 
   try:
     shapes = jax.eval_shape(outputs, batch)
@@ -37,19 +44,23 @@ def expected_by(
       raise ConfigError(f'model: {name} takes no argument train; write __call__(self, inputs, train=False)') from error
     raise
   targets = getattr(objective, 'expects', lambda outputs: {})(shapes)
-  known = {name: needs for name, needs in targets.items() if _read_with(name, needs) & batch.keys() <= unchanged}
-  return tokens | known
+  return tokens | {name: needs for name, needs in targets.items() if not _read_with(name, needs) & changed}
 
 
 def _noting_tokens(batch: Batch, tokens: dict[str, Expected]) -> Callable:
   """Interceptor of Linen that notes which arrays of the batch embeddings read, ours or Linen's own."""
   names = {id(array): name for name, array in batch.items()}
+  lengths = 'lengths' if 'lengths' in batch else ''
 
   def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     size = getattr(context.module, 'num_embeddings', 0)
-    if size and context.method_name == '__call__' and (name := names.get(id(args[0]))):
-      why = f'the embedding has {size} vectors'
-      tokens[name] = Expected(None, least=0, most=size - 1, integer=True, masks=(), lengths='lengths', why=why)
+    if size and context.method_name == '__call__':
+      name = names.get(id(args[0]), '')
+      if not jnp.issubdtype(args[0].dtype, jnp.integer):
+        raise DataError(f'{name or "tokens"}: are {args[0].dtype}, which an embedding cannot read; must be integers')
+      if name:
+        why = f'the embedding has {size} vectors'
+        tokens[name] = Expected(None, least=0, most=size - 1, integer=True, masks=(), lengths=lengths, why=why)
     return call(*args, **kwargs)
 
   return note

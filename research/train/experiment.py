@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
+from flax.errors import ScopeParamShapeError
 from jax import Array
 
 from research.data import checks
 from research.data.source import Source
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 from research.expected import Expected
 from research.tasks.base import Batch, PyTree, State, Task
 
@@ -61,8 +63,9 @@ def checked(experiment: Experiment) -> Experiment:
     """Parts whose examples are alike are traced once."""
     kind = tuple((name, array.shape, array.dtype) for name, array in batch.items())
     if kind not in traced:
-      traced[kind] = experiment.task.expects(batch)
-    return traced[kind]
+      traced[kind] = batch, experiment.task.expects(batch)
+      _check_parameters(experiment.task, next(iter(traced.values()))[0], batch)
+    return traced[kind][1]
 
   def check(part: str, owner: Any) -> Any:
     """`owner`, a source or an evaluator, with checked examples."""
@@ -78,3 +81,17 @@ def checked(experiment: Experiment) -> Experiment:
     evaluators=check_all(experiment.evaluators),
     final_evaluators=check_all(experiment.final_evaluators),
   )
+
+
+def _check_parameters(task: Task, training: Batch, other: Batch) -> None:
+  """Raises DataError where the model has other parameters for `other` examples than for those it is trained on."""
+  if other is training:
+    return
+  try:
+    state = jax.eval_shape(lambda batch: task.init(jax.random.key(0), batch), training)
+    jax.eval_shape(lambda state, batch: task.eval_step(state, batch, jax.random.key(0)), state, other)
+  except ScopeParamShapeError as error:
+    found, needed = (list(batch['inputs'].shape[1:]) for batch in (other, training))
+    raise DataError(
+      f'inputs: are {found} for an example, but {needed} in training, which other parameters fit'
+    ) from error

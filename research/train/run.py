@@ -242,7 +242,7 @@ class Run:
   def _check(self, running: Running) -> None:
     if bad_step := int(running.bad_step):
       cause = self._experiment.train.not_finite(bad_step - 1)
-      raise self._not_finite(f'the loss of step {bad_step} is', cause)
+      raise self._not_finite(f'the loss of step {bad_step} is', cause, untrained=bad_step == 1)
 
   def _check_state(self) -> None:
     """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
@@ -250,8 +250,13 @@ class Run:
     if not self._finite((self._state.params, self._state.mutable)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
-  def _not_finite(self, what: str, cause: str = '') -> NotFiniteError:
-    advice = f'so are {cause}, fix the data' if cause else 'lower the learning rate or clip the gradients'
+  def _not_finite(self, what: str, cause: str = '', untrained: bool = False) -> NotFiniteError:
+    if cause:
+      advice = f'so are {cause}, fix the data'
+    elif untrained:
+      advice = 'nothing is learned yet, so look for an index out of range, an overflow or a 0/0 in model and preprocess'
+    else:
+      advice = 'lower the learning rate or clip the gradients'
     return NotFiniteError(f'{what} NaN or infinite: {advice}; {self._kept()}')
 
   def _kept(self) -> str:

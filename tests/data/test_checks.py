@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from research.data.examples import Arrays
 from research.data.source import Source
-from research.errors import DataError
+from research.errors import DataError, NotFiniteError
 from research.evaluate.evaluator import Evaluator, make_sweep
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy, softmax_cross_entropy
@@ -53,6 +53,14 @@ class Averaged(nn.Module):
     return Words(self.embed)(inputs).mean(1)
 
 
+class Halved(nn.Module):
+  """Logits [batch, length / 2, 10] of tokens."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return Words()(inputs[:, ::2])
+
+
 class Deaf(nn.Module):
   """Takes no `train`."""
 
@@ -80,6 +88,7 @@ class Remote:
 TEN = (MLP((4,), 10), softmax_cross_entropy(0.1))
 ONE = (MLP((4,), 1), mean_squared_error())
 SEQUENCES = {'inputs': TOKENS, 'targets': TOKENS}
+STRINGS = {'inputs': TOKENS, 'targets': TOKENS[:, :1] + 1, 'target_lengths': np.full(COUNT, 1)}
 
 
 def changed(array: np.ndarray, place, value) -> np.ndarray:
@@ -187,7 +196,48 @@ FAULTS = {  # arrays, model and objective, and what the line says behind the nam
     (Words(), token_cross_entropy()),
     ' target_lengths: example 0 has 5; must be integers from 0 to 4: as many positions targets has',
   ),
-  'tokens to foretell that there are not': (
+  'a list for an array': (
+    {'targets': LABELS.tolist()},
+    TEN,
+    r' targets: is a list; must be an array \[examples, ...\]: np.asarray',
+  ),
+  'no arrays': (None, TEN, ': has no arrays; there must be inputs'),
+  'numbers that the device would cut': (
+    {'inputs': changed(NUMBERS.astype(np.int64), (7, 0), 2**40)},
+    TEN,
+    f' inputs: example 7 has {2**40}; must be numbers that int32 holds',
+  ),
+  'numbers that are infinite on the device': (
+    {'targets': changed(NUMBERS[:, 0].astype(float), 7, 1e300)},
+    ONE,
+    r' targets: example 7 has 1e\+300; must be numbers that float32 holds',
+  ),
+  'a mask of other positions': (
+    {'mask': np.ones((COUNT, 3))},
+    TEN,
+    r' mask: is \[examples, 3\]; must be \[examples\] or begin as targets, \[examples\]',
+  ),
+  'lengths beyond the inputs': (
+    {'lengths': np.full(COUNT, 6)},
+    TEN,
+    ' lengths: example 0 has 6; must be integers from 0 to 5: as many positions inputs has',
+  ),
+  'lengths beyond the frames': (
+    {**STRINGS, 'lengths': np.full(COUNT, 4)},
+    (Halved(), ctc()),
+    ' lengths: example 0 has 4; must be integers from 0 to 2: the model has logits of 2 frames',
+  ),
+  'strings without lengths': (
+    {**STRINGS},
+    (Words(), ctc()),
+    ": has no array 'lengths', only inputs, targets, target_l",
+  ),
+  'weights below 0': (
+    {**SEQUENCES, 'weights': np.where(TOKENS == 3, -1, 1)},
+    (Words(), next_token()),
+    ' weights: example 0 has -1; must be numbers of at least 0: how much a target counts',
+  ),
+  'target tokens that do not exist': (
     {**SEQUENCES, 'targets': TOKENS + 6},
     (Words(), next_token()),
     ' targets: example 1 has 10; must be integers from 0 to 9',
@@ -198,7 +248,7 @@ FAULTS = {  # arrays, model and objective, and what the line says behind the nam
 @pytest.mark.parametrize('name', FAULTS)
 def test_what_is_wrong_is_told_before_anything_is_compiled(name, caplog):
   arrays, made, line = FAULTS[name]
-  wrong = experiment([example(**arrays)], *made)
+  wrong = experiment([Arrays({}) if arrays is None else example(**arrays)], *made)
   with jax.log_compiles(), pytest.raises(DataError, match=f'^training{line}'):
     next(train(wrong, Config(steps=2, batch_size=8)))
   assert not [record for record in caplog.records if record.getMessage().startswith('Compiling')]
@@ -226,6 +276,30 @@ def test_what_is_not_in_memory_is_checked_as_it_is_read():
       examples.rows(np.array([3, 7, 1]))
   with pytest.raises(DataError, match='^training targets: example 7 has -100'):
     list(train(experiment([wrong]), Config(steps=6, batch_size=8, log_every=1, evaluate_every=0)))
+
+
+def test_examples_of_a_part_must_fit_the_model_that_is_trained():
+  with pytest.raises(DataError, match=r'^inputs: are \[4\] for an example, but \[5\] in training'):
+    checked(experiment([example(), example(inputs=NUMBERS[:, :4])]))
+
+
+@pytest.mark.parametrize(
+  ('arrays', 'model', 'line'),
+  [
+    ({'inputs': TOKENS.astype(float)}, Averaged(), 'inputs: are float32, which an embedding cannot read; must be int'),
+    ({'inputs': TOKENS > 3}, Averaged(nn.Embed), 'inputs: are bool, which an embedding cannot read; must be integers'),
+    ({'images': NUMBERS}, TEN[0], "the examples have no array 'inputs', which the inputs are made of, only images, t"),
+  ],
+)
+def test_inputs_that_a_model_cannot_read(arrays, model, line):
+  with pytest.raises(DataError, match=f'^{line}'):
+    checked(experiment([Arrays({**arrays, 'targets': LABELS})], model))
+
+
+def test_a_token_out_of_range_that_no_check_sees_is_not_blamed_on_the_learning_rate():
+  unseen = experiment([example(inputs=TOKENS + 1, targets=TOKENS[:, :2])], Halved(), next_token())
+  with pytest.raises(NotFiniteError, match='the loss of step 1 .* look for an index out of range'):
+    list(train(unseen, Config(steps=1, batch_size=8)))
 
 
 POSITIONS = np.arange(4) < np.array([4, 1, 3, 2] * 5)[:, None]
@@ -256,6 +330,9 @@ def test_what_is_preprocessed_is_not_taken_for_what_the_objective_sees():
   checked(
     experiment([example(targets=LABELS + 1)], preprocess=lambda batch: {**batch, 'targets': batch['targets'] - 1})
   )
+  reconstruction = {'model': MLP((4,), 5), 'objective': mean_squared_error()}
+  images = Arrays({'inputs': NUMBERS})
+  checked(experiment([images], **reconstruction, preprocess=lambda batch: {**batch, 'targets': batch['inputs']}))
 
 
 @pytest.mark.parametrize('model', [Deaf(), nn.Sequential([nn.Dense(10)])])
