@@ -87,11 +87,11 @@ def draw(
 
 
 def draw_one(axis, past: np.ndarray, outputs: np.ndarray, future: np.ndarray | None) -> None:
-  """One variable: its past [steps], the forecast [horizon, 1 + quantiles] and, where known, what came [horizon]."""
+  """One variable: its past [steps], the forecast [horizon, 1 + quantiles] and, where known, the `future` [horizon]."""
   ahead = np.arange(1, len(outputs) + 1)
   axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=1)
   if future is not None:
-    axis.plot(ahead, future, color=INK, linewidth=1, label='what came')
+    axis.plot(ahead, future, color=INK, linewidth=1, label='observed')
   if outputs.shape[1] > 2:
     axis.fill_between(ahead, outputs[:, 1], outputs[:, -1], color=ACCENT, alpha=0.2, linewidth=0, label='interval')
   axis.plot(ahead, outputs[:, 0], color=ACCENT, linewidth=1.4, label='forecast')
