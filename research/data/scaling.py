@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 
 FILE = 'scale.json'  # in the workdir of a run
 ROUNDING = 100  # units in the last place of its largest value, by which a constant column may vary
@@ -55,7 +55,11 @@ def fit_scale(values: np.ndarray) -> Scale:
   """The scale of `values` [rows, variables]; a variable that varies by rounding alone is only centered.
 
   Whether it does is told by its range: the standard deviation of a constant has a rounding error of its own.
+  Raises DataError for a value that is NaN or infinite, which would make its whole variable NaN.
   """
+  if not np.isfinite(values).all():
+    row, column = np.argwhere(~np.isfinite(values))[0]
+    raise DataError(f'column {column}: is {values[row, column]} in row {row}; fill or drop it before it is scaled')
   values = values.astype(np.result_type(values, np.float32), copy=False)
   rounding = ROUNDING * np.finfo(values.dtype).eps * np.abs(values).max(axis=0)
   varies = np.ptp(values, axis=0) > rounding

@@ -6,7 +6,7 @@ import sklearn.datasets
 
 from research.data import scaling, tables
 from research.data.scaling import fit_scale
-from research.errors import ConfigError
+from research.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(0)
 VALUES = RANDOM.normal(3, 5, (60, 2))
@@ -29,6 +29,14 @@ def test_what_varies_keeps_its_deviation_whatever_its_size(size):
     np.testing.assert_allclose(fit_scale(values).deviation, values.std(axis=0), rtol=1e-6)
   years = np.arange(1_990, 2_020)[:, None]
   np.testing.assert_allclose(fit_scale(years).deviation, years.std(axis=0))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_value_that_would_make_its_whole_column_nan_is_refused(value):
+  values = VALUES.copy()
+  values[7, 1] = value
+  with pytest.raises(DataError, match=rf'^column 1: is {value} in row 7; fill or drop it'):
+    fit_scale(values)
 
 
 def test_a_constant_feature_of_a_table_stays_small(monkeypatch):
