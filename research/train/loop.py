@@ -18,7 +18,7 @@ from research.train.config import Config, check_built
 from research.train.experiment import Experiment, checked
 from research.train.journal import Journal, NoJournal
 from research.train.mesh import make_mesh
-from research.train.optimizer import shortened
+from research.train.optimizer import cut_short
 from research.train.run import Record, Run
 from research.train.signals import Stop
 from research.train.workdir import agree_on_run
@@ -54,7 +54,7 @@ def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike,
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
     feed = stack.enter_context(make_feed(experiment.train, mesh))
     run = Run(experiment, config, mesh, feed, journal, stop)
-    if note := shortened(config.optimizer, config.steps):
+    if note := cut_short(config.optimizer, config.steps):
       logging.warning(note)
     yield run.tell('compiling')
     run.begin()

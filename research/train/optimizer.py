@@ -99,8 +99,12 @@ def phases(config: Optimizer, steps: int) -> tuple[int, int, int]:
   return length, warmup, decay
 
 
-def shortened(config: Optimizer, steps: int) -> str:
-  """A line that says which phases `phases` has shortened, '' for none."""
+def cut_short(config: Optimizer, steps: int) -> str:
+  """A line that says what of its schedule a run is too short for, '' for nothing; `phases` has shortened some."""
+  if config.warmup > steps and config.schedule not in PHASED:
+    return f'config.steps={steps}: the run ends within optimizer.warmup={config.warmup}'
+  if config.schedule == 'step' and max(config.milestones) >= steps:
+    return f'config.steps={steps}: the run ends before the last of optimizer.milestones={config.milestones}'
   _, warmup, decay = phases(config, steps)
   if (warmup, decay) == (config.warmup, config.decay_steps or decay):
     return ''
@@ -213,7 +217,7 @@ def _labels(params, patterns: tuple[str, ...]):
   for pattern in patterns:
     if not fnmatch.filter(paths, pattern):
       nearest = alike(pattern, paths) or paths[:3]
-      raise ConfigError(f'optimizer.freeze: {pattern!r} matches no parameter; nearest: {", ".join(nearest)}')
+      raise ConfigError(f'config.optimizer.freeze: {pattern!r} matches no parameter; nearest: {", ".join(nearest)}')
 
   def label(path, _):
     frozen = any(fnmatch.fnmatchcase(_name(path), pattern) for pattern in patterns)

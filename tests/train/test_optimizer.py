@@ -10,7 +10,7 @@ import pytest
 
 from research.errors import ConfigError
 from research.train import optimizer as optimizers
-from research.train.optimizer import RULES, SCHEDULES, Optimizer, make_optimizer, make_schedule, phases, shortened
+from research.train.optimizer import RULES, SCHEDULES, Optimizer, cut_short, make_optimizer, make_schedule, phases
 
 STEPS = 5
 RNG = np.random.default_rng(0)
@@ -207,9 +207,9 @@ def test_a_phase_may_fill_the_schedule():
 )
 def test_phases_are_shortened_in_a_run_that_is_too_short_for_them(config, steps, taken):
   _, warmup, decay = phases(config, steps)
-  note = shortened(config, steps)
+  note = cut_short(config, steps)
   if taken is None:
-    assert warmup == config.warmup and not note
+    assert warmup == config.warmup and 'too few' not in note
   else:
     assert (warmup, decay) == taken and f'config.steps={steps}: too few' in note and f'warmup={warmup}' in note
   rates = [float(make_schedule(config, steps)(step)) for step in range(steps)]
@@ -222,7 +222,22 @@ def test_a_first_look_of_a_few_steps_is_told_of_its_schedule(fault):
   config = import_module('experiments.cnn_digits.config').get_config()
   config.steps = 50
   config.validate()
-  fault('a run too short for its warm-up', shortened(config.optimizer, config.steps), 0, 'everything')
+  fault('a run too short for its warm-up', cut_short(config.optimizer, config.steps), 0, 'everything')
+
+
+@pytest.mark.parametrize(
+  ('config', 'steps', 'what'),
+  [
+    (Optimizer(warmup=5), 4, 'optimizer.warmup=5'),
+    (Optimizer(warmup=5), 5, ''),
+    (Optimizer(schedule='step', milestones=(2, 5)), 5, 'optimizer.milestones=(2, 5)'),
+    (Optimizer(schedule='step', milestones=(2, 5)), 6, ''),
+  ],
+)
+def test_a_run_that_ends_within_its_schedule_is_told(config, steps, what):
+  rates = [float(make_schedule(config, steps)(step)) for step in range(steps)]
+  assert (rates[-1] == float(make_schedule(config, steps)(1_000))) == (not what)
+  assert cut_short(config, steps).endswith(what) and bool(cut_short(config, steps)) == bool(what)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +254,7 @@ def test_a_first_look_of_a_few_steps_is_told_of_its_schedule(fault):
     (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),
     (Optimizer(warmup=-1), ('optimizer.warmup=-1', 'at least 0')),
     (Optimizer(b2=1.0), ('optimizer.b2=1.0', 'less than 1')),
-    (Optimizer(freeze=('Dense_1/kernel',)), ('optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
+    (Optimizer(freeze=('Dense_1/kernel',)), ('config.optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
   ],
 )
 def test_mistakes_are_told_in_one_line(config, words):
