@@ -1,14 +1,43 @@
-"""What a run left in its workdir, and what its process said at its end."""
+"""Runs of the configs in tests/configs: what they leave in a workdir, and what a process says at its end."""
 
+import dataclasses
 import json
 import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+from launch.flags import load_config
 from research.train import recorder
+from research.train.config import Config
+from research.train.loop import train
+from research.train.workdir import Workdir
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 TIMING = ('seconds', 'examples_per_second')
+
+
+def make(name: str, **changes: Any) -> Config:
+  """A config of the tests, with other values."""
+  return dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **changes)
+
+
+def drain(config: Config, workdir: str | Path = '', experiment=None) -> list:
+  """All records of a run."""
+  return list(train(experiment or config.build(), config, workdir))
+
+
+def untold(config: Config, workdir: str | Path = ''):
+  """The last record of a run that evaluates nothing, and so compiles its steps alone."""
+  return drain(config, workdir, dataclasses.replace(config.build(), evaluators={}, final_evaluators={}))[-1]
+
+
+def claim(folder: Path, config: Config, step: int = 0) -> None:
+  """What a run does with its workdir as it starts at a step."""
+  with Workdir(folder, config) as workdir:
+    workdir.note_config({})
+    workdir.note_start(step, {})
 
 
 def outcome(workdir: Path) -> tuple:

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from runs import drain, make, untold
 
-from launch.flags import load_config
 from research import random
 from research.data.examples import Arrays
 from research.errors import ConfigError
@@ -29,7 +29,6 @@ from research.train.loop import train
 from research.train.mesh import MeshShape, make_mesh
 from research.train.optimizer import Optimizer
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
 MESHES = {
   'data 8': MeshShape(8),
   'fsdp 8': MeshShape(1, 8),
@@ -44,23 +43,20 @@ CHANGES = {
 }
 
 
-def make(name: str, **changes):
+def quiet(name: str, **changes):
   """A config of the tests, with few evaluations and saves."""
-  quiet = {'steps': 20, 'log_every': 20, 'evaluate_every': 0, 'checkpoint_every': 0}
-  return dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **{**quiet, **changes})
+  return make(name, **{'steps': 20, 'log_every': 20, 'evaluate_every': 0, 'checkpoint_every': 0, **changes})
 
 
 @functools.cache
-def end(name: str, mesh: str, double: bool, noise: bool) -> list[np.ndarray]:
-  """Leaves of the State after 20 steps and its losses in evaluation; `double`: in float64; `noise`: with dropout."""
-  config = make(name, mesh=MESHES.get(mesh, ALONE), **CHANGES[name])
-  if name == 'regularized' and not noise:
-    config = dataclasses.replace(config, dropout=0.0)
+def end(name: str, mesh: str, double: bool, **changes) -> list[np.ndarray]:
+  """Leaves of the State after 20 steps and its losses in evaluation; `double`: in float64."""
+  config = quiet(name, mesh=MESHES.get(mesh, ALONE), **CHANGES[name], **changes)
   with jax.enable_x64(double):
     experiment = config.build()
     if double:
       experiment = dataclasses.replace(experiment, task=experiment.task._replace(init=doubled(experiment.task.init)))
-    last = list(train(experiment, config))[-1]
+    last = drain(config, experiment=experiment)[-1]
     assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == (8 if mesh in MESHES else 1)
     losses = [value for metric, value in last.metrics.items() if metric.endswith('loss')]
     return [*map(np.asarray, jax.tree.leaves(last.state)), np.array(losses)]
@@ -73,26 +69,29 @@ def doubled(init):
   return lambda key, batch: jax.tree.map(to_double, init(key, batch))
 
 
-@pytest.mark.parametrize('double', [True, False], ids=['float64', 'float32'])
-@pytest.mark.parametrize('mesh', MESHES)
+CASES = [*((mesh, True) for mesh in MESHES), ('data 2 x fsdp 2 x tensor 2', False)]
+
+
+@pytest.mark.parametrize(('mesh', 'double'), CASES, ids=[f'{mesh}, float{32 + 32 * double}' for mesh, double in CASES])
 @pytest.mark.parametrize('name', CHANGES)
 def test_every_mesh_ends_where_one_device_does(name, mesh, double, documented):
-  noise = 'pmap' not in mesh  # there each device draws a dropout mask of its own
-  pairs = list(zip(end(name, mesh, double, noise), end(name, 'alone', double, noise), strict=True))
+  noisy = name == 'regularized' and 'pmap' not in mesh  # there each device draws a dropout mask of its own
+  changes = {'dropout': 0.0} if name == 'regularized' and not noisy else {}
+  pairs = list(zip(end(name, mesh, double, **changes), end(name, 'alone', double, **changes), strict=True))
   differences = [np.abs(leaf - alone).max() / (1 if double else max(np.abs(alone).max(), 0.1)) for leaf, alone in pairs]
   assert max(differences) <= (1e-9 if double else 1e-5)
   row = {
     'task and mesh': f'{TASKS[name]}, {mesh}, {"float64" if double else "float32"}',
     'largest difference': f'{max(differences):.0e}',
     'of': 'the number itself' if double else "its leaf's largest entry",
-    'dropout': 'on' if noise and name == 'regularized' else 'off',
+    'dropout': 'on' if noisy else 'off',
   }
   documented('meshes', row, loose=['largest difference'])
 
 
 @pytest.mark.parametrize('mesh', ['pmap 8', 'data 2 x fsdp 2 x tensor 2'])
 def test_steps_that_count_nothing_change_nothing(mesh):
-  config = make('classifier', steps=6, log_every=2, mesh=MESHES[mesh])
+  config = quiet('classifier', steps=6, log_every=2, mesh=MESHES[mesh])
   experiment = dataclasses.replace(config.build(), final_evaluators={})
   arrays, source = experiment.train.examples.arrays, experiment.train
   mask = np.ones(len(source.examples), np.float32)
@@ -132,8 +131,7 @@ def perceptron(**options):
 
 
 def test_under_fsdp_a_device_holds_an_eighth_of_the_state():
-  config = make('regularized', mesh=MESHES['fsdp 8'], steps=1, width=32, ema=0.9, optimizer=Optimizer('adam'))
-  state = list(train(config.build(), config))[-1].state
+  state = untold(quiet('regularized', mesh=MESHES['fsdp 8'], steps=1, width=32, optimizer=Optimizer('adam'))).state
   held, whole = 0, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   for leaf in jax.tree.leaves(state):
     held += next(shard.data.nbytes for shard in leaf.addressable_shards if shard.device == jax.devices()[0])
@@ -196,11 +194,10 @@ def losses(workdir: Path) -> np.ndarray:
 
 @pytest.mark.parametrize('name', CHANGES)
 def test_a_run_goes_on_on_another_mesh(name, tmp_path, fault):
-  config = make(name, log_every=1, checkpoint_every=5, steps=15, **CHANGES[name])
-  list(train(config.build(), config, tmp_path / 'alone'))
+  config = quiet(name, log_every=1, checkpoint_every=5, steps=15, **CHANGES[name])
+  untold(config, tmp_path / 'alone')
   for steps, mesh in ((5, MeshShape(8)), (10, ALONE), (15, MeshShape(1, 2, 2))):
-    part = dataclasses.replace(config, steps=steps, mesh=mesh)
-    last = list(train(part.build(), dataclasses.replace(part), tmp_path / 'moved'))[-1]
+    last = untold(dataclasses.replace(config, steps=steps, mesh=mesh), tmp_path / 'moved')
     assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == mesh.data * mesh.fsdp * mesh.tensor
   np.testing.assert_allclose(losses(tmp_path / 'moved'), losses(tmp_path / 'alone'), rtol=1e-5)
   fault('another number of devices on resume', '', 0, 'all; the same losses to 1e-5')
@@ -244,3 +241,14 @@ def test_pmap_refuses_an_objective_that_couples_examples():
   supervised(MLP((4,), 2), contrastive, optax.sgd(0.1))
   with pytest.raises(ConfigError, match='pmap: contrastive couples the examples of a batch; take jit'):
     supervised(MLP((4,), 2), contrastive, optax.sgd(0.1), axis_name='data')
+
+
+@pytest.mark.parametrize('name', ['transcriber', 'translator', 'series', 'forecaster'])
+def test_eight_devices_take_the_steps_of_one(name):
+  config = quiet(name, optimizer=Optimizer('sgd', lr=0.1))
+  states = [drain(dataclasses.replace(config, mesh=MeshShape(devices)))[-1] for devices in (1, 8)]
+  one, eight = (record.state.params for record in states)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, eight)
+  assert len(jax.tree.leaves(eight)[0].sharding.device_set) == 8
+  for name, value in states[0].metrics.items():
+    np.testing.assert_allclose(states[1].metrics[name], value, rtol=1e-4, err_msg=name)
