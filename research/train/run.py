@@ -130,7 +130,8 @@ class Run:
     self._task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
     place = (layout, self._everywhere)
     first = jax.jit(self._first_state, out_shardings=place)
-    state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
+    with jax.set_mesh(self._mesh):  # as below, so that it is traced once
+      state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
     self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
     self._journal.keep(self._experiment.files)

@@ -178,6 +178,20 @@ def compiled_once(caplog, *names: str):
   assert max(found.values()) == 1 and {'step', 'sweep', '_first_state'} & found.keys() == set(names)
 
 
+def test_a_start_traces_the_step_twice():
+  """For the shapes of its metrics, and to compile it."""
+  config, traced = make('classifier', steps=1), []
+  experiment = config.build()
+
+  def train_step(*args):
+    traced.append(1)
+    return experiment.task.train_step(*args)
+
+  task = experiment.task._replace(train_step=train_step)
+  drain(config, experiment=dataclasses.replace(experiment, task=task, evaluators={}, final_evaluators={}))
+  assert len(traced) == 2
+
+
 def test_a_step_reads_nothing_back(monkeypatch):
   reads = []
   value = ArrayImpl._value
