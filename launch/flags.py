@@ -109,7 +109,7 @@ def _parse(argv: list[str], values: flags.FlagValues, unless: str = '') -> list[
   for name in names:
     if (flag := values[f'config.{name}']).present:
       *parents, last = name.split('.')
-      setattr(functools.reduce(getattr, parents, config), last, flag.value)
+      object.__setattr__(functools.reduce(getattr, parents, config), last, flag.value)  # which may be frozen
   check_types(config)
   values['config'].file, values['config'].value = path, config
   return rest

@@ -191,6 +191,17 @@ def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   return config
 
 
+def check_comes_back(config: Any) -> None:
+  """Raises ConfigError for the first field that would have another value when it is read from config.json."""
+  there, back = flatten(config), flatten(from_fields(type(config), dataclasses.asdict(config)))
+  for name, value in there.items():
+    if back[name] != value:
+      raise ConfigError(
+        f'config.{name}={value!r}: would be {back[name]!r} when read from config.json; '
+        f'__post_init__ of {type(config).__name__} must not change it again'
+      )
+
+
 def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
   """Values by dotted name."""
   flat = {}
@@ -264,11 +275,13 @@ def _survives_json(value: Any) -> bool:
 
 def _from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   kinds = get_type_hints(cls)
-  known = [field.name for field in dataclasses.fields(cls)]
-  if missing := sorted(set(fields) - set(known)):
+  known = {field.name: field for field in dataclasses.fields(cls)}
+  if missing := sorted(fields.keys() - known.keys()):
     raise ConfigError(f'config.{missing[0]}: {cls.__name__} has no such field')
   values = {}
   for name, value in fields.items():
+    if not known[name].init:  # `__post_init__` makes it
+      continue
     nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
     values[name] = _from_fields(kinds[name], value) if nested else _tuples(value)
   return cls(**values)

@@ -19,7 +19,7 @@ from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.paths import local
 from research.tasks.base import PyTree
 from research.train import processes
-from research.train.config import RESUMABLE, Config, flatten, from_fields
+from research.train.config import RESUMABLE, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
 from research.train.modules import ROOT, class_at, home_of
 from research.train.optimizer import PHASED
@@ -31,7 +31,7 @@ class Workdir:
   """Holds the folder of `config`'s run; a context manager. Of many processes the first one holds it.
 
   Raises:
-    ConfigError: the config is of a class that could not be loaded again.
+    ConfigError: the config could not be loaded again, by its class or by its values.
     WorkdirError: the folder cannot be written, is in use or belongs to another config; nothing in it has changed.
   """
 
@@ -39,6 +39,7 @@ class Workdir:
     self.path = local(path, 'workdir')
     self.config = config
     self._facts = facts_of(config)
+    check_comes_back(config)
     self._lock = None
 
   def __enter__(self) -> 'Workdir':

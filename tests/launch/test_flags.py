@@ -18,7 +18,7 @@ import dataclasses
 from typing import Literal
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Inner:
   lr: float = 0.1  # highest learning rate
   # of the rule,

@@ -192,6 +192,7 @@ def test_an_experiment_is_found_by_name_and_by_path(monkeypatch):
   ('options', 'message'),
   [
     ({'experiment': 'cnn_digit'}, 'is unknown; nearest: cnn_digits'),
+    ({'experiment': 'gs://bucket/digits'}, 'experiment=gs://bucket/digits: is an address'),
     ({'experiment': ''}, '--experiment=NAME is missing; there are: cnn_digits, '),
     ({'quick': True, 'seeds': ['0', '7']}, 'has no seed 7'),
   ],

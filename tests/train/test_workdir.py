@@ -19,7 +19,7 @@ from runs import claim, make
 from launch.flags import load_config as config_of
 from research.data.examples import Arrays
 from research.errors import ConfigError, DataError, WorkdirError
-from research.train.config import RESUMABLE, flatten
+from research.train.config import RESUMABLE, Config, flatten
 from research.train.loop import train
 from research.train.optimizer import Optimizer
 from research.train.workdir import Workdir, load_config, tree_sha256, write_json
@@ -37,6 +37,31 @@ def test_a_config_comes_back_from_its_workdir(tmp_path):
   loaded = load_config(tmp_path)
   assert type(loaded).__name__ == 'Config' and flatten(loaded) == flatten(config)
   assert isinstance(loaded.optimizer, Optimizer) and loaded.optimizer.milestones == (3, 5)
+
+
+@dataclasses.dataclass
+class Computed(Config):
+  width: int = 4
+  area: int = dataclasses.field(init=False)
+
+  def __post_init__(self):
+    self.area = self.width**2
+
+
+@dataclasses.dataclass
+class Doubled(Config):
+  width: int = 4
+
+  def __post_init__(self):
+    self.width *= 2
+
+
+def test_a_config_that_would_come_back_as_another_is_told_before_training(tmp_path, told, fault):
+  claim(tmp_path / 'computed', Computed(width=3))
+  assert flatten(load_config(tmp_path / 'computed')) == flatten(Computed(width=3))
+  line, code = told(lambda: claim(tmp_path / 'doubled', Doubled(width=3)))
+  assert not (tmp_path / 'doubled').exists()
+  fault('a config whose `__post_init__` changes a field', line, code, 'nothing is begun')
 
 
 def test_older_workdirs_hold_a_class_called_config(tmp_path):
