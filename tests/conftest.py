@@ -12,6 +12,7 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_force_host_platform_device_count=8'
 )
 
+import signal
 from pathlib import Path
 
 import forks
@@ -29,6 +30,7 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
 
 # Annotated shapes and types are checked from here on, in modules that are not yet imported.
 SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment', 'data.augment_series', 'data.audio')
