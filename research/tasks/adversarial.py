@@ -22,6 +22,7 @@ from research.tasks.base import (
   reduce,
   total_gradient,
   unless_empty,
+  without_masked_inputs,
 )
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 
@@ -106,6 +107,7 @@ def adversarial(
     return new, {f'{player}_loss': totals.loss, **totals.metrics}
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    batch = without_masked_inputs(batch)
     for turn in range(critic_steps):
       noise = random.stream(key, DISCRIMINATOR, turn)
       state, critic = update(DISCRIMINATOR, discriminator_loss, state, batch, noise)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from research.expected import Expected
-from research.metrics import Mean, Metrics
+from research.metrics import Mean, Metrics, filled
 
 Batch = Mapping[str, Array]
 PyTree = Any
@@ -57,6 +57,18 @@ def variables(state: State, params: PyTree) -> dict[str, PyTree]:
 def evaluation_variables(state: State) -> dict[str, PyTree]:
   """Linen variables to evaluate, sample and export with: averages in place of what they are averages of."""
   return {**variables(state, state.params), **state.ema}
+
+
+def without_masked_inputs(batch: Batch) -> Batch:
+  """0 for the inputs of examples of which nothing counts: one that is NaN would make a gradient of 0 times NaN."""
+  if 'mask' not in batch:
+    return batch
+  counts = batch['mask'].reshape(len(batch['mask']), -1).max(axis=1)
+
+  def without(leaf: Array) -> Array:
+    return filled(leaf, counts) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+  return {**batch, 'inputs': jax.tree.map(without, batch['inputs'])}
 
 
 def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree) -> tuple[Totals, PyTree]:

@@ -11,7 +11,7 @@ from jax import Array
 
 from research import random
 from research.errors import ConfigError, check_counts, check_range
-from research.metrics import Mean, Metrics, filled
+from research.metrics import Mean, Metrics
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
   Batch,
@@ -25,6 +25,7 @@ from research.tasks.base import (
   total_gradient,
   unless_empty,
   variables,
+  without_masked_inputs,
 )
 from research.tasks.expects import expected_by
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
@@ -79,7 +80,7 @@ def supervised(
     return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
 
   def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
-    batch = preprocess(augment(_without_masked_inputs(batch), random.stream(key, 'augment')))
+    batch = preprocess(augment(without_masked_inputs(batch), random.stream(key, 'augment')))
 
     def loss(params: PyTree) -> tuple[Mean, Metrics, PyTree]:
       noise = random.per_device(random.stream(key, 'dropout', number), axis_name)
@@ -117,18 +118,6 @@ def predictor(
     return network.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
 
   return predict
-
-
-def _without_masked_inputs(batch: Batch) -> Batch:
-  """0 for the inputs of examples of which nothing counts: one that is NaN would make a gradient of 0 times NaN."""
-  if 'mask' not in batch:
-    return batch
-  counts = batch['mask'].reshape(len(batch['mask']), -1).max(axis=1)
-
-  def without(leaf: Array) -> Array:
-    return filled(leaf, counts) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-  return {**batch, 'inputs': jax.tree.map(without, batch['inputs'])}
 
 
 def check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
