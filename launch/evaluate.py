@@ -4,6 +4,7 @@ python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=
 """
 
 import dataclasses
+import numbers
 import os
 
 import jax
@@ -44,7 +45,7 @@ def main() -> None:
   print(f'{workdir}, step {step}: {len(evaluator.examples):,} examples of {SPLIT.value}')
   key = random.stream(jax.random.key(config.seed), SPLIT.value, step)  # as in the run itself
   values = dict(evaluator(state, key))
-  print(final_table({f'{SPLIT.value}/{name}': value for name, value in values.items() if isinstance(value, float)}))
+  print(final_table({f'{SPLIT.value}/{name}': it for name, it in values.items() if isinstance(it, numbers.Real)}))
   for name, value in values.items():
     if isinstance(value, Exception):
       raise told(value, failure(f'{SPLIT.value}/{name}', value))

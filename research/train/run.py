@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import signal
 import time
 import traceback
@@ -289,8 +290,10 @@ class Run:
     with debugging, jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
-          kind = values if isinstance(value, float) else failed if isinstance(value, Exception) else shown
-          kind[f'{split}/{name}'] = value
+          if isinstance(value, numbers.Real):  # numpy's too
+            values[f'{split}/{name}'] = float(value)
+          else:
+            (failed if isinstance(value, Exception) else shown)[f'{split}/{name}'] = value
     self._stop.agree()
     for name in [name for name, value in values.items() if not math.isfinite(value)]:
       logging.warning('step %d: %s is %s, so it is left out', self.step, name, values.pop(name))

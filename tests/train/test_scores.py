@@ -4,6 +4,7 @@ import dataclasses
 import json
 import operator
 
+import numpy as np
 import pytest
 from runs import drain, make
 
@@ -116,10 +117,11 @@ def test_a_number_that_is_not_finite_is_told_and_left_out(tmp_path, caplog):
   config = make('classifier', steps=4, evaluate_every=0)
   experiment = config.build()
   test = experiment.final_evaluators['test']
-  undefined = lambda outputs, rows: iter([('undefined', float('nan')), ('defined', 1.0)])  # noqa: E731
+  undefined = lambda outputs, rows: iter([('undefined', np.nan), ('defined', np.float32(1)), ('whole', 3)])  # noqa: E731
   test = dataclasses.replace(test, reports=(*test.reports, undefined))
   drain(config, tmp_path, dataclasses.replace(experiment, final_evaluators={'test': test}))
   assert any('test/undefined is nan, so it is left out' in record.getMessage() for record in caplog.records)
   result = json.loads((tmp_path / 'result.json').read_text(), parse_constant=pytest.fail)
-  assert result['metrics']['test/defined'] == 1 and 'test/undefined' not in result['metrics']
+  assert 'test/undefined' not in result['metrics']
+  assert (result['metrics']['test/defined'], result['metrics']['test/whole']) == (1, 3)
   assert not any('test/undefined' in line for line in recorder.read(tmp_path))
