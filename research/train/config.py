@@ -96,18 +96,20 @@ class Config:
 def check_built(experiment: Experiment, config: Config) -> None:
   """Raises ConfigError unless the experiment was built from this config as it is now.
 
-  Otherwise config.json would describe another run than the one trained. An experiment wired by hand is not checked.
+  Otherwise config.json would describe another run than the one trained. Of an experiment wired by hand no more is known
+  than the size of its batches.
   """
-  if (built := experiment.config) is None:
-    return
-  if type(built) is not type(config):
-    raise ConfigError(f'config: is a {_name(type(config))}, but the experiment was built from a {_name(type(built))}')
-  old, new = flatten(built), flatten(config)
-  for name in new:
-    if name not in LOOP and old[name] != new[name]:
-      raise ConfigError(
-        f'config.{name}={new[name]!r}: was {old[name]!r} when the experiment was built; call config.build() again'
-      )
+  if (built := experiment.config) is not None:
+    if type(built) is not type(config):
+      raise ConfigError(f'config: is a {_name(type(config))}, but the experiment was built from a {_name(type(built))}')
+    old, new = flatten(built), flatten(config)
+    for name in new:
+      if name not in LOOP and old[name] != new[name]:
+        raise ConfigError(
+          f'config.{name}={new[name]!r}: was {old[name]!r} when the experiment was built; call config.build() again'
+        )
+  if (size := experiment.train.batch_size) != config.batch_size:
+    raise ConfigError(f'config.batch_size={config.batch_size}: but the training examples come in batches of {size}')
 
 
 def _of_this_config(build: Callable[..., Experiment]) -> Callable[..., Experiment]:

@@ -292,6 +292,13 @@ def test_an_experiment_of_another_config_is_refused(changes, told, begun, tmp_pa
   assert not (tmp_path / 'run').exists()
 
 
+def test_batches_of_another_size_than_the_config_says_are_refused(begun):
+  config, experiment, _ = begun
+  other = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, batch_size=3))
+  with pytest.raises(ConfigError, match=r'^config.batch_size=\d+: but the training examples come in batches of 3'):
+    next(train(other, config))
+
+
 def test_what_the_loop_alone_reads_may_be_changed_after_the_experiment_is_built(begun):
   config, experiment, _ = begun
   with contextlib.closing(train(experiment, dataclasses.replace(config, log_every=3, keep_best=0))) as records:
