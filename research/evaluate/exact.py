@@ -16,10 +16,15 @@ Rows = Mapping[str, np.ndarray]
 
 
 def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """Macro F1, ROC AUC (one class against the rest, mean over classes) and calibration error of [examples, classes]."""
+  """Macro F1, ROC AUC and calibration error of logits [examples, ..., classes]; targets whose mask is 0 do not count.
+
+  The ROC AUC is that of one class against the rest, the mean over classes.
+  """
   from sklearn.metrics import f1_score  # slow to import
 
-  targets, guesses, odds = rows['targets'], logits.argmax(-1), log_odds(logits)
+  counts = counting(rows)
+  targets, logits = rows['targets'][counts], logits[counts]
+  guesses, odds = logits.argmax(-1), log_odds(logits)
   yield 'macro_f1', float(f1_score(targets, guesses, average='macro'))
   one_hot = targets[:, None] == np.arange(logits.shape[-1])
   if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
@@ -28,10 +33,11 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
 
 def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """Macro F1, ROC AUC and calibration error of logits [examples, 1] of class 1."""
+  """Macro F1, ROC AUC and calibration error of logits [examples, labels] of class 1, over all labels."""
   from sklearn.metrics import f1_score
 
-  targets, logits = rows['targets'].ravel(), logits.astype(np.float64).ravel()
+  counts = counting(rows).ravel()
+  targets, logits = rows['targets'].ravel()[counts], logits.astype(np.float64).ravel()[counts]
   yield 'macro_f1', float(f1_score(targets, logits > 0, average='macro'))
   if len(np.unique(targets)) == 2:
     yield 'roc_auc', float(roc_auc(logits, targets == 1))

@@ -43,7 +43,8 @@ def confusion(classes: Sequence[str]) -> Report:
   """
 
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
-    counts = confusion_matrix(logits, rows['targets'])
+    counted = counting(rows)
+    counts = confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
     few = len(classes) <= COUNTED
     size = 2.2 + 0.45 * min(len(classes), COUNTED)
     figure, (axis,) = make_figure(1, 1, (size, size))

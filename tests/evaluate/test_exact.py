@@ -40,6 +40,17 @@ def test_multiclass_of_two_classes_is_binary():
   assert values == pytest.approx(dict(exact.binary(logits[:, 1:] - logits[:, :1], {'targets': targets})), rel=1e-5)
 
 
+def test_positions_that_the_mask_leaves_out_are_in_no_score():
+  mask = NUMBERS.integers(0, 2, 200)
+  plain = {'targets': TARGETS[mask > 0]}
+  rows = {'targets': np.where(mask, TARGETS, -100).reshape(20, 10), 'mask': mask.reshape(20, 10)}
+  assert dict(exact.multiclass(LOGITS.reshape(20, 10, 4), rows)) == dict(exact.multiclass(LOGITS[mask > 0], plain))
+  flags = {name: np.minimum(array, 1) for name, array in {**rows, 'plain': TARGETS[mask > 0]}.items()}
+  logits = LOGITS[:, 0].reshape(20, 10)
+  alone = dict(exact.binary(LOGITS[mask > 0, :1], {'targets': flags['plain']}))
+  assert dict(exact.binary(logits, flags)) == alone and 'roc_auc' in alone
+
+
 @pytest.mark.parametrize('shape', [(200,), (200, 1)])
 def test_binary(shape):
   targets = (TARGETS > 1).astype(np.int32)
