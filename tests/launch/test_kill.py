@@ -13,7 +13,7 @@ import pytest
 from runs import end, outcome, wait_for_start
 
 CONFIGS = ('classifier', 'regularized', 'ring')
-KILLS = int(os.environ.get('STRATA_KILLS', '6'))
+KILLS = int(os.environ.get('STRATA_KILLS', '3'))
 MOST = 3  # of one run
 STEPS = '--config.steps=100'  # with a checkpoint every five: most of the time is spent in saving
 

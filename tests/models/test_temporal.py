@@ -232,7 +232,7 @@ def test_remat_changes_nothing(name, x64):
 
   def gradient(model):
     run = forward(model, train=True)
-    return jax.grad(lambda params: jnp.sum(run({**variables, 'params': params}, series)[0] ** 2))
+    return jax.jit(jax.grad(lambda params: jnp.sum(run({**variables, 'params': params}, series)[0] ** 2)))
 
   expected, got = (gradient(other)(variables['params']) for other in (model, with_remat(model, 'everything')))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), got, expected)
