@@ -188,6 +188,12 @@ def test_mel_bands_begin_where_librosa_says():
   np.testing.assert_allclose(edges[-3:], [9_246.028, 10_096.408, 11_025], atol=1e-3)
 
 
+def test_mel_bands_are_even_below_1000_hertz():
+  filters = audio.mel_filters(1_600, 1_600, 7)  # a frequency a hertz
+  assert filters.argmax(0).tolist() == [100, 200, 300, 400, 500, 600, 700]
+  np.testing.assert_allclose(filters.max(0), 1 / 100)
+
+
 def test_mfcc_are_the_cosine_transform_of_scipy():
   spectra = audio.log_mel(jnp.asarray(NOISE), RATE)
   expected = fft.dct(np.asarray(spectra, float), type=2, norm='ortho', axis=-1)[..., :13]

@@ -122,3 +122,8 @@ def test_qlike_is_the_normal_likelihood_and_least_at_the_true_variance():
   _, _, at_truth = measure(qlike(), np.log(squares.ravel()), squares, mask)
   np.testing.assert_allclose(at_truth, 0, atol=1e-5)
   assert np.abs(gradient[:5]).min() > 1e-3 and gradient[5] == 0
+
+
+def test_a_variance_of_less_than_0_is_not_expected():
+  expected = qlike().expects(jax.ShapeDtypeStruct((6, 1), float))['targets']
+  assert (expected.least, expected.most) == (0, np.inf)

@@ -22,7 +22,7 @@ from research.errors import ConfigError, DataError, WorkdirError
 from research.train.config import RESUMABLE, Config, flatten
 from research.train.loop import train
 from research.train.optimizer import Optimizer
-from research.train.workdir import Workdir, load_config, tree_sha256, write_json
+from research.train.workdir import Workdir, in_use, load_config, take, tree_sha256, write_json
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -382,3 +382,10 @@ def test_the_hash_of_a_tree_sees_every_bit_name_type_and_shape():
   hashes = [tree_sha256(other) for other in (tree, *others)]
   assert len(set(hashes)) == 6
   assert tree_sha256({'b': (np.int32(3), np.array(tree['b'][1])), 'a': np.asfortranarray(tree['a'])}) == hashes[0]
+
+
+def test_a_folder_is_in_use_while_its_lock_is_held(tmp_path):
+  assert not in_use(tmp_path)
+  with take(tmp_path, 'workdir', 'run'):
+    assert in_use(tmp_path)
+  assert not in_use(tmp_path)
