@@ -41,11 +41,11 @@ def spelt(tokens: np.ndarray) -> str:
 class Config(Base):
   """One small layer each."""
 
-  units: int = 4  # of the decoder, and of a direction of the encoder
+  units: int = 4  # of the encoder and of the decoder
   dropout: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
 
   def build(self) -> Experiment:
-    encoder, decoder = RNN(self.units, cell='gru', bidirectional=True), LuongDecoder(RNN(self.units, cell='gru'))
+    encoder, decoder = RNN(self.units, cell='gru'), LuongDecoder(RNN(self.units, cell='gru'))
     model = Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout)
 
     def predict(state: State, batch: Batch) -> Hypotheses:
