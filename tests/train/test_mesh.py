@@ -207,7 +207,7 @@ def losses(workdir: Path) -> np.ndarray:
 def test_a_run_goes_on_on_another_mesh(name, tmp_path, fault):
   config = quiet(name, log_every=1, checkpoint_every=5, steps=15, **CHANGES[name])
   untold(config, tmp_path / 'alone')
-  for steps, mesh in ((5, MeshShape(8)), (10, ALONE), (15, MeshShape(1, 2, 2))):
+  for steps, mesh in ((5, MeshShape(8)), (10, ALONE), (15, MeshShape(2, 2, 2))):
     last = untold(dataclasses.replace(config, steps=steps, mesh=mesh), tmp_path / 'moved')
     assert len(jax.tree.leaves(last.state)[0].sharding.device_set) == mesh.data * mesh.fsdp * mesh.tensor
   np.testing.assert_allclose(losses(tmp_path / 'moved'), losses(tmp_path / 'alone'), rtol=1e-5)
