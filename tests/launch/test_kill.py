@@ -15,13 +15,14 @@ from runs import end, outcome, wait_for_start
 CONFIGS = ('classifier', 'regularized', 'ring')
 KILLS = int(os.environ.get('STRATA_KILLS', '3'))
 MOST = 3  # of one run
-STEPS = '--config.steps=100'  # with a checkpoint every five: most of the time is spent in saving
+# With a checkpoint every five steps and two evaluations: most of the time is spent in saving.
+STEPS = ('--config.steps=100', '--config.evaluate_every=50')
 
 
 @pytest.mark.parametrize('number', range(len(CONFIGS)), ids=CONFIGS)
 def test_killed_at_random_instants(number, start, tmp_path, fault, record_property):
   config, wanted = CONFIGS[number], (KILLS + number) // len(CONFIGS)
-  process = start(config, tmp_path / 'alone', STEPS)
+  process = start(config, tmp_path / 'alone', *STEPS)
   wait_for_start(process, tmp_path / 'alone')
   began = time.monotonic()
   assert end(process)[1] == 0
@@ -33,7 +34,7 @@ def test_killed_at_random_instants(number, start, tmp_path, fault, record_proper
   kills, in_a_save, runs = 0, 0, 0
   while kills < wanted:
     workdir, runs = tmp_path / f'run{runs}', runs + 1
-    process = start(config, workdir, STEPS)
+    process = start(config, workdir, *STEPS)
     for _ in range(min(MOST, wanted - kills)):
       wait_for_start(process, workdir)
       time.sleep(after := instants.uniform(0, lasts))
@@ -42,7 +43,7 @@ def test_killed_at_random_instants(number, start, tmp_path, fault, record_proper
         lasts = after
         break
       kills, in_a_save = kills + 1, in_a_save + (workdir / 'checkpoints' / 'unfinished').exists()
-      process = start(config, workdir, STEPS)
+      process = start(config, workdir, *STEPS)
     assert process.wait(300) == 0 and outcome(workdir) == outcome(tmp_path / 'alone')
   record_property('summary', f'{config}: {kills} kills, {in_a_save} in a save; {runs} runs, all with the same bits')
   fault('killed at any instant', '', code, 'all; the same end')

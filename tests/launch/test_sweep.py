@@ -61,7 +61,7 @@ def start(file, programs, on_one_device):
 
   def launch(root: Path, *flags: str) -> Program:
     words = ['-m', 'launch.sweep', f'--config={CONFIG}', f'--sweep={file}', f'--root={root}', CACHE]
-    process = programs.start([*words, '--config.steps=60', *flags], on_one_device)
+    process = programs.start([*words, '--config.steps=60', '--config.evaluate_every=30', *flags], on_one_device)
     started.append((process, root))
     return process
 
@@ -145,7 +145,7 @@ def test_killed_again_and_again_it_ends_with_the_same_table(alone, start, tmp_pa
   claimed = (tmp_path / 'sweep.json').stat().st_mtime_ns
   process = start(tmp_path)
   wait_until(lambda: (tmp_path / 'sweep.json').stat().st_mtime_ns > claimed, process)
-  time.sleep(2)
+  time.sleep(1)
   assert processes_of(tmp_path) == [orphan]
   os.kill(orphan, signal.SIGCONT)
   wait_until(lambda: list((tmp_path / NAMES[1]).glob('checkpoints/[0-9]*')), process)
@@ -256,7 +256,7 @@ def test_devices_are_dealt_out():
 
 
 def test_an_array_of_jobs(tmp_path):
-  words = [f'--config={CONFIG}', '--config.steps=5', CACHE]
+  words = [f'--config={CONFIG}', '--config.steps=5', '--config.evaluate_every=0', CACHE]
   jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.batch_size=0'])]
   with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
     assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 2]
