@@ -10,7 +10,7 @@ demo: install  ## train the small digits network and show what it reaches
 test: install  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=20
 
-faults: install  ## a hundred kills at random instants: every run must end with the same bits; a quarter of an hour
+faults: install  ## a hundred kills at random instants: every run must end with the same bits; ten minutes
 	STRATA_KILLS=100 $(BIN)/python -m pytest -n 2 tests/launch/test_kill.py
 
 lint: install  ## style

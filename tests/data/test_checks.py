@@ -8,6 +8,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from research.data import checks
 from research.data.examples import Arrays
 from research.data.source import Source
 from research.errors import DataError, NotFiniteError
@@ -362,3 +363,9 @@ def test_faults_that_a_user_reads(name, tmp_path, told, fault):
   line, code = told(lambda: list(train(wrong, Config(steps=2, batch_size=8), workdir)))
   assert not workdir.exists()
   fault(name, line, code, 'nothing is begun')
+
+
+def test_only_numbers_that_a_device_would_cut_are_refused():
+  ends = np.array([-(2**31), 2**31 - 1])
+  assert not checks._beyond(np.dtype(np.int32), ends).any()
+  assert checks._beyond(np.dtype(np.int32), ends + [-1, 1]).all()

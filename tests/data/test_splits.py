@@ -103,3 +103,8 @@ def test_held_out_examples_leave_one_of_every_class(counts):
   assert len(held_out) == round(0.2 * len(labels))
   found = np.bincount(labels[held_out], minlength=len(counts))
   assert all(abs(part - 0.2 * count) < 1 for part, count in zip(found, counts, strict=True))
+
+
+def test_more_than_can_be_spared_is_all_that_can_be_spared():
+  kept, held_out = splits.hold_out(np.array([0, 0, 1, 1]), 0.9, seed=0)
+  assert len(kept) == len(held_out) == 2

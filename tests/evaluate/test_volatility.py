@@ -58,6 +58,8 @@ def test_report_holds_losses_of_the_same_days():
   values = dict(volatility.against(dates, RETURNS)(log_variance, rows))
   for name, variance in (('garch_qlike', garch), ('gjr_garch_qlike', gjr)):
     np.testing.assert_allclose(values[name], (np.log(variance) + squares / variance).mean())
+  one_day = dict(volatility.against(dates, RETURNS)(log_variance[-1:], {'targets': squares[-1:, None, None]}))
+  assert 'garch_qlike' in one_day and 'diebold_mariano' not in one_day
   own = log_variance + squares / np.exp(log_variance)
   statistic = ttest_1samp(own - np.log(garch) - squares / garch, 0).statistic
   np.testing.assert_allclose(values['diebold_mariano'], statistic)

@@ -8,7 +8,7 @@ import pytest
 from research.errors import ConfigError
 from research.models.attention import SelfAttention
 
-INPUTS = jax.random.normal(jax.random.key(1), (2, 4, 8))
+INPUTS = jax.random.normal(jax.random.key(1), (2, 5, 8))
 MODEL = SelfAttention(2)
 
 
@@ -19,7 +19,7 @@ def variables():
 
 
 def test_a_position_that_may_look_at_nothing_gives_zero_and_gets_no_gradient(variables):
-  mask = np.ones((2, 1, 4, 4), bool)
+  mask = np.ones((2, 1, 5, 5), bool)
   mask[0, :, 2] = mask[1] = False
 
   def total(variables, inputs):
@@ -29,12 +29,12 @@ def test_a_position_that_may_look_at_nothing_gives_zero_and_gets_no_gradient(var
   gradients, outputs = jax.grad(total, (0, 1), has_aux=True)(variables, INPUTS)
   assert not outputs[1].any() and not outputs[0, 2].any()
   assert all(not leaf.any() for leaf in jax.tree.leaves(gradients))
-  others = np.array([0, 1, 3])
+  others = np.array([0, 1, 3, 4])
   np.testing.assert_allclose(outputs[0, others], MODEL.apply(variables, INPUTS)[0, others], atol=1e-5)
 
 
 def test_a_head_that_may_look_at_nothing_adds_nothing(variables):
-  mask = np.ones((2, 2, 4, 4), bool)
+  mask = np.ones((2, 2, 5, 5), bool)
   mask[:, 1] = False
   alone = jax.tree.map_with_path(
     lambda path, leaf: leaf.at[1].set(0) if 'out' in str(path) and leaf.ndim == 3 else leaf, variables

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
-from research.models.forecasting import DLinear, LogVariance, PatchRNN, moving_average
+from research.models.forecasting import DLinear, LogVariance, PatchRNN, level_of, moving_average
 from research.models.rnn import RNN
 
 KEY = jax.random.key(0)
@@ -117,3 +117,9 @@ def test_log_variance_begins_at_its_mean_and_is_linear_in_the_last_step_but_for_
   states, _ = RNN(5, cell='gru').apply({'params': params['rnn']}, jnp.asarray(INPUTS))  # an earlier step reaches these
   corrected = 0.95 + INPUTS[:, -1] @ np.asarray(kernel)[:, 0] + states[:, -1].sum(-1)
   np.testing.assert_allclose(model.apply({'params': params}, INPUTS), corrected, rtol=1e-5)
+
+
+def test_a_window_without_variance_has_a_spread():
+  level = level_of(np.full((1, 4, 2), 3.0, np.float32))
+  np.testing.assert_allclose(level.middle, 3)
+  np.testing.assert_allclose(level.spread, np.sqrt(1e-5), rtol=1e-5)

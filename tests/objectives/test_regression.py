@@ -91,3 +91,8 @@ def test_a_missing_target_that_does_not_count_spoils_no_gradient(objective):
 
   gradient = np.asarray(jax.grad(total)(jnp.zeros((2, 1))))
   assert gradient[0] != 0 and gradient[1] == 0
+
+
+def test_targets_are_expected_in_the_shape_of_the_predictions():
+  outputs = jax.ShapeDtypeStruct((6, 3, 2), np.float32)
+  assert mean_squared_error().expects(outputs)['targets'].shape == (3, 2)

@@ -127,7 +127,8 @@ def test_what_differs_is_listed_by_name():
 def test_a_seed_without_record_agrees_statistically_or_not():
   recorded = [record(seed, value) for seed, value in enumerate((0.94, 0.95, 0.96))]
   low, high = band([0.94, 0.95, 0.96], WIDE)
-  assert judge([record(7, low + 1e-9)], recorded, WIDE)[0].level == 'statistical'
+  for inside in (low, low + 1e-9, high):
+    assert judge([record(7, inside)], recorded, WIDE)[0].level == 'statistical'
   assert judge([record(7, low - 1e-9)], recorded, WIDE)[0].level == ''
   assert judge([record(7, high + 1e-9)], recorded, WIDE)[0].level == ''
 
@@ -176,4 +177,7 @@ def test_a_beginning_on_other_hardware_agrees_statistically_where_another_seed_w
   assert level(high + 1e-6, **elsewhere) == level(low - 1e-6, **elsewhere) == level(math.nan, **elsewhere) == ''
   assert level(high - 1e-6) == '', 'on the same hardware the same code differs by rounding alone'
   assert level(0.705, recorded[:1], **elsewhere) == level(0.705, early={}, **elsewhere) == ''
+  assert level(0.705, recorded[:2], **elsewhere) == 'statistical'
+  there_too = [recorded[0] | elsewhere, *recorded[1:]]
+  assert level(high - 1e-6, there_too, **elsewhere) == '', 'the hardware of its own record is what counts'
   assert level(0.70, **elsewhere) == 'numerical'
