@@ -103,14 +103,14 @@ class Config(Base):
     return sample
 
   def _past(self, columns: tuple[str, ...], scale: Scale, file: str) -> np.ndarray:
-    """The last `context` steps, standardised: of `file`, or where that is '' of the test part."""
+    """The last `context` steps, standardized: of `file`, or where that is '' of the test part."""
     if not file:
       return self.data().test.inputs[-self.context :]
     with naming(file):
       values = forecasting.read_columns(Path(file).read_bytes(), file, columns)
     if len(values) < self.context:
       raise DataError(f'{file}: has {len(values)} steps; a forecast is made of the last {self.context}')
-    return scale.standardised(values[-self.context :])
+    return scale.standardized(values[-self.context :])
 
 
 def get_config(scale: str = '') -> Config:

@@ -24,7 +24,7 @@ TARGET = Target('test/r2', least=0.45, margin=0.03)
 
 
 class Rescaled(nn.Module):
-  """A model of standardised targets [batch, 1] that answers in the targets' own unit."""
+  """A model of standardized targets [batch, 1] that answers in the targets' own unit."""
 
   model: nn.Module
   mean: float  # of the training part's targets

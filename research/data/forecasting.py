@@ -1,4 +1,4 @@
-"""Series to forecast, split by time: float32 windows of standardised variables, which are both inputs and targets."""
+"""Series to forecast, split by time: float32 windows of standardized variables, which are both inputs and targets."""
 
 import lzma
 import pickletools

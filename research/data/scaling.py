@@ -18,12 +18,12 @@ class Scale(NamedTuple):
   mean: np.ndarray
   deviation: np.ndarray
 
-  def standardised(self, values: np.ndarray) -> np.ndarray:
+  def standardized(self, values: np.ndarray) -> np.ndarray:
     """`values` [..., variables] in deviations from the mean, float32."""
     return ((values - self.mean) / self.deviation).astype(np.float32)
 
   def raw(self, values: np.ndarray) -> np.ndarray:
-    """What `standardised` made `values` [..., variables] of."""
+    """What `standardized` made `values` [..., variables] of."""
     return self.mean + self.deviation * values
 
   def to_json(self, columns: Sequence[str]) -> str:

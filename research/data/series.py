@@ -54,8 +54,8 @@ def windows(
   What is forecast lies within a part. The steps before it may lie in the part before, as they would be known by then.
 
   Args:
-    values: features [steps, features], standardised here.
-    targets: what is forecast [steps, outputs], not rescaled; None for the standardised features themselves.
+    values: features [steps, features], standardized here.
+    targets: what is forecast [steps, outputs], not rescaled; None for the standardized features themselves.
 
   Raises:
     ConfigError: an end before the one before it or beyond the series, or a part too short for a single window.
@@ -64,7 +64,7 @@ def windows(
   if list(ends) != sorted({*ends}) or not 0 < ends[0] <= ends[-1] <= len(values):
     raise ConfigError(f'ends={tuple(ends)}: must increase, from 1 to at most the {len(values)} steps of the series')
   scale = fit_scale(values[: ends[0]])
-  inputs = scale.standardised(values)
+  inputs = scale.standardized(values)
   targets = inputs if targets is None else targets.astype(np.float32)
   starts = (0, *(max(0, end - context) for end in ends[:-1]))
   parts = []

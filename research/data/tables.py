@@ -1,4 +1,4 @@
-"""Tables of scikit-learn under cross-validation: float32 inputs [examples, features], standardised."""
+"""Tables of scikit-learn under cross-validation: float32 inputs [examples, features], standardized."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def breast_cancer(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset
   bunch = load_breast_cancer()
   parts = splits.cross_validation(bunch.target, fold, folds, split_seed)
   classes = tuple(map(str, bunch.target_names))
-  return _standardised(bunch.data, bunch.target.astype(np.int32), parts, classes)
+  return _standardized(bunch.data, bunch.target.astype(np.int32), parts, classes)
 
 
 def diabetes(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
@@ -29,12 +29,12 @@ def diabetes(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
 
   bunch = load_diabetes(scaled=False)
   parts = splits.cross_validation(np.zeros(len(bunch.target)), fold, folds, split_seed)
-  return _standardised(bunch.data, bunch.target.astype(np.float32), parts)
+  return _standardized(bunch.data, bunch.target.astype(np.float32), parts)
 
 
-def _standardised(
+def _standardized(
   inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], classes: tuple[str, ...] = ()
 ) -> Dataset:
   """Data set whose features have mean 0 and standard deviation 1 over the training part, the first one."""
-  scaled = fit_scale(inputs[parts[0]]).standardised(inputs)
+  scaled = fit_scale(inputs[parts[0]]).standardized(inputs)
   return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), classes)

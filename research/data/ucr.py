@@ -58,7 +58,7 @@ def _archive(folder: str, sha256: dict[str, str]) -> Archive:
 def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   """The three parts of a set of files NAME_TRAIN.tsv and NAME_TEST.tsv: a series a line, its label first.
 
-  All are standardised by the mean and the deviation of the training part's values, two numbers: most sets come
+  All are standardized by the mean and the deviation of the training part's values, two numbers: most sets come
   normalised series by series, and in the others the height of a series may tell its class. Where series end early
   (NaN to the end of the line), a part has `lengths` too, int32 [examples], and zeros after them; where values are
   missing within, they are interpolated. Classes are the training part's labels, in order.
@@ -77,7 +77,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   known = series[train][~np.isnan(series[train])]
   scale = fit_scale(known[:, None])
   parts = (
-    _examples(scale.standardised(values), targets)
+    _examples(scale.standardized(values), targets)
     for values, targets in (
       (series[train], targets[train]),
       (series[chosen], targets[chosen]),

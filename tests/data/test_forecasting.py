@@ -56,7 +56,7 @@ def test_parts_end_where_they_should_and_hold_every_window(tmp_path, name):
   data = case.build(tmp_path)
   train, validation, test = (np.diff((0, *case.ends)) - 23).tolist()
   assert [len(part) for part in data[:3]] == [train - 48, validation, test]
-  scaled = data.train.scale.standardised(case.values)
+  scaled = data.train.scale.standardized(case.values)
   for part, end in zip(data[:3], case.ends, strict=True):
     np.testing.assert_array_equal(part.rows(np.array([len(part) - 1]))['targets'][0], scaled[end - 24 : end])
   np.testing.assert_array_equal(data.test.rows(np.array([0]))['inputs'][0], scaled[case.ends[1] - 48 : case.ends[1]])
