@@ -3,11 +3,11 @@
 Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `research.evaluate.evaluator`.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit, log_softmax, logsumexp
-from scipy.stats import rankdata
 
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
@@ -20,42 +20,44 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
   The ROC AUC is that of one class against the rest, the mean over classes.
   """
-  from sklearn.metrics import f1_score  # slow to import
-
   counts = counting(rows)
   targets, logits = rows['targets'][counts], logits[counts]
   guesses, odds = logits.argmax(-1), log_odds(logits)
-  yield 'macro_f1', float(f1_score(targets, guesses, average='macro'))
+  yield 'macro_f1', macro_f1(targets, guesses)
   one_hot = targets[:, None] == np.arange(logits.shape[-1])
   if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
-    yield 'roc_auc', float(roc_auc(odds, one_hot).mean())
+    yield 'roc_auc', float(np.mean([roc_auc(*of_class) for of_class in zip(odds.T, one_hot.T, strict=True)]))
   yield 'calibration_error', calibration_error(expit(odds.max(-1)), guesses == targets)
 
 
 def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """Macro F1, ROC AUC and calibration error of logits [examples, labels] of class 1, over all labels."""
-  from sklearn.metrics import f1_score
-
   counts = counting(rows).ravel()
   targets, logits = rows['targets'].ravel()[counts], logits.astype(np.float64).ravel()[counts]
-  yield 'macro_f1', float(f1_score(targets, logits > 0, average='macro'))
+  yield 'macro_f1', macro_f1(targets.astype(int), (logits > 0).astype(int))
   if len(np.unique(targets)) == 2:
-    yield 'roc_auc', float(roc_auc(logits, targets == 1))
+    yield 'roc_auc', roc_auc(logits, targets == 1)
   yield 'calibration_error', calibration_error(expit(np.abs(logits)), (logits > 0) == targets)
 
 
 def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """R2 (the part of the targets' variance that is explained), RMSE and MAE in the targets' unit: means over outputs."""
-  from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
   counts, targets = (array.reshape(len(predictions), -1) for array in (counting(rows), rows['targets']))
   predictions = predictions.reshape(targets.shape).astype(np.float64)
   outputs = [(real[own], guess[own]) for real, guess, own in zip(targets.T, predictions.T, counts.T, strict=True)]
   outputs = [(real, guess) for real, guess in outputs if len(real)]
+  squared = [np.mean((real - guess) ** 2) for real, guess in outputs]
   if all(np.ptp(real) > 0 for real, _ in outputs):  # it is not defined without variance, as of a single example
-    yield 'r2', float(np.mean([r2_score(*output) for output in outputs]))
-  yield 'rmse', float(np.mean([root_mean_squared_error(*output) for output in outputs]))
-  yield 'mae', float(np.mean([mean_absolute_error(*output) for output in outputs]))
+    yield 'r2', float(np.mean([1 - error / np.var(real) for error, (real, _) in zip(squared, outputs, strict=True)]))
+  yield 'rmse', float(np.mean(np.sqrt(squared)))
+  yield 'mae', float(np.mean([np.mean(np.abs(real - guess)) for real, guess in outputs]))
+
+
+def macro_f1(targets: np.ndarray, guesses: np.ndarray) -> float:
+  """F1 score of integer guesses [examples], the mean over the classes that occur in targets or guesses."""
+  count = functools.partial(np.bincount, minlength=1 + max(targets.max(), guesses.max()))
+  occurrences = count(targets) + count(guesses)
+  return float(np.mean((2 * count(targets[targets == guesses]) / np.maximum(occurrences, 1))[occurrences > 0]))
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
@@ -74,11 +76,11 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
   return odds
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-  """Area under the ROC curve of scores [examples, ...] of what is `positive`: how often one ranks above a negative."""
-  count = positive.sum(0)
-  above = np.sum(rankdata(scores, axis=0) * positive, 0) - count * (count + 1) / 2  # Mann and Whitney (1947)
-  return above / (count * (len(positive) - count))
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+  """Area under the ROC curve of scores [examples]: how often a positive example ranks above a negative, ties a half."""
+  above, negatives = scores[positive], np.sort(scores[~positive])
+  wins = np.searchsorted(negatives, above, 'left') + np.searchsorted(negatives, above, 'right')  # Mann, Whitney (1947)
+  return float(wins.mean() / (2 * len(negatives)))
 
 
 def accuracy_by(field: str, names: Sequence[str]) -> Report:

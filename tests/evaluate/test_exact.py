@@ -111,6 +111,19 @@ def test_log_odds_against_sums_of_the_other_classes_in_more_bits():
   np.testing.assert_allclose(exact.log_odds(logits), np.log(powers / others), rtol=1e-12, atol=1e-15)
 
 
+def test_scores_are_scikit_learns():
+  """Scores with ties, a class that is never guessed and one that is only guessed."""
+  targets, guesses = NUMBERS.integers(0, 4, 300), NUMBERS.integers(1, 6, 300)
+  assert exact.macro_f1(targets, guesses) == pytest.approx(metrics.f1_score(targets, guesses, average='macro'))
+  scores, positive = NUMBERS.integers(0, 9, 300) / 2, targets > 1
+  assert exact.roc_auc(scores, positive) == pytest.approx(metrics.roc_auc_score(positive, scores))
+  observed, predicted = NUMBERS.normal(size=(2, 300, 3))
+  values = dict(exact.regression(predicted, {'targets': observed}))
+  assert values['r2'] == pytest.approx(metrics.r2_score(observed, predicted))
+  assert values['rmse'] == pytest.approx(metrics.root_mean_squared_error(observed, predicted))
+  assert values['mae'] == pytest.approx(metrics.mean_absolute_error(observed, predicted))
+
+
 def test_undefined_scores_are_left_out():
   one = {'targets': np.array([3.0])}
   assert set(dict(exact.regression(np.array([[2.0]]), one))) == {'rmse', 'mae'}

@@ -23,24 +23,26 @@ def on_one_device() -> dict[str, str]:
 
 @pytest.fixture
 def start(programs, on_one_device) -> Callable[..., Program | subprocess.Popen]:
-  """Function (config, workdir, *flags) -> the process, on one device; all that still run are killed at the end.
+  """Function (config, workdir, *flags) -> the process; all that still run are killed at the end.
 
-  `before` is Python that the process runs before it becomes the launcher; that and options of `subprocess.Popen` take
-  a fresh interpreter, all else is forked.
+  `devices` of the host are this process's. `before` is Python that the process runs before it becomes the launcher;
+  that and options of `subprocess.Popen` take a fresh interpreter, all else is forked.
   """
   shared = f'--compilation_cache={jax.config.jax_compilation_cache_dir}-launched'
   processes = []
 
-  def launch(config: str, workdir: Path, *flags: str, before: str = '', stdout=None, **popen):
+  def launch(config: str, workdir: Path, *flags: str, devices: int = 1, before: str = '', stdout=None, **popen):
+    xla_flags = f'{on_one_device["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
+    environment = {**on_one_device, 'XLA_FLAGS': xla_flags}
     words = ['-m', 'launch.train', f'--config={ROOT}/tests/configs/{config}.py', f'--workdir={workdir}', shared, *flags]
     if before or popen:
       command = [sys.executable, '-c', f'{before}\nimport os, sys; os.execv(sys.argv[1], sys.argv[1:])']
       options = {'stdout': stdout or subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
       processes.append(
-        subprocess.Popen([*command, sys.executable, *words], **{**options, 'env': on_one_device, **popen})
+        subprocess.Popen([*command, sys.executable, *words], **{**options, 'env': environment, **popen})
       )
     else:
-      processes.append(programs.start(words, on_one_device, stdout))
+      processes.append(programs.start(words, environment, stdout))
     return processes[-1]
 
   yield launch

@@ -27,9 +27,9 @@ MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  #
 def together(start):
   """Function (count, config, workdir, *flags) -> that many processes of one run."""
 
-  def launch(count: int, config: str, workdir: Path, *flags: str) -> list[Program]:
+  def launch(count: int, config: str, workdir: Path, *flags: str, devices: int = 1) -> list[Program]:
     shared = [f'--coordinator=127.0.0.1:{free_port()}', f'--processes={count}', '--heartbeat_seconds=5', *flags]
-    return [start(config, workdir, *shared, f'--process={number}') for number in range(count)]
+    return [start(config, workdir, *shared, f'--process={number}', devices=devices) for number in range(count)]
 
   return launch
 
@@ -45,32 +45,18 @@ def end_of(workdir: Path):
   return restore_state(config.build(), config, workdir)[1]
 
 
-@pytest.fixture(scope='module')
-def alone(tmp_path_factory):
-  """Function (name) -> workdir of the run of one process."""
-  return tmp_path_factory.mktemp('alone')
-
-
 @pytest.mark.parametrize(
-  ('name', 'count', 'mesh'),
-  [
-    ('regularized', 2, ('data=2',)),
-    ('regularized', 2, ('data=1', 'tensor=2')),
-    ('ring', 4, ('data=1', 'fsdp=2', 'tensor=2')),
-  ],
+  ('name', 'mesh'), [('regularized', ('data=2', 'tensor=2')), ('ring', ('data=1', 'fsdp=2', 'tensor=2'))]
 )
-def test_processes_together_end_as_one_does(name, count, mesh, together, start, alone, tmp_path):
+def test_two_processes_of_two_devices_end_as_one_device_does(name, mesh, together, start, tmp_path):
   flags = (*MOMENTUM, '--config.steps=6', QUIET, '--config.checkpoint_every=3')
-  if not (alone / name).exists():
-    assert ends([start(name, alone / name, *flags)])[0][0] == 0
-  split = [f'--config.mesh.{part}' for part in mesh]
-  for code, errors in ends(together(count, name, tmp_path / 'run', *flags, *split)):
+  alone, split = tmp_path / 'alone', tmp_path / 'split'
+  processes = together(2, name, split, *flags, *(f'--config.mesh.{axis}' for axis in mesh), devices=2)
+  for code, errors in ends([start(name, alone, *flags), *processes]):
     assert code == 0, errors
-  pairs = zip(
-    *(map(np.asarray, jax.tree.leaves(end_of(path))) for path in (tmp_path / 'run', alone / name)), strict=True
-  )
+  pairs = zip(*(map(np.asarray, jax.tree.leaves(end_of(path))) for path in (split, alone)), strict=True)
   assert all(np.abs(a - b).max() <= max(1e-5 * np.abs(b).max(), 1e-6) for a, b in pairs)
-  lines = [[line['step'] for line in recorder.read(path)] for path in (tmp_path / 'run', alone / name)]
+  lines = [[line['step'] for line in recorder.read(path)] for path in (split, alone)]
   assert lines[0] == lines[1]  # one process writes them
 
 

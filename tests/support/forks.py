@@ -29,8 +29,6 @@ IMPORTED = (  # what a run takes long to import; nothing that defines the flags 
   'matplotlib.pyplot',
   'research.evaluate.exact',
   'research.train.loop',
-  'sklearn.datasets',
-  'sklearn.metrics',
 )
 
 

@@ -231,7 +231,7 @@ def test_a_run_abandoned_between_checkpoints_ends_with_the_same_bits(tmp_path, u
 
 
 def test_a_run_stopped_by_signals_ends_with_the_same_bits(tmp_path, undisturbed):
-  moments = ((0, 'compiling'), (7, 'training'), (10, 'evaluating'), (20, 'saving'), (40, 'saving'), (40, 'evaluating'))
+  moments = ((0, 'compiling'), (7, 'training'), (15, 'saving'), (20, 'evaluating'), (40, 'saving'), (40, 'evaluating'))
   for step, status in moments:
     error = interrupt(make('classifier'), tmp_path, step, status)
     assert error.exit_code == 143 and str(tmp_path) in str(error) and f'step {error_step(error)}' in str(error)

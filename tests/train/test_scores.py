@@ -94,7 +94,7 @@ def with_broken_reports(evaluators):
 
 
 def test_a_report_that_raises_costs_no_other_number(tmp_path, told, fault):
-  config = make('classifier', steps=10)
+  config = make('classifier', steps=10, evaluate_every=10)
   experiment = config.build()
   evaluators = [with_broken_reports(part) for part in (experiment.evaluators, experiment.final_evaluators)]
   faulty = dataclasses.replace(experiment, evaluators=evaluators[0], final_evaluators=evaluators[1])
