@@ -1,0 +1,60 @@
+"""Models that are measured before the library has a family of their kind."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Float, Int
+
+from research.models.norms import BatchNorm, LayerNorm
+from research.ops.attention import attention
+from research.ops.layers import Dense, Embed
+
+
+class GPT(nn.Module):
+  """Decoder with learned positions, layer norm before each sub-layer and a head of its own (Radford et al. 2019)."""
+
+  vocabulary: int = 256
+  layers: int = 4
+  width: int = 256
+  heads: int = 8
+  length: int = 128
+
+  @nn.compact
+  def __call__(
+    self, tokens: Int[Array, 'batch length'], train: bool = False
+  ) -> Float[Array, 'batch length vocabulary']:
+    positions = self.param('positions', nn.initializers.normal(0.02), (self.length, self.width))
+    x = Embed(self.vocabulary, self.width, name='embed')(tokens) + positions[None, : tokens.shape[1]]
+    for number in range(self.layers):
+      x = Block(self.heads, name=f'block_{number}')(x)
+    return Dense(self.vocabulary, name='head')(LayerNorm(name='norm')(x))
+
+
+class Block(nn.Module):
+  """Causal self-attention and a layer of four times the width, both added to what they read."""
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length width']:
+    width = x.shape[-1]
+    projected = Dense(3 * width, name='qkv')(LayerNorm(name='attention_norm')(x))
+    queries, keys, values = jnp.moveaxis(projected.reshape(*x.shape[:-1], 3, self.heads, -1), -3, 0)
+    x += Dense(width, name='out')(attention(queries, keys, values, causal=True).reshape(x.shape))
+    hidden = nn.gelu(Dense(4 * width, name='up')(LayerNorm(name='mlp_norm')(x)))  # of the tanh kind
+    return x + Dense(width, name='down')(hidden)
+
+
+class Generator(nn.Module):
+  """Images [batch, 28, 28, 1] of noise: DCGAN's generator for this size (Radford et al. 2016)."""
+
+  channels: tuple[int, int] = (256, 128)
+
+  @nn.compact
+  def __call__(self, noise: Float[Array, 'batch noise'], train: bool = False) -> Float[Array, 'batch 28 28 1']:
+    first, second = self.channels
+    x = Dense(7 * 7 * first, use_bias=False, name='project')(noise).reshape(-1, 7, 7, first)
+    x = nn.relu(BatchNorm(train, name='norm_0')(x))
+    x = nn.ConvTranspose(second, (4, 4), (2, 2), use_bias=False, name='deconv_0')(x)
+    x = nn.relu(BatchNorm(train, name='norm_1')(x))
+    return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2), name='deconv_1')(x))
