@@ -15,9 +15,11 @@ from absl import flags, logging
 from launch import cpu
 from launch.flags import ROOT, PathParser, parse
 from research.errors import ConfigError, RunError, naming
+from research.ops import kernels
 from research.paths import user_cache
 
 CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; products and sums by YNNPACK')
+PLAIN = flags.DEFINE_list('plain_kernels', [], f'fast forms on CPU to do without, of: {", ".join(kernels.NAMES)}')
 CACHE = flags.DEFINE(
   PathParser(optional=True),
   'compilation_cache',
@@ -72,7 +74,8 @@ def code_of(error: BaseException) -> int:
 def machine_flags() -> list[str]:
   """The flags of this process that another launcher is to have too."""
   cache = [] if CACHE.value is None else [f'--compilation_cache={CACHE.value}']
-  return [f'--cpu_levers={CPU_LEVERS.value}', *cache]
+  plain = [f'--plain_kernels={",".join(PLAIN.value)}'] if PLAIN.value else []
+  return [f'--cpu_levers={CPU_LEVERS.value}', *plain, *cache]
 
 
 def _main(main: Callable[[], int | None]) -> int | None:
@@ -81,7 +84,7 @@ def _main(main: Callable[[], int | None]) -> int | None:
     for line in cpu.tune():
       logging.info(line)
   _cache_compilations(CACHE.value)
-  with needing_devices():
+  with needing_devices(), kernels.plain(*PLAIN.value):
     code = main()
   with naming('standard output'):
     sys.stdout.flush()

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from research.ops.kernels import choose
 from research.ops.padding import check_fits
 
 
@@ -22,22 +23,33 @@ def convolve(
   Raises ConfigError where the filter is larger than the padded image.
   """
   check_fits(x.shape[1:3], kernel.shape[:2], strides, padding)
-  if x.shape[-1] == 1:
-    patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
-    y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
-    return y.reshape(*patches.shape[:3], -1)
+  pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding) if isinstance(padding, str) else padding
+  options = {'strides': tuple(strides), 'padding': tuple(map(tuple, pads))}
+  if x.shape[-1] > 1:
+    return _plain(x, kernel, **options)
+  return choose('convolution', _of_patches, _plain, x, kernel, **options)
+
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _plain(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
   return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def _of_patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
+  patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
+  y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+  return y.reshape(*patches.shape[:3], -1)
 
 
 def _patches(
   x: Float[Array, 'batch height width'],
   window: tuple[int, int],
   strides: tuple[int, int],
-  padding: str | Sequence[tuple[int, int]],
+  padding: Pads,
 ) -> Float[Array, 'batch _ _ window']:
   """What each filter sees of images; the window's pixels are in the last axis."""
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(x.shape[1:], window, strides, padding)
   x = jnp.pad(x, ((0, 0), *padding))
   ends = [size - side + 1 for size, side in zip(x.shape[1:], window, strict=True)]
   shifted = [

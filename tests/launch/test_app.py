@@ -1,5 +1,6 @@
 """What every launcher does around its work: exit codes, the cache of compiled programs, its streams."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -7,10 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from launch import app
-from research.errors import WorkdirError
+from research.errors import ConfigError, WorkdirError
+from research.ops.bias import bias_add
 
 ROOT = Path(app.__file__).parent.parent
 
@@ -129,6 +133,19 @@ def test_levers_and_cache_can_be_turned_off(launch, tmp_path):
   run = launch('--cpu_levers=false', '--compilation_cache=')
   assert run.returncode == 0 and 'allocator' not in run.stderr
   assert not (tmp_path / 'cache').exists()
+
+
+def test_kernels_can_be_turned_off(monkeypatch):
+  monkeypatch.setattr(app, 'CPU_LEVERS', SimpleNamespace(value=False))
+  monkeypatch.setattr(app, 'CACHE', SimpleNamespace(value=''))
+  forms = []
+  for names in ([], ['bias', 'max_pool'], ['bais']):
+    monkeypatch.setattr(app, 'PLAIN', SimpleNamespace(value=names))
+    with pytest.raises(ConfigError, match='kernel bais: .* bias') if 'bais' in names else contextlib.nullcontext():
+      app._main(lambda: forms.append(str(jax.make_jaxpr(bias_add)(jnp.ones((2, 3)), jnp.ones(3)))))
+    flag = [f'--plain_kernels={",".join(names)}'] if names else []
+    assert app.machine_flags() == ['--cpu_levers=False', *flag, '--compilation_cache=']
+  assert ['platform_index' in form for form in forms] == [True, False]
 
 
 def test_a_process_without_standard_streams_runs_all_the_same(toy, tmp_path):
