@@ -35,11 +35,16 @@ class Arrays:
     return {name: array[indices] for name, array in self.arrays.items()}
 
   def fingerprint(self) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(self.arrays.items()):
-      digest.update(f'{name} {array.dtype} {array.shape} '.encode())
-      digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    arrays = sorted(self.arrays.items())
+    return fingerprint_of(*(part for name, array in arrays for part in (f'{name} {array.dtype} {array.shape} ', array)))
+
+
+def fingerprint_of(*parts: str | np.ndarray) -> str:
+  """The first 16 hexadecimal digits of the SHA-256 of texts and arrays, one after another."""
+  digest = hashlib.sha256()
+  for part in parts:
+    digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).data)
+  return digest.hexdigest()[:16]
 
 
 def counting(rows: Mapping[str, np.ndarray], name: str = 'targets', mask: str = 'mask') -> np.ndarray:

@@ -1,6 +1,5 @@
 """Spoken digits: int16 waveforms [examples, samples], zero-padded, with int32 `lengths`, `targets` and `speakers`."""
 
-import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 
 from research.data import archives, files
 from research.data.audio import read_wav
-from research.data.examples import Arrays, Dataset
+from research.data.examples import Arrays, Dataset, fingerprint_of
 from research.data.files import Archive, Places
 from research.data.origins import ZipUrl
 from research.errors import ConfigError, DataError, check_count, check_range
@@ -116,7 +115,7 @@ class DigitStrings:
 
   def fingerprint(self) -> str:
     made_by = (self.count, self.seed, self.part, self.samples, self.digits, self.gap, self.decibels)
-    return hashlib.sha256(f'{self.recordings.fingerprint()} {made_by}'.encode()).hexdigest()[:16]
+    return fingerprint_of(f'{self.recordings.fingerprint()} {made_by}')
 
   def _string(self, index: int) -> dict[str, np.ndarray]:
     random, arrays = np.random.default_rng((self.seed, self.part, index)), self.recordings.arrays

@@ -57,7 +57,7 @@ def sample(
     carry, logits = state
     token = _draw(logits, temperature, jax.random.fold_in(key, number))
     logits, carry = advance(variables, token[:, None], carry)
-    return (carry, logits[:, -1]), token
+    return (carry, logits.squeeze(1)), token
 
   _, tokens = jax.lax.scan(step, (carry, logits[:, -1]), jnp.arange(length))
   return tokens.T

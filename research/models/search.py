@@ -107,7 +107,7 @@ def _traced_back(history: tuple[Array, Array, Array], best: Int[Array, ' batch']
   """Tokens and what was kept of the hypotheses `best`, from the last step to the first."""
 
   def step(beam, at):
-    tokens, parents, kept = (_of_parents(leaf, beam[:, None])[:, 0] for leaf in at)
+    tokens, parents, kept = (_of_parents(leaf, beam[:, None]).squeeze(1) for leaf in at)
     return parents, (tokens, kept)
 
   _, (tokens, kept) = lax.scan(step, best.astype(jnp.int32), history, reverse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.data.examples import Arrays
+from research.data.examples import Arrays, fingerprint_of
 from research.data.source import Source
 from research.errors import ConfigError
 
@@ -61,6 +61,7 @@ def test_rows_and_fingerprint_of_arrays():
   other = Arrays({'inputs': np.where(np.arange(10) == 9, 0, np.arange(10) * 3)})
   assert len(EXAMPLES) == 10 and EXAMPLES.fingerprint() == same.fingerprint() != other.fingerprint()
   assert EXAMPLES.fingerprint() != Arrays({'targets': np.arange(10) * 3}).fingerprint()
+  assert fingerprint_of('a', np.frombuffer(b'bc', np.uint8)) == 'ba7816bf8f01cfea'  # FIPS 180-2, of 'abc'
 
 
 def spoiled(mask: np.ndarray) -> Source:
