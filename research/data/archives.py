@@ -44,7 +44,7 @@ def members(path: Path, names: Collection[str]) -> dict[str, bytes]:
       return _tar_members(_deb_data(path), names)
     return _tar_members(path.read_bytes(), names)
   except _DAMAGE as error:
-    raise DataError(f'damaged archive: {error or type(error).__name__}') from error
+    raise DataError(f'damaged archive: {str(error) or type(error).__name__}') from error
 
 
 def _zip_members(path: Path, names: Collection[str]) -> dict[str, bytes]:

@@ -53,6 +53,16 @@ def test_members_are_those_of_the_exact_names(tmp_path, kind):
   assert archives.members(path, ['data/one', 'data/two', 'none']) == {'data/one': b'1' * 99, 'data/two': b''}
 
 
+@pytest.mark.parametrize('message', ['File is not a zip file', ''])
+def test_a_damaged_archive_says_what_python_did_or_else_the_kind_of_error(tmp_path, monkeypatch, message):
+  def refuse(path):
+    raise EOFError(message)
+
+  monkeypatch.setattr(zipfile, 'ZipFile', refuse)
+  with pytest.raises(DataError, match=f'damaged archive: {message or "EOFError"}$'):
+    archives.members(tmp_path / 'a.zip', ['one'])
+
+
 def test_a_member_of_a_package_may_be_the_last_and_empty(tmp_path):
   path = tmp_path / 'a.deb'
   path.write_bytes(deb(b''))
