@@ -108,8 +108,13 @@ def unknown(name: object, known: Iterable[str]) -> str:
 def failure(name: str, error: Exception) -> str:
   """What to say of a report of an evaluation, `split/report`, that raised `error`."""
   split, _, report = name.partition('/')
-  text = textwrap.shorten(f'{type(error).__name__}: {error}', 300)
+  text = shortened(f'{type(error).__name__}: {error}')
   return f'the report {report} of {split} raised {text}'
+
+
+def shortened(message: object) -> str:
+  """A message of someone else's as one line, of which 300 characters are enough."""
+  return textwrap.shorten(str(message), 300)
 
 
 def told(error: Exception, line: str) -> Exception:

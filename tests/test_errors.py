@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from research.errors import ConfigError, check_count, check_counts, check_range, naming, unknown
+from research.errors import ConfigError, check_count, check_counts, check_range, naming, shortened, unknown
 
 NAN = math.nan
 
@@ -67,6 +67,13 @@ def test_several_counts_or_tuples_of_them():
 )
 def test_the_nearest_names_in_any_case_or_else_all(name, known, told):
   assert unknown(name, known) == told
+
+
+def test_a_long_message_loses_its_last_words():
+  words = [f'{number:09}' for number in range(31)]
+  assert shortened('\n'.join(words[:30])) == ' '.join(words[:30])  # 299 characters
+  assert shortened(f'1 {" ".join(words[:30])}') == f'1 {" ".join(words[:29])} [...]'  # would be 301
+  assert shortened('a\n  b') == 'a b'
 
 
 def test_an_error_of_the_system_names_its_file():

@@ -1,14 +1,12 @@
 """Any data set of the TFDS catalogue by name, read by random access and decoded as it is asked for."""
 
-import hashlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from research.data.examples import Arrays, Dataset, Examples
-from research.errors import ConfigError, DataError, alike, check_counts, check_range
+from research.data.examples import Arrays, Dataset, Examples, fingerprint_of
+from research.errors import ConfigError, DataError, alike, check_counts, check_range, shortened
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Records:
     return {name: self._stacked(records, feature) for name, feature in self.features.items()}
 
   def fingerprint(self) -> str:
-    return hashlib.sha256(f'{self.name} {len(self)} {dict(self.features)}'.encode()).hexdigest()[:16]
+    return fingerprint_of(f'{self.name} {len(self)} {dict(self.features)}')
 
   def _stacked(self, records: Sequence[Mapping[str, np.ndarray]], feature: str) -> np.ndarray:
     try:
@@ -91,7 +89,7 @@ def _source(name: str, split: str, data_dir: str) -> Sequence[Mapping[str, np.nd
   try:
     return builder.as_data_source(split)
   except ValueError as error:
-    raise ConfigError(f'{name}: {textwrap.shorten(str(error), 300)}') from error
+    raise ConfigError(f'{name}: {shortened(error)}') from error
 
 
 def _prepared(name: str, data_dir: str):
@@ -111,4 +109,4 @@ def _prepared(name: str, data_dir: str):
     cause = str(error).strip().rpartition('\n')[2]
     raise DataError(f'{name}: cannot be prepared on this machine ({cause}): {advice}') from error
   except Exception as error:  # whatever a builder of the catalogue may raise
-    raise DataError(f'{name}: {textwrap.shorten(str(error), 300)}: without a network, {advice}') from error
+    raise DataError(f'{name}: {shortened(error)}: without a network, {advice}') from error

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Collection
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from research.data import archives
-from research.errors import DataError
+from research.errors import DataError, shortened
 
 _SECONDS = 30  # without an answer before a connection is given up
 _MAX_SECONDS = 900  # for the whole of a client's download
@@ -190,7 +189,7 @@ def _run(command: list[str], folder: str) -> None:
     raise DataError(f'{client} took more than {_MAX_SECONDS} s') from error
   if result.returncode:
     hint = ' (run `apt-get update` first)' if 'Unable to locate' in result.stderr else ''
-    raise DataError(f'{client} failed: {textwrap.shorten(result.stderr, 240)}{hint}')
+    raise DataError(f'{client} failed: {shortened(result.stderr)}{hint}')
 
 
 def _download(prefix: str, name: str) -> bytes:

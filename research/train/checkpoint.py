@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
@@ -25,7 +24,7 @@ from absl import logging
 from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from research.errors import CheckpointError, naming
+from research.errors import CheckpointError, naming, shortened
 from research.train import manifest, processes
 
 PyTree = Any
@@ -294,7 +293,7 @@ def _os_error(error: Exception, path: Path) -> OSError:
   """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code is None:
-    return OSError(f'{path} could not be saved: {textwrap.shorten(str(error), 300)}')
+    return OSError(f'{path} could not be saved: {shortened(error)}')
   return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
 
 
