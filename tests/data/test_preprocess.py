@@ -12,6 +12,7 @@ def test_inputs_are_standardized_and_nothing_else():
   batch = {'inputs': jnp.array([[0, 100, 250]], jnp.uint8), 'targets': jnp.array([3])}
   found = standardize(50, 25)(batch)
   np.testing.assert_array_equal(found['inputs'], [[-2, 2, 8]])
+  np.testing.assert_array_equal(standardize(0, 0.5)(batch)['inputs'], [[0, 200, 500]])
   assert found['inputs'].dtype == jnp.float32 and found['targets'] is batch['targets']
 
 

@@ -27,9 +27,11 @@ def test_records_come_back_in_the_order_of_seed_and_fold(tmp_path):
 
 def test_a_new_record_replaces_that_of_its_seed_and_fold_alone(tmp_path):
   path = tmp_path / 'results.jsonl'
-  results.add(path, [record(0, 0), record(0, 1), record(1, 0)])
+  results.add(path, [record(0, 0), record(0, 1), record(1)])
   results.add(path, [record(0, 1, accuracy=0.5)])
   assert [line['metrics']['test/accuracy'] for line in results.read(path)] == [0.9, 0.5, 0.9]
+  results.add(path, [record(1, 0, accuracy=0.6)])  # a run without cross-validation is fold 0
+  assert [line['metrics']['test/accuracy'] for line in results.read(path)] == [0.9, 0.5, 0.6]
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
@@ -62,7 +64,7 @@ def workdir(tmp_path):
   lines = [{'step': step, 'state_sha256': f'h{step}'} for step in (0, 1, 10)]
   lines += [{'step': step, 'train/loss': 1 / step, 'seconds': 3.0} for step in (5, 10, 20)]
   write(tmp_path / 'config.json', {'file': 'x', 'config': {'seed': 3, 'fold': 1, 'folds': 5, 'lr': 0.1}})
-  write(tmp_path / 'environment.json', [start | {'commit': 'older'}, start])
+  write(tmp_path / 'environment.json', [start | {'commit': 'first'}, start | {'commit': 'older'}, start])
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
   return tmp_path
 
