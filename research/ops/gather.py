@@ -18,7 +18,7 @@ def take(table: Float[ArrayLike, 'rows ...'], index: Integer[ArrayLike, '...']) 
 def pick(values: Float[Array, '*shape size'], index: Integer[ArrayLike, ' *shape']) -> Float[Array, ' *shape']:
   """One entry of each row of `values`; an index from outside gives NaN and has no gradient."""
   index = _without_negative(index, values.shape[-1])
-  return jnp.take_along_axis(values, index[..., None], axis=-1, mode='fill')[..., 0]
+  return jnp.take_along_axis(values, index[..., None], axis=-1, mode='fill').squeeze(-1)
 
 
 def _without_negative(index: Integer[ArrayLike, ' *shape'], size: int) -> Integer[Array, ' *shape']:

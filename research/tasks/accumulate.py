@@ -1,6 +1,7 @@
 """A batch taken in micro-batches, one after another: the memory of one, the gradient of all."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +14,19 @@ Gradient = Callable[..., tuple[Totals, PyTree]]
 
 
 def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
-  """`gradient` of (state, batch, key), summed over so many micro-batches; with 1 it is `gradient` itself.
+  """`gradient` of (state, batch, key), summed over so many micro-batches; with 1 the whole batch is number 0.
 
   Their number must divide the batch. Totals and counts are summed and divided once, so that masks may be uneven. Batch
   norm normalises each micro-batch by itself, and its statistics move once a micro-batch: with it the step is not that
   of the whole batch. Noise by an example's index is the same as without; dropout draws anew for each `number`.
   """
+  whole = partial(gradient, number=0)
   if micro_batches == 1:
-    return gradient
+    return whole
 
   def summed(state: State, batch: Batch, key: Array) -> tuple[Totals, PyTree]:
     parts = jax.tree.map(lambda leaf: _split(leaf, micro_batches), batch)
-    first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shapes, _ = jax.eval_shape(gradient, state, first, key, 0)
+    shapes, _ = jax.eval_shape(whole, state, batch, key)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def add(carry, part):

@@ -67,7 +67,7 @@ def adversarial(
     return networks[GENERATOR].apply({'params': params[GENERATOR]}, noise)
 
   def discriminate(params: PyTree, inputs: Array) -> Array:
-    return networks[DISCRIMINATOR].apply({'params': params[DISCRIMINATOR]}, inputs)[:, 0]
+    return networks[DISCRIMINATOR].apply({'params': params[DISCRIMINATOR]}, inputs).squeeze(1)
 
   def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
     logits = discriminate(params, generate(params, batch, key))
@@ -81,7 +81,7 @@ def adversarial(
     return mean(loss, batch.get('mask')), {'accuracy': mean(right, batch.get('mask'))}, {}
 
   def init(key: Array, batch: Batch) -> State:
-    noise = jnp.zeros((1, latent_dim))
+    noise = jnp.zeros(latent_dim)[None]
     params = {
       GENERATOR: generator.init(random.stream(key, GENERATOR), noise)['params'],
       DISCRIMINATOR: discriminator.init(random.stream(key, DISCRIMINATOR), batch['inputs'])['params'],
@@ -90,7 +90,7 @@ def adversarial(
     return State(jnp.zeros((), jnp.int32), params, first_loss_scale(precision), opt_state, {}, {})
 
   def update(player: str, loss: Callable, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
+    def gradient(state: State, batch: Batch, key: Array, number: int | Array) -> tuple[Totals, PyTree]:
       def scaled_loss(own: PyTree) -> tuple[Mean, Metrics, PyTree]:
         value, *rest = loss({**state.params, player: own}, batch, key)
         return scaled(value, state), *rest

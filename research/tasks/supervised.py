@@ -79,7 +79,7 @@ def supervised(
     mutable = {**collections, **first_loss_scale(precision)}
     return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
 
-  def gradient(state: State, batch: Batch, key: Array, number: int | Array = 0) -> tuple[Totals, PyTree]:
+  def gradient(state: State, batch: Batch, key: Array, number: int | Array) -> tuple[Totals, PyTree]:
     batch = preprocess(augment(without_masked_inputs(batch), random.stream(key, 'augment')))
 
     def loss(params: PyTree) -> tuple[Mean, Metrics, PyTree]:

@@ -86,7 +86,7 @@ class NoRecorder(contextlib.nullcontext):
   def write(self, step, values) -> None: ...
   def show(self, step, name, value) -> None: ...
   def sync(self) -> int:
-    return 0
+    return self.lines
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,8 @@ def restore_state(
   restored = checkpoints.restore({'state': _abstract(experiment, config)}, step, best, set_aside=False, part=True)
   if restored is None:
     raise _no_checkpoint(workdir)
-  return restored[0], restored[1]['state']
+  step, tree = restored
+  return step, tree['state']
 
 
 def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = False) -> tuple[int, PyTree]:
@@ -39,11 +40,10 @@ def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = F
   restored = Checkpoints(local(workdir, 'workdir') / 'checkpoints').restore_named(prefixes, step, best)
   if restored is None:
     raise _no_checkpoint(workdir)
-  parts = traverse_util.unflatten_dict(restored[1], sep='/')['state']
-  state = State(
-    restored[0], parts['params'], parts.get('mutable', {}), {}, parts.get('ema', {}), parts.get('frozen', {})
-  )
-  return restored[0], evaluation_variables(state)
+  step, leaves = restored
+  parts = traverse_util.unflatten_dict(leaves, sep='/')['state']
+  state = State(step, parts['params'], parts.get('mutable', {}), {}, parts.get('ema', {}), parts.get('frozen', {}))
+  return step, evaluation_variables(state)
 
 
 def _no_checkpoint(workdir: str | os.PathLike) -> CheckpointError:

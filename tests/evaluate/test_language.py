@@ -26,6 +26,13 @@ def test_every_document_costs_what_its_tokens_do():
     np.testing.assert_allclose(found[f'bits_per_character_{name}'], expected, rtol=1e-6)
 
 
+def test_every_target_counts_once_unless_the_rows_say_otherwise():
+  rows = {'targets': np.zeros((2, 3), int)}
+  np.testing.assert_array_equal(language.target_weights(rows), np.ones((2, 3)))
+  rows |= {'mask': np.array([1, 0]), 'weights': np.array([[2, 0, 0.5]] * 2)}
+  np.testing.assert_array_equal(language.target_weights(rows), [[2, 0, 0.5], [0, 0, 0]])
+
+
 def test_what_is_measured_on_nothing_is_left_out():
   rows = context_examples(DOCUMENTS, 4, 10).arrays
   losses, none = np.ones(rows['targets'].shape), np.zeros_like(rows['weights'])

@@ -1,5 +1,7 @@
 """Draws against the distribution that they are made of, and a carry that counts what was read."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +37,12 @@ def counting(variables, tokens, carry):
   return jax.nn.one_hot(read % 5, 5), read[:, -1:]
 
 
-def test_the_likeliest_tokens_follow_the_prompt_one_by_one():
+def test_the_likeliest_tokens_follow_the_prompt_one_by_one(caplog, monkeypatch):
+  monkeypatch.setattr(sampling, 'time', SimpleNamespace(monotonic=iter([10.0, 14.0]).__next__))
+  caplog.set_level('INFO')
   drawn = sampling.continued(counting, {}, jnp.zeros((1, 1), int), np.array([4, 4, 4]), 6, 0.0, jax.random.key(0))
   assert drawn.tolist() == [3, 4, 0, 1, 2, 3] and drawn.dtype == np.int32
+  assert caplog.messages[-1] == '6 tokens in 4.00 s: 2 tokens/s'
 
 
 def test_every_token_has_a_key_of_its_own():

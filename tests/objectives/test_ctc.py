@@ -138,6 +138,11 @@ def test_a_blank_that_is_no_class_is_refused(blank):
     ctc_loss(*(batch_of()[name] for name in ('inputs', 'lengths', 'targets', 'target_lengths')), blank)
 
 
+def test_the_lengths_are_those_of_the_logits():
+  lengths = ctc().expects(LOGITS)['lengths']
+  assert lengths.shape == () and str(lengths) == f'integers from 0 to {FRAMES}: the model has logits of {FRAMES} frames'
+
+
 def test_an_impossible_class_costs_only_the_strings_that_have_it():
   """Four even frames of two classes: 10 of 16 alignments give (1,), as many as begin and end a run of it."""
   even = jnp.log(jnp.array([[0.5, 0.5, 0.0]]) * jnp.ones((4, 1)))[None]

@@ -124,6 +124,10 @@ def test_qlike_is_the_normal_likelihood_and_least_at_the_true_variance():
   assert np.abs(gradient[:5]).min() > 1e-3 and gradient[5] == 0
 
 
+def test_there_is_a_target_for_each_point():
+  assert forecast_error(QUANTILES).expects(OUTPUTS)['targets'].shape == TARGETS.shape[1:]
+
+
 def test_a_variance_of_less_than_0_is_not_expected():
   expected = qlike().expects(jax.ShapeDtypeStruct((6, 1), float))['targets']
   assert (expected.least, expected.most) == (0, np.inf)

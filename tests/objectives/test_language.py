@@ -67,6 +67,11 @@ def test_what_does_not_count_changes_neither_loss_nor_gradient():
   jax.tree.map(np.testing.assert_array_equal, (mean, metrics), loss(jnp.asarray(other))[1])
 
 
+def test_a_weight_for_each_target_is_expected():
+  weights = next_token().expects(LOGITS)['weights']
+  assert weights.shape == WEIGHTS.shape[1:] and str(weights).startswith('numbers of at least 0: ')
+
+
 def test_characters_of_another_vocabulary_are_refused():
   batch = {'inputs': jnp.asarray(TARGETS), 'targets': jnp.asarray(TARGETS)}
   objective = next_token(np.ones(LOGITS.shape[-1] - 1))

@@ -37,6 +37,8 @@ def test_entries_and_their_gradients():
   gradient, found = jax.grad(lambda x: (jnp.where(there, y := pick(x, index), 0).sum(), y), has_aux=True)(TABLE)
   np.testing.assert_array_equal(found, np.where(there, TABLE[np.arange(4), index % 3], np.nan))
   np.testing.assert_array_equal(gradient, np.eye(3)[index % 3] * there[:, None])
+  cube, places = np.arange(24.0).reshape(2, 3, 4), np.array([[3, 0, 4], [-1, 1, 2]])
+  np.testing.assert_array_equal(pick(jnp.asarray(cube), places), [[3, 4, np.nan], [np.nan, 17, 22]])
 
 
 def test_an_embedding_is_that_of_linen():
