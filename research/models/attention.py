@@ -1,5 +1,6 @@
 """Attention over the positions of a sequence."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,6 +47,7 @@ class SelfAttention(nn.Module):
     return outputs if mask is None else jnp.where(mask.any((1, 3))[..., None], outputs, 0)
 
 
+@functools.wraps(nn.dot_product_attention)  # Linen passes on the options that the signature names, dropout among them
 def _attend(
   queries: Float[Array, 'batch length heads features'], *others: Array, mask: Array | None = None, **options: Any
 ) -> Float[Array, 'batch length heads features']:
