@@ -66,5 +66,5 @@ def sample(
 def _draw(
   logits: Float[Array, 'batch vocabulary'], temperature: Float[Array, ''], key: Key[Array, '']
 ) -> Int[Array, ' batch']:
-  warm = logits / jnp.where(temperature > 0, temperature, 1)
-  return jnp.where(temperature > 0, jax.random.categorical(key, warm), logits.argmax(-1)).astype(jnp.int32)
+  noise = jax.random.gumbel(key, logits.shape, logits.dtype)  # the Gumbel-max trick, which needs no division
+  return (logits + temperature * noise).argmax(-1).astype(jnp.int32)
