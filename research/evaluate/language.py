@@ -25,8 +25,8 @@ def target_weights(rows: Rows) -> np.ndarray:
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
   weights = target_weights(rows)
-  if total := weights.sum():
-    nats = (np.where(weights > 0, losses, 0) * weights).sum() / total
+  if (counts := weights > 0).any():
+    nats = np.average(losses[counts], weights=weights[counts])
     yield 'perplexity', math.exp(min(nats, MOST_NATS))
 
 
@@ -35,12 +35,10 @@ def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     weights = target_weights(rows)
-    nats = (np.where(weights > 0, losses, 0) * weights).sum(1)
-    lengths = (characters[np.where(weights > 0, rows['targets'], 0)] * weights).sum(1)
     for number, name in enumerate(names):
-      own = rows['document'] == number
-      if total := lengths[own].sum():
-        yield f'bits_per_character_{name}', float(nats[own].sum() / total / math.log(2))
+      own = (weights > 0) & (rows['document'] == number)[:, None]
+      if length := characters[rows['targets'][own]] @ weights[own]:
+        yield f'bits_per_character_{name}', float(losses[own] @ weights[own] / length / math.log(2))
 
   return report
 

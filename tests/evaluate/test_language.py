@@ -68,5 +68,7 @@ def test_bits_by_context_are_drawn_of_whole_windows_alone():
   read, bits = figure.axes[0].lines[0].get_data()  # tokens 0 to 1, 2 to 12
   np.testing.assert_allclose(read, [1.5, 8])
   np.testing.assert_allclose(bits, np.array([0.5, 7]) / np.log(2), rtol=1e-6)
+  one = context_examples(DOCUMENTS, 1, 10).arrays
+  assert len(list(language.bits_by_context(1)(np.ones(one['targets'].shape), one))) == 1
   short = {name: array[:1] for name, array in rows.items()}
   assert list(language.bits_by_context(4)(losses[:1], short)) == []
