@@ -204,7 +204,7 @@ def translate(
 
   def step(carry: PyTree, tokens: Array) -> tuple[PyTree, Array, Array]:
     carry, logits, weights = model.apply(variables, memory, carry, tokens[:, None], method='decode')
-    return carry, jax.nn.log_softmax(logits[:, 0]), weights[:, 0]
+    return carry, jax.nn.log_softmax(logits.squeeze(1)), weights.squeeze(1)
 
   limits, length = (most + most // 2 + 10 for most in (source.lengths, source.values.shape[1]))
   return beam_search(step, carry, limits, end, length, beams, penalty)

@@ -53,7 +53,7 @@ def test_diebold_mariano_is_a_t_statistic():
 def test_report_holds_losses_of_the_same_days():
   squares, dates = np.square(RETURNS[FIRST:]), np.arange(700).astype('datetime64[D]')
   garch, gjr = volatility.garch(RETURNS, FIRST), volatility.garch(RETURNS, FIRST, leverage=True)
-  log_variance = np.log(garch) + 0.3
+  log_variance = np.log(garch) + 0.05
   rows = {'targets': squares[:, None, None]}
   values = dict(volatility.against(dates, RETURNS)(log_variance, rows))
   for name, variance in (('garch_qlike', garch), ('gjr_garch_qlike', gjr)):

@@ -73,7 +73,7 @@ def test_convolution_of_series(x64, ours, plain, use_bias):
   'layer, shape, message',
   [
     (Dense(0), (2, 3), 'features=0: must be a whole number of at least 1'),
-    (Dense(4), (2, 0), r'a dense layer of inputs \(2, 0\): nothing is left'),
+    (Dense(4), (2, 3, 0), r'a dense layer of inputs \(2, 3, 0\): nothing is left'),
     (Embed(0, 4), (2,), 'num_embeddings=0'),
     (Embed(4, -1), (2,), 'features=-1'),
     (Conv(4, (3, 0)), (2, 8, 8, 1), 'kernel_size=0'),

@@ -62,6 +62,37 @@ def loss_of(function):
   return partial(loss, function)
 
 
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def normalized(x, scale, bias):
+  return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) * scale + bias
+
+
+def textbook(name, params, x, s, carry):
+  """The new carry by the equations, in numpy."""
+  if name == 'elman':
+    return (np.tanh(x + s),)
+  if name == 'gru':
+    (x_r, x_z, x_n), (s_r, s_z, s_n) = np.split(x, 3, -1), np.split(s, 3, -1)
+    z = sigmoid(x_z + s_z)
+    return ((1 - z) * np.tanh(x_n + sigmoid(x_r + s_r) * (s_n + params)) + z * carry[0],)
+  of_input, of_recurrent, of_cell = params or ((1, 0),) * 3
+  norm = normalized if params else lambda x, scale, bias: x
+  i, f, g, o = np.split(norm(x, *of_input) + norm(s, *of_recurrent), 4, -1)
+  c = sigmoid(f) * carry[1] + sigmoid(i) * np.tanh(g)
+  return sigmoid(o) * np.tanh(norm(c, *of_cell)), c
+
+
+@pytest.mark.parametrize('name', CELLS)
+def test_a_step_is_that_of_the_textbooks(name):
+  params, x, kernel, carry = arguments(name)
+  given = params, x[0], carry[0] @ kernel, carry
+  expected = textbook(name, *jax.tree.map(partial(np.asarray, dtype=float), given))
+  jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), getattr(recurrent, name).step(*given), expected)
+
+
 @pytest.mark.parametrize('reverse', [False, True])
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('name', CELLS)

@@ -72,6 +72,7 @@ def test_a_part_of_the_data_that_only_one_tells_of_is_no_difference():
 def test_equal_states_are_bitwise_whatever_else_differs():
   run = record() | {'commit': 'new'}
   assert agreement(run, [record(1), record(0)]) == ('bitwise', '', ('commit: abc -> new',))
+  assert agreement(run, [record(1)]) == ('', '', ('commit: abc -> new',))  # its own seed has no record
 
 
 @pytest.mark.parametrize('step', ['0', '1', '10', '100', 'end'])

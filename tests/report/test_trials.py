@@ -60,9 +60,11 @@ def test_the_table_says_how_a_trial_ended(tmp_path):
     read_outcome(name, {'lr': 1.0}, code, tmp_path / 'a')
     for name, code in (('f', 5), ('d', 128), ('h', 129), ('s', 143), ('n', None))
   ]
-  rows = [
-    [cell.strip() for cell in line.split('|')[1:-1]] for line in trials_table([*ended, *codes], SCORE).split('\n')
-  ]
+
+  def cells(trials):
+    return [[cell.strip() for cell in line.split('|')[1:-1]] for line in trials_table(trials, SCORE).split('\n')]
+
+  rows = cells([*ended, *codes])
   assert rows[2] == ['trial', 'lr', 'state', 'score', 'accuracy', 'loss', 'time']
   assert rows[4:] == [
     ['a', '1', 'done', '0.7', '0.7', '0.9', '12 s'],
@@ -72,6 +74,7 @@ def test_the_table_says_how_a_trial_ended(tmp_path):
     ['s', '1', 'stopped, exit 143', '', '', '', ''],
     ['n', '1', 'not run', '', '', '', ''],
   ]
+  assert cells(ended)[4:] == rows[4:5]
 
 
 @pytest.mark.parametrize(

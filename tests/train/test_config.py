@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from research.train.config import (
   REMAT,
   Config,
   at_scale,
+  check_comes_back,
+  check_each,
+  check_filled,
   check_least,
   check_within,
   flatten,
@@ -177,6 +181,30 @@ def test_fields_of_an_experiment_within_their_ends():
   check_least(config, 5, 'steps')
   with pytest.raises(ConfigError, match='config.steps=5: must be at least 6'):
     check_least(config, 6, 'steps')
+
+
+def test_tuples_of_an_experiment_with_entries_that_are_enough():
+  config = SimpleNamespace(widths=(3, 2), blocks=())
+  check_each(config, 2, 'widths', 'blocks')
+  check_filled(config, 'widths')
+  with pytest.raises(ConfigError, match=r'config.widths=\(3, 2\): each must be at least 3'):
+    check_each(config, 3, 'blocks', 'widths')
+  with pytest.raises(ConfigError, match=r'config.blocks=\(\): must have at least one entry'):
+    check_filled(config, 'widths', 'blocks')
+
+
+def test_a_field_that_config_json_would_not_give_back_is_named():
+  @dataclasses.dataclass
+  class Growing:
+    kept: int = 1
+    grown: int = 2
+
+    def __post_init__(self):
+      self.grown += 1
+
+  with pytest.raises(ConfigError, match='config.grown=3: would be 4 when read from config.json'):
+    check_comes_back(Growing())
+  check_comes_back(Config())
 
 
 def test_steps_see_the_examples_so_many_times():
