@@ -38,9 +38,7 @@ def start(programs, on_one_device) -> Callable[..., Program | subprocess.Popen]:
     if before or popen:
       command = [sys.executable, '-c', f'{before}\nimport os, sys; os.execv(sys.argv[1], sys.argv[1:])']
       options = {'stdout': stdout or subprocess.DEVNULL, 'stderr': subprocess.PIPE, 'text': True, 'cwd': ROOT}
-      processes.append(
-        subprocess.Popen([*command, sys.executable, *words], **{**options, 'env': environment, **popen})
-      )
+      processes.append(subprocess.Popen([*command, sys.executable, *words], **{**options, 'env': environment, **popen}))
     else:
       processes.append(programs.start(words, environment, stdout))
     return processes[-1]
