@@ -25,8 +25,8 @@ def garch(returns: np.ndarray, first: int, leverage: bool = False) -> np.ndarray
 
   model = arch_model(returns, mean='Constant', vol='GARCH', p=1, o=int(leverage), q=1, rescale=False)
   fitted = model.fit(last_obs=first, disp='off')
-  forecasts = fitted.forecast(horizon=1, start=first - 1, reindex=False)
-  return forecasts.variance.to_numpy()[:-1, 0]
+  forecasts = fitted.forecast(start=first - 1, reindex=False)  # of the day after each
+  return forecasts.variance['h.1'].to_numpy()[:-1]
 
 
 def qlike(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:

@@ -29,4 +29,4 @@ def edit_distance(
 
   first = jnp.broadcast_to(places, (len(guesses), places.shape[1]))
   last, _ = jax.lax.scan(row, first, (labels.T, jnp.arange(labels.shape[1])))
-  return jnp.take_along_axis(last, guess_lengths[:, None], axis=1)[:, 0]
+  return jnp.take_along_axis(last, guess_lengths[:, None], axis=1).squeeze(1)

@@ -1,6 +1,7 @@
 """The Python files that a config comes from: where its class lives, and how it is found there again."""
 
 import ast
+import errno
 import hashlib
 import importlib.util
 import inspect
@@ -29,7 +30,7 @@ def import_file(path: Path) -> ModuleType:
   """
   path = path.resolve()
   if not path.is_file():
-    raise FileNotFoundError(2, 'no such file', str(path))
+    raise FileNotFoundError(errno.ENOENT, 'no such file', str(path))
   if path.suffix != '.py':
     raise ConfigError(f'{path}: not a Python file')
   parts = path.relative_to(ROOT).with_suffix('').parts if path.is_relative_to(ROOT / 'experiments') else ('',)

@@ -53,6 +53,20 @@ def test_flip_mirrors_one_in_two():
   assert 160 < flipped < 240
 
 
+@pytest.mark.parametrize(
+  ('draw', 'flipped', 'zeroed'), [(0.0, True, 0), (0.5, False, SIZE // 2), (1.0, False, SIZE - 1)]
+)
+def test_the_ends_and_the_middle_of_what_may_be_drawn(monkeypatch, draw, flipped, zeroed):
+  """1 itself is never drawn, but a product with it may be rounded up."""
+  monkeypatch.setattr(jax.random, 'uniform', lambda key, shape: jnp.full(shape, draw))
+  batch = {name: jnp.asarray(array[:2]) for name, array in BATCH.items()}
+  expected = IMAGES[:2, :, ::-1] if flipped else IMAGES[:2]
+  np.testing.assert_array_equal(augment.flip()(batch, KEY)['inputs'], expected)
+  expected = IMAGES[:2].copy()
+  expected[:, zeroed, zeroed] = 0
+  np.testing.assert_array_equal(augment.cutout(1)(batch, KEY)['inputs'], expected)
+
+
 @pytest.mark.parametrize('size', [3, 4])
 def test_cutout_zeros_one_square_and_nothing_else(size):
   heights, new, places = [], apply(augment.cutout(size)), (SIZE * uniform(2)).astype(int)

@@ -327,6 +327,12 @@ def test_what_does_not_count_may_hold_anything(made, arrays):
   assert checked(right).train.examples is right.train.examples
 
 
+def test_what_follows_a_length_does_not_count_in_any_feature():
+  rows = {'inputs': np.zeros((2, 3, 2)), 'lengths': np.array([1, 3])}
+  counts = checks._counts('inputs', rows, Expected(lengths='lengths'))
+  np.testing.assert_array_equal(counts.sum(-1), [[2, 0, 0], [2, 2, 2]])
+
+
 def test_what_is_preprocessed_is_not_taken_for_what_the_objective_sees():
   checked(
     experiment([example(targets=LABELS + 1)], preprocess=lambda batch: {**batch, 'targets': batch['targets'] - 1})

@@ -20,6 +20,7 @@ def test_a_constant_is_only_centered_however_its_deviation_is_rounded(rows, nois
   scale = fit_scale(column)
   assert scale.deviation == 1
   np.testing.assert_allclose(scale.standardized(np.array([[14.62], [15.0]])), [[0], [0.38]], atol=1e-5)
+  assert fit_scale(np.zeros((rows, 1), dtype)).deviation == 1
 
 
 @pytest.mark.parametrize('size', [1e-30, 1.0, 1e30])
@@ -53,9 +54,10 @@ def test_a_constant_feature_of_a_table_stays_small(monkeypatch):
   assert max(np.abs(part).max() for part in parts) < 20  # where it is trained on, the square root of 317 examples
 
 
-def test_raw_undoes_standardized_and_text_keeps_the_scale_to_the_bit():
-  scale = fit_scale(VALUES)
-  np.testing.assert_allclose(scale.raw(scale.standardized(VALUES)), VALUES, rtol=1e-5)
+@pytest.mark.parametrize('values', [VALUES, VALUES / 50])
+def test_raw_undoes_standardized_and_text_keeps_the_scale_to_the_bit(values):
+  scale = fit_scale(values)
+  np.testing.assert_allclose(scale.raw(scale.standardized(values)), values, rtol=1e-5)
   columns, again = scaling.scale_from_json(scale.to_json(('a', 'b')))
   assert columns == ('a', 'b')
   np.testing.assert_array_equal(np.stack(again), np.stack(scale))

@@ -57,11 +57,11 @@ def test_the_picture_names_what_was_heard_where_it_was(outputs):
 
 
 def test_a_label_is_named_above_one_half_alone():
-  chances = np.array([[0.5, 0.5], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+  chances = np.array([[0.5, 0.5], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8], [0.9, 0.1]])
   upper, lower = figures.make_figure(1, 2, (3, 2))[1]
   transcripts.timeline(upper, lower, WAVES[0], np.log(chances), CLASSES, RATE)
   words = [(text.get_text(), round(text.get_position()[0], 4)) for text in lower.texts]
-  assert words == [('a', 0.25), ('b', 0.4375)] and lower.get_xlim() == (0, 0.5)
+  assert words == [('a', 0.2), ('a', 0.45), ('b', 0.35)] and lower.get_xlim() == (0, 0.5)
 
 
 def test_waveforms_are_pictured_as_spectra():

@@ -255,6 +255,7 @@ def test_a_run_that_ends_within_its_schedule_is_told(config, steps, what):
     (Optimizer(warmup=-1), ('optimizer.warmup=-1', 'at least 0')),
     (Optimizer(b2=1.0), ('optimizer.b2=1.0', 'less than 1')),
     (Optimizer(freeze=('Dense_1/kernel',)), ('config.optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
+    (Optimizer(freeze=('zzz',)), ("'zzz' matches no parameter; nearest: Dense_0/bias, Dense_0/kernel, scale",)),
   ],
 )
 def test_mistakes_are_told_in_one_line(config, words):

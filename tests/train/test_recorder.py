@@ -69,6 +69,7 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
   assert (scalar.step, scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == (5, 'loss', 0.5)
   assert text.summary.value[0].tensor.string_val == [b'a text']
   assert image.summary.value[0].image.encoded_image_string.startswith(b'\x89PNG')
+  assert image.summary.value[0].image.colorspace == 3  # without the canvas's transparency
   assert (tmp_path / 'figures' / 'test_note.txt').read_text() == 'a text'
   assert (tmp_path / 'figures' / 'test_curve.png').read_bytes().startswith(b'\x89PNG')
 
