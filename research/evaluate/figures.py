@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 COUNTED = 30  # classes of a confusion matrix up to which counts are legible
 NAMED = 75  # classes of a larger one that are named
 INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
+SMALL = 8  # points, of the text within a picture
+THIN, THICK = 1.0, 1.6  # points, of lines
+PANEL, SQUARE, IMAGE = (4.6, 3.2), (4.0, 4.0), (1.5, 1.9)  # inches, of one pair of axes
+DPI = 110
 
 
 def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
   """Every metric that training and validation share, over steps; `records` are those of metrics.jsonl."""
   names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
-  figure, axes = make_figure(len(names), 1, (4.2, 3.2))
+  figure, axes = make_figure(columns=len(names))
   for axis, name in zip(axes, names, strict=True):
     for part, color, marker in (('train', FAINT, ''), ('validation', ACCENT, 'o')):
       points = [(record['step'], record[f'{part}/{name}']) for record in records if f'{part}/{name}' in record]
       if points:
-        axis.plot(*np.transpose(points), color=color, label=part, linewidth=1.6, marker=marker, markersize=4)
+        axis.plot(*np.transpose(points), color=color, label=part, linewidth=THICK, marker=marker, markersize=4)
     axis.set(xlabel='step', ylabel=name.replace('_', ' '))
     values = [value for line in axis.lines for value in line.get_ydata()]
     if values and 0 < 20 * min(values) < max(values):
@@ -47,16 +51,16 @@ def confusion(classes: Sequence[str]) -> Report:
     counts = confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
     few = len(classes) <= COUNTED
     size = 2.2 + 0.45 * min(len(classes), COUNTED)
-    figure, (axis,) = make_figure(1, 1, (size, size))
+    figure, (axis,) = make_figure(size=(size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
     for row, column in np.argwhere(counts) if few else ():
       color = 'white' if shares[row, column] > 0.3 else INK
-      axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=8, color=color)
+      axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=SMALL, color=color)
     named = range(0, len(classes), -(-len(classes) // NAMED))
     labels = [classes[number] for number in named]
-    axis.set_xticks(named, labels, rotation=45 if few else 90, ha='right' if few else 'center', fontsize=8)
-    axis.set_yticks(named, labels, fontsize=8)
+    axis.set_xticks(named, labels, rotation=45 if few else 90, ha='right' if few else 'center', fontsize=SMALL)
+    axis.set_yticks(named, labels, fontsize=SMALL)
     axis.set(xlabel='predicted', ylabel='true')
     yield 'confusion_matrix', figure
 
@@ -69,12 +73,12 @@ def mistakes(classes: Sequence[str], most: int = 18) -> Report:
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     guesses, targets = logits.argmax(-1), rows['targets']
     wrong, confidence = surest_mistakes(logits, targets, most)
-    figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), (1.5, 1.9))
+    figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), IMAGE)
     for axis in axes:
       axis.set_axis_off()
     for axis, number, sure in zip(axes, wrong, confidence, strict=False):
       axis.imshow(rows['inputs'][number].squeeze(), cmap='gray_r')
-      axis.set_title(f'{classes[guesses[number]]} ({sure:.0%})\nis {classes[targets[number]]}', fontsize=8)
+      axis.set_title(f'{classes[guesses[number]]} ({sure:.0%})\nis {classes[targets[number]]}', fontsize=SMALL)
     yield 'mistakes', figure
 
   return report
@@ -94,8 +98,8 @@ def predictions(unit: str = '') -> Report:
     counts = counting(rows).ravel()
     targets, outputs = rows['targets'].ravel()[counts], outputs.ravel()[counts]
     low, high = min(targets.min(), outputs.min()), max(targets.max(), outputs.max())
-    figure, (axis,) = make_figure(1, 1, (4, 4))
-    axis.plot([low, high], [low, high], color=FAINT, linewidth=1)
+    figure, (axis,) = make_figure(size=SQUARE)
+    axis.plot([low, high], [low, high], color=FAINT, linewidth=THIN)
     axis.scatter(targets, outputs, s=10, color=ACCENT, alpha=0.7)
     axis.set(xlabel=f'target {unit}'.strip(), ylabel=f'prediction {unit}'.strip())
     plain(axis)
@@ -104,16 +108,16 @@ def predictions(unit: str = '') -> Report:
   return report
 
 
-def make_figure(columns: int, rows: int, size: tuple[float, float]) -> tuple['Figure', list]:
+def make_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = PANEL) -> tuple['Figure', list]:
   """A figure and its axes, row by row; `size` in inches is that of one."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(columns * size[0], rows * size[1]), dpi=110, layout='constrained')
+  figure = Figure(figsize=np.multiply((columns, rows), size), dpi=DPI, layout='constrained')
   FigureCanvasAgg(figure)
   return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def plain(axis) -> None:
   axis.spines[['top', 'right']].set_visible(False)
-  axis.tick_params(colors=INK, labelsize=8)
+  axis.tick_params(colors=INK, labelsize=SMALL)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain, surest_mistakes
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain, surest_mistakes
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
+
+
+SERIES = (2.6, 1.7)  # inches, of the picture of one
 
 
 def mistakes(classes: Sequence[str], most: int = 12) -> Report:
@@ -18,16 +21,16 @@ def mistakes(classes: Sequence[str], most: int = 12) -> Report:
   def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
     guesses, targets = logits.argmax(-1), rows['targets']
     wrong, confidence = surest_mistakes(logits, targets, most)
-    figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), (2.6, 1.7))
+    figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), SERIES)
     means = class_means(rows, len(classes))
     for axis in axes[len(wrong) :]:
       axis.set_axis_off()
     for axis, number, sure in zip(axes, wrong, confidence, strict=False):
       guess, target = guesses[number], targets[number]
-      axis.plot(means[guess], color=ACCENT, linewidth=1, alpha=0.8)
-      axis.plot(means[target], color=FAINT, linewidth=1)
-      axis.plot(_series(rows)[number], color=INK, linewidth=1)
-      axis.set_title(f'{classes[guess]} ({sure:.0%}), is {classes[target]}', fontsize=8)
+      axis.plot(means[guess], color=ACCENT, linewidth=THIN, alpha=0.8)
+      axis.plot(means[target], color=FAINT, linewidth=THIN)
+      axis.plot(_series(rows)[number], color=INK, linewidth=THIN)
+      axis.set_title(f'{classes[guess]} ({sure:.0%}), is {classes[target]}', fontsize=SMALL)
       plain(axis)
     yield 'mistakes', figure
 

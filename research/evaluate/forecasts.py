@@ -12,12 +12,13 @@ import numpy as np
 from research.data.examples import counting
 from research.errors import ConfigError
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Rows = Mapping[str, np.ndarray]
+FORECAST = (2.6, 2.1)  # inches, of one variable of an example
 
 
 def seasonal_naive(inputs: np.ndarray, season: int, horizon: int) -> np.ndarray:
@@ -47,7 +48,7 @@ def error_over_horizon(season: int) -> Report:
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     targets, horizon = rows['targets'], outputs.shape[1]
     naive = seasonal_naive(rows['inputs'], season, horizon)
-    figure, (axis,) = make_figure(1, 1, (5, 3.2))
+    figure, (axis,) = make_figure()
     for forecast, color, label in ((naive, FAINT, 'seasonal naive'), (outputs[..., 0], ACCENT, 'model')):
       squares = np.square(forecast - targets)
       axis.plot(1 + np.arange(horizon), squares.mean((0, 2), where=counting(rows)), color=color, label=label)
@@ -74,25 +75,25 @@ def draw(
 ) -> 'Figure':
   """A row of axes for each example and a column for each variable; `targets` only where the future is known."""
   examples, horizon = outputs.shape[:2]
-  figure, axes = make_figure(len(columns), examples, (2.6, 2.1))
+  figure, axes = make_figure(len(columns), examples, FORECAST)
   for number, axis in enumerate(axes):
     example, variable = divmod(number, len(columns))
     future = None if targets is None else targets[example, :, variable]
     draw_one(axis, inputs[example, -2 * horizon :, variable], outputs[example, :, variable], future)
-    axis.set_title(columns[variable], fontsize=9, color=INK)
+    axis.set_title(columns[variable], fontsize=SMALL, color=INK)
   for axis in axes[-len(columns) :]:
-    axis.set_xlabel('steps ahead', fontsize=8)
-  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, frameon=False, fontsize=8)
+    axis.set_xlabel('steps ahead', fontsize=SMALL)
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, frameon=False, fontsize=SMALL)
   return figure
 
 
 def draw_one(axis, past: np.ndarray, outputs: np.ndarray, future: np.ndarray | None) -> None:
   """One variable: its past [steps], the forecast [horizon, 1 + quantiles] and, where known, the `future` [horizon]."""
   ahead = np.arange(1, len(outputs) + 1)
-  axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=1)
+  axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=THIN)
   if future is not None:
-    axis.plot(ahead, future, color=INK, linewidth=1, label='observed')
+    axis.plot(ahead, future, color=INK, linewidth=THIN, label='observed')
   if outputs.shape[1] > 2:
     axis.fill_between(ahead, outputs[:, 1], outputs[:, -1], color=ACCENT, alpha=0.2, linewidth=0, label='interval')
-  axis.plot(ahead, outputs[:, 0], color=ACCENT, linewidth=1.4, label='forecast')
+  axis.plot(ahead, outputs[:, 0], color=ACCENT, linewidth=THICK, label='forecast')
   plain(axis)

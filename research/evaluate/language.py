@@ -8,7 +8,7 @@ import numpy as np
 
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, THICK, THIN, make_figure, plain
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -52,11 +52,11 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
     if not whole.any():
       return
     bits = losses[whole].mean(0) / math.log(2)
-    figure, (axis,) = make_figure(1, 1, (4.6, 3.2))
+    figure, (axis,) = make_figure()
     edges = np.unique(np.geomspace(1, len(bits), bins).astype(int) - 1)
     places = (edges[:-1] + edges[1:] + 1) / 2
-    axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=1.6)
-    axis.axvline(context, color=FAINT, linewidth=1, linestyle=':')
+    axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=THICK)
+    axis.axvline(context, color=FAINT, linewidth=THIN, linestyle=':')
     axis.set(xlabel='tokens read before', ylabel='bits of a token', xscale='log')
     plain(axis)
     yield 'bits_by_context', figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -73,12 +73,12 @@ def _round_numbers(least: float, greatest: float, logarithmic: bool) -> np.ndarr
 
 
 def _points(name: str, options: Sequence[Any], values: np.ndarray, label: str) -> 'Figure':
-  figure, (axis,) = make_figure(1, 1, (4.8, 3.4))
+  figure, (axis,) = make_figure()
   scale, ended = scale_of(options), ~np.isnan(values)
   if _are_numbers(options) and len(set(options)) == len(options):  # a curve is a function
     order = np.argsort(scale.places)
     order = order[ended[order]]
-    axis.plot(scale.places[order], values[order], color=FAINT, linewidth=1.2, zorder=1)
+    axis.plot(scale.places[order], values[order], color=FAINT, linewidth=THIN, zorder=1)
   axis.scatter(scale.places[ended], values[ended], s=26, color=INK, zorder=2)
   axis.scatter(scale.places[:1], values[:1], s=60, color=ACCENT, zorder=3, label='best')
   if not ended.all():
@@ -87,7 +87,7 @@ def _points(name: str, options: Sequence[Any], values: np.ndarray, label: str) -
     axis.scatter(failed, np.full(len(failed), 0.03), marker='x', color=FAINT, label='failed', transform=bottom)
   axis.set_xticks(*zip(*scale.ticks, strict=True))
   axis.set(xlim=(-0.06, 1.06), xlabel=name, ylabel=label)
-  axis.legend(frameon=False, fontsize=8)
+  axis.legend(frameon=False, fontsize=SMALL)
   plain(axis)
   return figure
 
@@ -95,13 +95,13 @@ def _points(name: str, options: Sequence[Any], values: np.ndarray, label: str) -
 def _parallel(fields: Mapping[str, Sequence[Any]], values: np.ndarray, label: str) -> 'Figure':
   from matplotlib.colors import LinearSegmentedColormap
 
-  figure, (axis,) = make_figure(1, 1, (max(4.8, 1.7 * (len(fields) + 1)), 3.6))
+  figure, (axis,) = make_figure(size=(max(4.8, 1.7 * (len(fields) + 1)), 3.6))
   scales = [scale_of(options) for options in fields.values()] + [scale_of(values.tolist())]
   ended = int((~np.isnan(values)).sum())
   shades = LinearSegmentedColormap.from_list('rank', [INK, '#d5dae0'])
   for rank in reversed(range(len(values))):
     x, y = smooth([scale.places[rank] for scale in scales])
-    style = {'color': shades(rank / max(ended - 1, 1)), 'linewidth': 1.3}
+    style = {'color': shades(rank / max(ended - 1, 1)), 'linewidth': THIN}
     if math.isnan(values[rank]):
       style |= {'color': FAINT, 'linestyle': ':'}
     axis.plot(x, y, **(style | ({'color': ACCENT, 'linewidth': 2.6} if rank == 0 else {})))
@@ -123,10 +123,10 @@ def smooth(places: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_scale(axis, place: float, name: str, scale: Scale, side: int) -> None:
   """A vertical scale, its numbers to the left (`side` -1) or the right (1) of it."""
-  axis.plot([place, place], [0, 1], color=INK, linewidth=1, zorder=3)
-  axis.text(place, 1.06, name, ha='center', va='bottom', fontsize=9, color=INK)
+  axis.plot([place, place], [0, 1], color=INK, linewidth=THIN, zorder=3)
+  axis.text(place, 1.06, name, ha='center', va='bottom', fontsize=SMALL, color=INK)
   box = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.75, 'pad': 0.6}
   for height, text in scale.ticks:
-    axis.plot([place, place + 0.02 * side], [height, height], color=INK, linewidth=1, zorder=3)
+    axis.plot([place, place + 0.02 * side], [height, height], color=INK, linewidth=THIN, zorder=3)
     align = 'right' if side < 0 else 'left'
-    axis.text(place + 0.05 * side, height, text, ha=align, va='center', fontsize=8, color=INK, zorder=4, bbox=box)
+    axis.text(place + 0.05 * side, height, text, ha=align, va='center', fontsize=SMALL, color=INK, zorder=4, bbox=box)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from research.data.audio import log_mel
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain
 from research.ops.ctc import prefix_beam
 from research.ops.edit_distance import edit_distance
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Outputs = Mapping[str, np.ndarray]
 Rows = Mapping[str, np.ndarray]
+TIMELINE = (5.0, 2.2)  # inches, of the spectrum of a recording, and of the probabilities below it
 
 
 def transcribed(
@@ -58,7 +59,7 @@ def heard(classes: Sequence[str], rate: int, most: int = 3) -> Report:
 
   def report(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     most_here = min(most, len(rows['inputs']))
-    figure, axes = make_figure(most_here, 2, (4.6, 2.2))
+    figure, axes = make_figure(most_here, 2, TIMELINE)
     for number in range(most_here):
       own, output = ({name: array[number] for name, array in tree.items()} for tree in (rows, outputs))
       pair = axes[number], axes[most_here + number]
@@ -67,7 +68,7 @@ def heard(classes: Sequence[str], rate: int, most: int = 3) -> Report:
         text(classes, own['targets'], own['target_lengths']),
         text(classes, output['labels'], output['length']),
       )
-      pair[0].set_title(f'said {said}, heard {guess}', fontsize=9, color=INK)
+      pair[0].set_title(f'said {said}, heard {guess}', fontsize=SMALL, color=INK)
     yield 'heard', figure
 
   return report
@@ -86,7 +87,7 @@ def pictured(report: Report, rate: int) -> Report:
 
 def picture(waveform: np.ndarray, output: Outputs, classes: Sequence[str], rate: int) -> 'Figure':
   """What was heard in one recording."""
-  figure, (upper, lower) = make_figure(1, 2, (7, 2.2))
+  figure, (upper, lower) = make_figure(1, 2, TIMELINE)
   timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], classes, rate)
   return figure
 
@@ -105,9 +106,9 @@ def timeline(
   chances = np.exp(log_probabilities[:, : len(classes)])
   times = (np.arange(len(chances)) + 0.5) * seconds / max(len(chances), 1)
   for name, chance in zip(classes, chances.T, strict=True):
-    lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=1.2)
+    lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=THIN)
     for begin, end in _stretches(chance > 0.5):
-      lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=9, color=INK)
+      lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=SMALL, color=INK)
   lower.set(xlim=(0, seconds), ylim=(0, 1.2), xlabel='seconds', ylabel='probability')
   plain(lower)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import INK, make_figure
+from research.evaluate.figures import INK, SMALL, make_figure
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -64,10 +64,10 @@ def length_of(tokens: np.ndarray, end: int) -> int:
 def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> 'Figure':
   """Heat map of weights [>= target, >= source]: a row for each token written, a column for each token read."""
   size = 1 + 0.24 * len(source), 1 + 0.24 * len(target)
-  figure, (axis,) = make_figure(1, 1, size)
+  figure, (axis,) = make_figure(size=size)
   axis.imshow(weights[: len(target), : len(source)].astype(np.float32), cmap='Blues', vmin=0, vmax=1)
-  axis.set_xticks(range(len(source)), source, rotation=90, fontsize=8, color=INK, parse_math=False)
-  axis.set_yticks(range(len(target)), target, fontsize=8, color=INK, parse_math=False)
+  axis.set_xticks(range(len(source)), source, rotation=90, fontsize=SMALL, color=INK, parse_math=False)
+  axis.set_yticks(range(len(target)), target, fontsize=SMALL, color=INK, parse_math=False)
   axis.xaxis.tick_top()
   axis.tick_params(length=0)
   return figure

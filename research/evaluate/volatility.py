@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Rows = Mapping[str, np.ndarray]
+WIDE = (8.0, 3.0)  # inches, of a picture of thousands of days
 
 
 def garch(returns: np.ndarray, first: int, leverage: bool = False) -> np.ndarray:
@@ -66,11 +67,11 @@ def against(dates: np.ndarray, returns: np.ndarray) -> Report:
 
 def draw(dates: np.ndarray, squares: np.ndarray, yardstick: np.ndarray, own: np.ndarray) -> 'Figure':
   """Two forecasts of a variance as volatilities, over the sizes of the returns: all [days]."""
-  figure, (axis,) = make_figure(1, 1, (8, 3))
+  figure, (axis,) = make_figure(size=WIDE)
   axis.plot(dates, np.sqrt(squares), '.', color=FAINT, markersize=3, label='size of the return')
-  axis.plot(dates, np.sqrt(yardstick), color=INK, linewidth=1, label='GARCH(1,1)')
-  axis.plot(dates, np.sqrt(own), color=ACCENT, linewidth=1.2, label='network')
+  axis.plot(dates, np.sqrt(yardstick), color=INK, linewidth=THIN, label='GARCH(1,1)')
+  axis.plot(dates, np.sqrt(own), color=ACCENT, linewidth=THICK, label='network')
   axis.set(ylabel='volatility, % a day', ylim=(0, None))
-  axis.legend(frameon=False, fontsize=8)
+  axis.legend(frameon=False, fontsize=SMALL)
   plain(axis)
   return figure

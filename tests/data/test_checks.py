@@ -13,6 +13,7 @@ from research.data.examples import Arrays
 from research.data.source import Source
 from research.errors import DataError, NotFiniteError
 from research.evaluate.evaluator import Evaluator, make_sweep
+from research.expected import Expected
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy, softmax_cross_entropy
 from research.objectives.ctc import ctc

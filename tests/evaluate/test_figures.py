@@ -26,6 +26,12 @@ def test_a_curve_over_more_than_a_decade_is_on_a_logarithmic_scale(values, scale
   assert figures.learning_curves(records).axes[0].get_yscale() == scale
 
 
+def test_a_figure_is_as_large_as_its_axes():
+  figure, axes = figures.make_figure(3, 2, (2, 5))
+  np.testing.assert_array_equal(figure.get_size_inches(), [6, 10])
+  assert figure.axes == axes and len(axes) == 6
+
+
 def test_confusion_shows_counts_by_true_class():
   logits, targets = np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2])
   ((name, figure),) = figures.confusion(('a', 'b', 'c'))(logits, {'targets': targets})

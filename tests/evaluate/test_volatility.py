@@ -63,6 +63,7 @@ def test_report_holds_losses_of_the_same_days():
   own = log_variance + squares / np.exp(log_variance)
   statistic = ttest_1samp(own - np.log(garch) - squares / garch, 0).statistic
   np.testing.assert_allclose(values['diebold_mariano'], statistic)
+  assert values['volatility'].axes[0].get_ylim()[0] == 0
   sizes, yardstick, network = values['volatility'].axes[0].lines
   assert network.get_xdata()[0] == dates[FIRST]
   np.testing.assert_allclose(network.get_ydata(), np.exp(log_variance / 2))
