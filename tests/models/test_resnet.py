@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from research.errors import ConfigError
 from research.models.resnet import ResNet, convolution, resnet
@@ -65,13 +66,28 @@ def test_the_classifier_has_the_only_bias_that_no_norm_has(options):
   assert {name for name in names if name.endswith('bias') and 'Norm' not in name} == {'Dense_0/bias'}
 
 
-def features(options):
-  """Features of each stage of a network of one stage, at its start."""
+def blocks_of(options):
+  """What the layers of both blocks of a network of one stage give at its start."""
   model = ResNet((2,), 3, width=4, **options)
   variables = model.init(KEY, IMAGES)
   _, state = model.apply(variables, IMAGES, True, capture_intermediates=True, mutable=['intermediates', 'batch_stats'])
-  blocks = state['intermediates']
-  return [np.asarray(blocks[f'Block_{n}']['__call__'][0]) for n in range(2)]
+  return [state['intermediates'][f'Block_{n}'] for n in range(2)]
+
+
+def features(options):
+  """Outputs of both blocks."""
+  return [np.asarray(block['__call__'][0]) for block in blocks_of(options)]
+
+
+@pytest.mark.parametrize(
+  ('options', 'last', 'after'),
+  [({'zero_scale': False}, 'BatchNorm_1', nn.relu), ({'preactivation': True}, 'Conv_1', lambda x: x)],
+)
+def test_a_block_adds_what_its_last_layer_gives_to_its_input(options, last, after):
+  first, second = blocks_of(options)
+  inputs, added = first['__call__'][0], second[last]['__call__'][0]
+  np.testing.assert_allclose(second['__call__'][0], after(inputs + added), atol=1e-6)
+  assert np.abs(added).max() > 0.1
 
 
 def test_blocks_begin_as_the_identity_with_zero_scale():
