@@ -63,7 +63,7 @@ def windows(
   scale = fit_scale(values[: ends[0]])
   inputs = scale.standardized(values)
   targets = inputs if targets is None else targets.astype(np.float32)
-  starts = (0, *(max(0, end - context) for end in ends[:-1]))
+  starts = (0, *(end - context for end in ends[:-1]))  # in the series, where the first part holds a window
   parts = []
   for name, start, end in zip(('training', 'validation', 'test'), starts, ends, strict=True):
     part = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)

@@ -65,6 +65,8 @@ def test_a_damaged_archive_says_what_python_did_or_else_the_kind_of_error(tmp_pa
 
 def test_a_member_of_a_package_may_be_the_last_and_empty(tmp_path):
   path = tmp_path / 'a.deb'
+  path.write_bytes(deb(b'odd'))
+  assert archives._deb_data(path) == b'odd'  # without what fills up to an even offset
   path.write_bytes(deb(b''))
   with pytest.raises(DataError, match='damaged archive: '):  # found, and no archive
     archives.members(path, ['one'])

@@ -29,6 +29,7 @@ def test_rows_by_number_decoded_and_stacked(folder):
   np.testing.assert_array_equal(rows['inputs'][:, 0, 0, 0] % 3, rows['targets'])
   one = examples.rows(np.array([5]))['inputs']
   np.testing.assert_array_equal(examples.rows(np.array([5, 5]))['inputs'], np.repeat(one, 2, axis=0))
+  assert any(Path(folder).iterdir())  # where it was prepared
 
 
 def test_features_by_name(folder):
