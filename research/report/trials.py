@@ -28,7 +28,7 @@ class Criterion(NamedTuple):
 
   label: str
   measure: Callable[[Mapping[str, float]], float]
-  sign: int = 1  # -1: the lowest is best
+  lowest: bool = False  # is best
 
   def value(self, outcome: Outcome) -> float:
     """The number of a trial; NaN where it has none, or one that is not finite."""
@@ -81,15 +81,15 @@ def by_metric(metric: str, direction: str) -> Criterion:
       )
     return metrics[metric]
 
-  return Criterion(metric, measure, -1 if direction == 'min' else 1)
+  return Criterion(metric, measure, lowest=direction == 'min')
 
 
 def ranked(outcomes: Sequence[Outcome], criterion: Criterion) -> list[Outcome]:
   """The best first; equal ones in the order of the sweep, and at the end those without a number."""
 
   def key(outcome: Outcome) -> float:
-    value = criterion.sign * criterion.value(outcome)
-    return math.inf if math.isnan(value) else -value
+    value = criterion.value(outcome)
+    return math.inf if math.isnan(value) else value if criterion.lowest else -value
 
   return sorted(outcomes, key=key)
 

@@ -54,7 +54,7 @@ def test_error_over_horizon_is_that_of_every_step():
   np.testing.assert_array_equal(model.get_xdata(), np.arange(1, 8))
   np.testing.assert_allclose(model.get_ydata(), ((OUTPUTS[..., 0] - TARGETS) ** 2).mean((0, 2)))
   np.testing.assert_allclose(naive.get_ydata().mean(), ((forecasts.seasonal_naive(INPUTS, 5, 7) - TARGETS) ** 2).mean())
-  assert name == 'error_over_horizon'
+  assert name == 'error_over_horizon' and figure.axes[0].get_ylim()[0] == 0
 
 
 def test_forecasts_show_past_future_point_and_interval_of_every_variable():

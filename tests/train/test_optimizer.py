@@ -122,12 +122,13 @@ def test_penalties_are_gradients_of_weights_alone():
 
 def test_biases_scales_and_vectors_are_left_alone():
   params = {
-    'query': {'kernel': np.ones((2, 2, 2)), 'bias': np.ones((2, 2))},
+    'layer': {'query': {'kernel': np.ones((2, 2, 2)), 'bias': np.ones((2, 2))}},
     'norm': {'scale': np.ones((2, 2))},
     'slopes': np.ones(3),
   }
   mask = optimizers.decay_mask(params)
-  assert mask == {'query': {'kernel': True, 'bias': False}, 'norm': {'scale': False}, 'slopes': False}
+  layer = {'query': {'kernel': True, 'bias': False}}
+  assert mask == {'layer': layer, 'norm': {'scale': False}, 'slopes': False}
 
 
 def test_clipping_by_value_then_norm_before_penalties():
