@@ -7,7 +7,6 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.special import expit, log_softmax, logsumexp
 
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
@@ -27,7 +26,7 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   one_hot = targets[:, None] == np.arange(logits.shape[-1])
   if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
     yield 'roc_auc', float(np.mean([roc_auc(*of_class) for of_class in zip(odds.T, one_hot.T, strict=True)]))
-  yield 'calibration_error', calibration_error(expit(odds.max(-1)), guesses == targets)
+  yield 'calibration_error', calibration_error(sigmoid(odds.max(-1)), guesses == targets)
 
 
 def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
@@ -37,7 +36,7 @@ def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   yield 'macro_f1', macro_f1(targets.astype(int), (logits > 0).astype(int))
   if len(np.unique(targets)) == 2:
     yield 'roc_auc', roc_auc(logits, targets == 1)
-  yield 'calibration_error', calibration_error(expit(np.abs(logits)), (logits > 0) == targets)
+  yield 'calibration_error', calibration_error(sigmoid(np.abs(logits)), (logits > 0) == targets)
 
 
 def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
@@ -67,13 +66,18 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
   """
   logits = logits.astype(np.float64)
   best = logits.argmax(-1)[:, None]
-  log_p = log_softmax(logits, axis=-1)
+  log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
   others = log_p.copy()
   np.put_along_axis(others, best, -np.inf, axis=-1)
   odds = others - np.log1p(-np.exp(others))
-  of_best = np.take_along_axis(log_p, best, -1) - logsumexp(others, axis=-1, keepdims=True)
+  of_best = np.take_along_axis(log_p, best, -1) - np.logaddexp.reduce(others, axis=-1, keepdims=True)
   np.put_along_axis(odds, best, of_best, axis=-1)
   return odds
+
+
+def sigmoid(odds: np.ndarray) -> np.ndarray:
+  """Probabilities of log odds, which may be of any size."""
+  return np.exp(-np.logaddexp(0, -odds))
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:

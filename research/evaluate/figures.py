@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit
 
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
-from research.evaluate.exact import confusion_matrix, log_odds
+from research.evaluate.exact import confusion_matrix, log_odds, sigmoid
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -88,7 +87,7 @@ def surest_mistakes(logits: np.ndarray, targets: np.ndarray, most: int) -> tuple
   """At most so many examples of a wrong guess, the surest first, and how sure it was: its probability."""
   sure, wrong = log_odds(logits).max(-1), np.flatnonzero(logits.argmax(-1) != targets)
   wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:most]
-  return wrong, expit(sure[wrong])
+  return wrong, sigmoid(sure[wrong])
 
 
 def predictions(unit: str = '') -> Report:

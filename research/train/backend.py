@@ -15,7 +15,8 @@ def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) 
   place = layout(task.init, mesh, key, batch)
   if shape.axis_name:
     return per_device(task, mesh, shape.axis_name), place
-  log_layout(jax.eval_shape(task.init, key, batch), place, mesh)
+  if mesh.shape['fsdp'] * mesh.shape['tensor'] > 1:
+    log_layout(jax.eval_shape(task.init, key, batch), place, mesh)
   if mesh.shape['fsdp'] == 1:
     return task, place
   return gathering(task, layout(task.init, mesh, key, batch, fsdp=False).params), place

@@ -55,9 +55,7 @@ def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def log_layout(state: State, shardings: State, mesh: Mesh) -> None:
-  """Logs the rule and what it comes to, where anything is split."""
-  if mesh.shape['fsdp'] * mesh.shape['tensor'] == 1:
-    return
+  """Logs the rule and what it comes to."""
   leaves = jax.tree.leaves(abstract(state, shardings))
   split = sum(any(leaf.sharding.spec) for leaf in leaves)
   whole, held = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), sum(map(bytes_per_device, leaves))

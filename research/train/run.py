@@ -128,7 +128,8 @@ class Run:
     """Restores the newest good checkpoint or makes the first State, and compiles the step."""
     inputs = self._feed.inputs(0)
     batch = jax.eval_shape(self._feed.batch, inputs, 0)
-    self._task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
+    task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
+    self._task = task._replace(train_step=jax.jit(task.train_step))  # for its metrics and the step: one trace
     place = (layout, self._everywhere)
     first = jax.jit(self._first_state, out_shardings=place)
     with jax.set_mesh(self._mesh):  # as below, so that it is traced once

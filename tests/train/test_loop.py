@@ -179,8 +179,7 @@ def compiled_once(caplog, *names: str):
   assert max(found.values()) == 1 and {'step', 'sweep', '_first_state'} & found.keys() == set(names)
 
 
-def test_a_start_traces_the_step_twice():
-  """For the shapes of its metrics, and to compile it."""
+def test_a_start_traces_the_step_once():
   config, traced = make('classifier', steps=1), []
   experiment = config.build()
 
@@ -190,7 +189,7 @@ def test_a_start_traces_the_step_twice():
 
   task = experiment.task._replace(train_step=train_step)
   drain(config, experiment=dataclasses.replace(experiment, task=task, evaluators={}, final_evaluators={}))
-  assert len(traced) == 2
+  assert len(traced) == 1
 
 
 def test_a_step_reads_nothing_back(monkeypatch):
