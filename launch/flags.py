@@ -69,16 +69,16 @@ def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   return flags.FlagHolder(values, values['config'])
 
 
-def parse(argv: list[str], unless: str = '') -> list[str]:
+def parse(argv: list[str], optional: bool = False) -> list[str]:
   """Parses the command line `argv`, the program's name first; raises ConfigError, one line, for any mistake.
 
-  With the flag `unless` given a launcher that has a config can do without.
+  optional: whether a launcher that has a config can do without one.
   """
   argv = _expanded(argv)
   if set(argv[1:]) & set(HELP):
     print(help_text(argv))
     raise SystemExit(0)
-  return _parse(argv, flags.FLAGS, unless)
+  return _parse(argv, flags.FLAGS, optional)
 
 
 def config_of(words: list[str]) -> Any:
@@ -93,14 +93,15 @@ def override(field: str, value: Any) -> str:
   return f'--config.{field}={value}'
 
 
-def _parse(argv: list[str], values: flags.FlagValues, unless: str = '') -> list[str]:
+def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) -> list[str]:
   if 'config' not in values:
     return _parsed(argv, values)
   path = _config_path(argv)
   if not path:
     # What is wrong with the other words comes first: maybe another launcher was meant.
-    rest = _parsed([word for word in argv if not re.match(r'--?(no)?config\.', word)], values)
-    if unless and values[unless].value:
+    others = [word for word in argv if not re.match(r'--?(no)?config\.', word)]
+    rest = _parsed(others, values)
+    if optional and others == argv:
       return rest
     raise ConfigError(f'--config=FILE is missing; {_experiments("")}')
   config = load_config(path)

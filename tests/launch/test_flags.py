@@ -57,12 +57,12 @@ def path(tmp_path):
 def parse(path, monkeypatch):
   """Parses flags of its own, so that the process has none left over."""
 
-  def parse(*words):
+  def parse(*words, **options):
     values = absl_flags.FlagValues()
     argv = ['toy', *(word.replace('FILE', path) for word in words)]
     flags.define_config(values)
     monkeypatch.setattr(flags.flags, 'FLAGS', values)
-    flags.parse(argv)
+    flags.parse(argv, **options)
     return values.config
 
   return parse
@@ -140,6 +140,12 @@ def test_a_flagfile_is_as_its_words_on_the_command_line(parse, path, tmp_path):
   config = parse(f'--flagfile={file}', '--config.inner.lr=0.2')
   assert (config.steps, config.widths, config.inner.lr) == (3, (4, 5), 0.2)
   assert parse('--config.steps=4', '--flagfile', str(file)).steps == 3
+
+
+def test_a_config_may_be_optional_but_its_fields_are_not_without_it(parse):
+  assert parse(optional=True) is None
+  with pytest.raises(ConfigError, match='--config=FILE is missing'):
+    parse('--config.steps=3', optional=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""What the training loop costs: every recorded experiment beside a bare jitted loop over the same step.
+
+python -m benchmarks.loop
+python -m benchmarks.loop --config=experiments/mlp_mnist/config.py --config.batch_size=64
+
+The loop logs, saves and shows a progress bar as `launch.train` does. It does not evaluate: that is work of its own. The
+two take turns in one process; times are medians over the turns, and the ratio is the median of each turn's.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from launch import app
+from launch.flags import define_config, load_config, parse
+from launch.folders import recorded
+from launch.progress import Progress
+from research import random
+from research.data.feed import Feed, make_feed
+from research.errors import DataError
+from research.report.tables import grid
+from research.tasks.base import Task
+from research.train.config import Config
+from research.train.experiment import checked
+from research.train.loop import train
+from research.train.mesh import make_mesh
+from research.train.run import Record
+
+CONFIG = define_config()
+RATIO, EXTRA = 1.03, 50e-6  # the loop meets its target with either: ratio of times, or seconds more for a step
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+  rounds, seconds = flags.FLAGS.rounds, flags.FLAGS.seconds
+  if CONFIG.value:
+    rows = [measure(flags.FLAGS['config'].file, CONFIG.value, rounds, seconds)]
+  else:
+    rows = list(all_recorded(rounds, seconds))
+  print(table(rows))
+
+
+def all_recorded(rounds: int, seconds: float) -> Iterator[Row]:
+  """A row for each experiment on record whose data can be had."""
+  for folder in recorded():
+    try:
+      yield measure(folder.name, load_config(str(folder / 'config.py')), rounds, seconds)
+    except DataError as error:
+      print(f'{folder.name} is left out: {error}')
+    jax.clear_caches()
+
+
+def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
+  """Times of a step by the training loop and by hand, in turns that take about so many seconds."""
+  config.validate()
+  endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
+  experiment = checked(endless.build())
+  mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
+  with make_feed(experiment.train, mesh) as feed, tempfile.TemporaryDirectory() as workdir:
+    bare = bare_loop(experiment.task, feed, config.seed)
+    steps = steps_within(seconds, bare)
+    endless.log_every = min(config.log_every, steps)  # every turn logs, even where a step takes long
+    steps -= steps % endless.log_every
+    with contextlib.closing(train(experiment, endless, workdir)) as records:
+      loop = full_loop(records, endless.steps)
+      loop(steps)
+      turns = [(timed(loop, steps), timed(bare, steps)) for _ in range(rounds)]
+  return {'experiment': name, 'steps': steps, **compared(turns, steps)}
+
+
+def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
+  """Function that takes a number of steps and does nothing else."""
+
+  def step(state, inputs, key):
+    batch = feed.batch(inputs, state.step)
+    return task.train_step(state, batch, random.stream(key, 'train', state.step))[0]
+
+  step, key = jax.jit(step, donate_argnums=0), jax.random.key(seed)
+  state = jax.jit(lambda inputs: task.init(key, feed.batch(inputs, 0)))(feed.inputs(0))
+  numbers = itertools.count()
+
+  def run(steps: int) -> None:
+    nonlocal state
+    for number in itertools.islice(numbers, steps):
+      state = step(state, feed.inputs(number), key)
+    jax.block_until_ready(state)
+
+  return run
+
+
+def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
+  """Function that lets the training loop log its way through a number of steps, with a bar that nobody sees."""
+  progress, reached = Progress(total, Terminal()), 0
+
+  def run(steps: int) -> None:
+    nonlocal reached
+    reached += steps
+    for record in records:
+      progress.show(record)
+      if record.metrics and record.step >= reached:
+        break
+    jax.block_until_ready(record.state)
+
+  return run
+
+
+class Terminal(io.StringIO):
+  """A terminal that nobody looks at."""
+
+  def isatty(self) -> bool:
+    return True
+
+
+def steps_within(seconds: float, run: Callable[[int], None]) -> int:
+  """About how many steps `run` takes in that time, at least one; the first, which compiles, is not counted."""
+  run(1)
+  steps = 1
+  while (taken := timed(run, steps)) < seconds / 4:
+    steps *= 2
+  return max(1, round(steps * seconds / taken))
+
+
+def timed(run: Callable[[int], None], steps: int) -> float:
+  """Seconds that so many steps take."""
+  start = time.perf_counter()
+  run(steps)
+  return time.perf_counter() - start
+
+
+def compared(turns: Sequence[tuple[float, float]], steps: int) -> Row:
+  """Medians over turns of (the loop's seconds, the bare loop's), and how far the ratios spread."""
+  ratios = [loop / bare for loop, bare in turns]
+  loop, bare = (statistics.median(seconds) / steps for seconds in zip(*turns, strict=True))
+  extra = statistics.median((loop - bare) / steps for loop, bare in turns)
+  median = statistics.median(ratios)
+  return {
+    'loop_seconds': loop,
+    'bare_seconds': bare,
+    'extra_seconds': extra,
+    'ratio': median,
+    'spread': [min(ratios), max(ratios)],
+    'met': median <= RATIO or extra <= EXTRA,
+  }
+
+
+def table(rows: Sequence[Row]) -> str:
+  """A line for each experiment."""
+  heading = ('experiment', 'bare loop, ms a step', 'ratio', 'from', 'to', 'microseconds more a step', 'target met')
+  return grid([heading, *map(_cells, rows)])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+  ratios = (f'{ratio:.3f}' for ratio in (row['ratio'], *row['spread']))
+  extra, met = f'{1e6 * row["extra_seconds"]:.0f}', 'yes' if row['met'] else 'no'
+  return row['experiment'], f'{1e3 * row["bare_seconds"]:.3f}', *ratios, extra, met
+
+
+if __name__ == '__main__':
+  flags.DEFINE_integer('rounds', 5, 'turns of each', lower_bound=1)
+  flags.DEFINE_float('seconds', 2.0, 'about how long a turn takes', lower_bound=0.1)
+  app.run(main, functools.partial(parse, optional=True))
