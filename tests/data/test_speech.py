@@ -163,6 +163,12 @@ def test_noise_has_the_drawn_ratio_to_the_speech(voices):
     assert abs(ratio - 10) < 2.5 and not noisy[length:].any()
 
 
+def test_what_is_too_loud_is_clipped_and_does_not_wrap_around(voices):
+  rows = strings(voices, decibels=(-30.0, -30.0)).rows(np.arange(5))
+  for row, length in zip(rows['inputs'], rows['lengths'], strict=True):
+    assert np.isin(row[:length], (-32_768, 32_767)).mean() > 0.8
+
+
 def test_strings_that_would_be_too_long_lose_their_last_digits(voices):
   rows = strings(voices, samples=140).rows(np.arange(300))
   assert rows['inputs'].shape == (300, 140) and rows['lengths'].max() <= 140

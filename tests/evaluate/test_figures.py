@@ -38,6 +38,7 @@ def test_confusion_shows_counts_by_true_class():
   (axis,) = figure.axes
   counts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axis.texts}
   assert name == 'confusion_matrix' and counts == {(0, 0): '1', (1, 1): '1', (2, 1): '1', (2, 2): '1'}
+  assert {text.get_color() for text in axis.texts} == {'white'}, 'legible on what is dark'
   np.testing.assert_allclose(axis.images[0].get_array()[2], [0, 0.5**0.4, 0.5**0.4])
   masked = {'targets': np.array([[0, 1], [-100, 2]]), 'mask': np.array([[1, 1], [0, 1]])}
   ((_, figure),) = figures.confusion(('a', 'b', 'c'))(logits.reshape(2, 2, 3), masked)

@@ -232,6 +232,14 @@ def test_latest_and_best_are_kept_also_after_a_restart(tmp_path):
   assert_restores(checkpoints, 6)
 
 
+def test_a_step_is_restored_by_its_number_the_first_too(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  for step in (0, 1):
+    checkpoints.save(step, small(step))
+  for step in (0, 1):
+    assert_restores(checkpoints, step, step=step)
+
+
 def test_a_score_that_comes_after_the_save(tmp_path):
   checkpoints = Checkpoints(tmp_path, keep_latest=1, keep_best=1)
   assert checkpoints.is_best(0.5) and not checkpoints.is_best(float('nan'))
