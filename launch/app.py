@@ -82,7 +82,7 @@ def _main(main: Callable[[], int | None]) -> int | None:
   logging.get_absl_handler().python_handler.addFilter(_worth_showing)
   if CPU_LEVERS.value:
     for line in cpu.tune():
-      logging.info(line)
+      logging.debug(line)
   _cache_compilations(CACHE.value)
   with needing_devices(), kernels.plain(*PLAIN.value):
     code = main()

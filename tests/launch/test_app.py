@@ -122,15 +122,20 @@ def launch(toy, tmp_path, programs):
 
 def test_a_launcher_from_its_command_line_to_its_exit_code(launch, tmp_path):
   run = launch('--config.lr=3e-4')
-  assert (run.returncode, run.stdout) == (0, '10 0.0003\n')
+  assert (run.returncode, run.stdout, run.stderr) == (0, '10 0.0003\n', '')
   assert (tmp_path / 'cache' / 'strata' / 'xla').is_dir()
   run = launch('--config.lrr=3e-4')
   assert run.returncode == 2 and run.stdout == ''
   assert run.stderr.count('\n') == 1 and run.stderr.startswith('error: config.lrr')
 
 
+def test_what_is_set_for_the_cpu_is_told_at_verbosity_1(launch):
+  run = launch('--verbosity=1')
+  assert run.returncode == 0 and 'allocator: ' in run.stderr and 'matrix products and sums: ' in run.stderr
+
+
 def test_levers_and_cache_can_be_turned_off(launch, tmp_path):
-  run = launch('--cpu_levers=false', '--compilation_cache=')
+  run = launch('--verbosity=1', '--cpu_levers=false', '--compilation_cache=')
   assert run.returncode == 0 and 'allocator' not in run.stderr
   assert not (tmp_path / 'cache').exists()
 
