@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of a function from its jaxpr."""
+"""Counts, from a function's jaxpr, the operations of its products and the bytes that they move."""
 
 import math
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 from jax.extend import core
+
+Measure = Callable[[core.JaxprEqn], int]  # of a product or a convolution
 
 
 def count_flops(function: Callable, *arguments: Any) -> int:
@@ -15,31 +17,48 @@ def count_flops(function: Callable, *arguments: Any) -> int:
   longest counts, and the body of a `while`, whose turns are not known, once. What a convolution does on its padding
   counts; the zeros between dilated inputs, which the gradient of a strided one has, do not.
   """
-  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr, _operations)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
-  return sum(_operations(equation) for equation in jaxpr.eqns)
+def count_bytes(function: Callable, *arguments: Any) -> int:
+  """Bytes that matrix products and convolutions read and write in one call, each its operands and its result once.
+
+  What is computed element by element is taken to be a part of the product before or after it. Scans and branches count
+  as in `count_flops`.
+  """
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr, _bytes)
+
+
+def _count(jaxpr: core.Jaxpr, measure: Measure) -> int:
+  return sum(_measured(equation, measure) for equation in jaxpr.eqns)
+
+
+def _measured(equation: core.JaxprEqn, measure: Measure) -> int:
+  match equation.primitive.name:
+    case 'dot_general' | 'conv_general_dilated':
+      return measure(equation)
+    case 'scan':
+      return equation.params['length'] * _count(equation.params['jaxpr'].jaxpr, measure)
+    case 'shard_map':  # of pmap too: each device runs the body
+      return equation.params['mesh'].size * _count(equation.params['jaxpr'], measure)
+    case 'cond':
+      return max(_count(branch.jaxpr, measure) for branch in equation.params['branches'])
+  return sum(_count(jaxpr, measure) for jaxpr in _called(equation))
 
 
 def _operations(equation: core.JaxprEqn) -> int:
-  shape = equation.outvars[0].aval.shape if equation.outvars else ()
-  match equation.primitive.name:
-    case 'dot_general':
-      (contracted, _), _ = equation.params['dimension_numbers']
-      left = equation.invars[0].aval.shape
-      return 2 * math.prod(shape) * math.prod(left[axis] for axis in contracted)
-    case 'conv_general_dilated':
-      kernel = equation.invars[1].aval.shape
-      outputs = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
-      return 2 * math.prod(shape) * math.prod(kernel) // outputs // math.prod(equation.params['lhs_dilation'])
-    case 'scan':
-      return equation.params['length'] * _count(equation.params['jaxpr'].jaxpr)
-    case 'shard_map':  # of pmap too: each device runs the body
-      return equation.params['mesh'].size * _count(equation.params['jaxpr'])
-    case 'cond':
-      return max(_count(branch.jaxpr) for branch in equation.params['branches'])
-  return sum(map(_count, _called(equation)))
+  left, right = (variable.aval.shape for variable in equation.invars)
+  outputs = math.prod(equation.outvars[0].aval.shape)
+  if equation.primitive.name == 'dot_general':
+    (contracted, _), _ = equation.params['dimension_numbers']
+    return 2 * outputs * math.prod(left[axis] for axis in contracted)
+  channels = right[equation.params['dimension_numbers'].rhs_spec[0]]
+  return 2 * outputs * math.prod(right) // channels // math.prod(equation.params['lhs_dilation'])
+
+
+def _bytes(equation: core.JaxprEqn) -> int:
+  avals = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+  return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
 
 
 def _called(equation: core.JaxprEqn) -> list[core.Jaxpr]:

@@ -1,10 +1,10 @@
-"""Operations counted against the arithmetic of each layer."""
+"""Operations and bytes counted against the arithmetic of each layer."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from research.train.flops import count_flops
+from research.train.flops import count_bytes, count_flops
 
 
 def array(*shape):
@@ -67,3 +67,11 @@ def test_the_body_of_a_while_counts_once_and_what_has_no_product_nothing():
   loop = lambda x: lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x)  # noqa: E731
   assert count_flops(loop, array(5, 5)) == 2 * 125
   assert count_flops(lambda x: jnp.tanh(x) + x, array(5, 5)) == 0
+
+
+def test_products_move_their_operands_and_results():
+  half = jax.ShapeDtypeStruct((3, 4), jnp.bfloat16)
+  assert count_bytes(lambda a, b: jnp.tanh(a @ b), array(3, 4), array(4, 5)) == 4 * (3 * 4 + 4 * 5 + 3 * 5)
+  assert count_bytes(lambda a: a @ a.T, half) == 2 * (2 * 3 * 4 + 3 * 3)
+  assert count_bytes(convolve, array(2, 8, 8, 3), array(3, 3, 3, 7)) == 4 * (2 * 64 * 3 + 27 * 7 + 2 * 36 * 7)
+  assert count_bytes(recurrent, array(4, 4), array(3, 4)) == 10 * 4 * (16 + 2 * 12)
