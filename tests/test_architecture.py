@@ -29,7 +29,7 @@ def imported(path: Path) -> set[str]:
       names.update(alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       names.update(f'{node.module}.{alias.name}' for alias in node.names)
-  return {name for name in names if name.startswith(('research.', 'experiments.', 'launch.'))}
+  return {name for name in names if name.startswith(('research.', 'experiments.', 'launch.', 'benchmarks.'))}
 
 
 @pytest.mark.parametrize('room', MAY_IMPORT)
@@ -49,6 +49,24 @@ def test_every_room_has_a_rule():
 def test_experiments_know_no_launcher():
   for path in (ROOT / 'experiments').rglob('*.py'):
     assert not [name for name in imported(path) if name.startswith('launch')], path
+
+
+@pytest.mark.parametrize('room', ['research', 'experiments', 'launch'])
+def test_nobody_knows_the_benchmarks(room):
+  for path in (ROOT / room).rglob('*.py'):
+    assert not [name for name in imported(path) if name.startswith('benchmarks')], path
+
+
+def test_other_libraries_are_imported_where_they_are_measured_alone():
+  for path in (ROOT / 'benchmarks').glob('*.py'):
+    found = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top_imports(path)}
+    peers = {name.split('.')[0] for name in found} & {'torch', 'keras'}
+    assert peers <= {path.stem.removesuffix('_peer')}, path
+
+
+def top_imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+  """The imports that are made as soon as a file is."""
+  return [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def test_tasks_and_training_know_no_model_or_objective():

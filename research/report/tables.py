@@ -53,10 +53,10 @@ def summary(runs: Sequence[Record], found: Sequence[Agreement], target: Target) 
   return '\n'.join([grid(rows), *(f'not as on record: {change}' for change in changes)])
 
 
-def fill(text: str, table: str) -> str:
+def fill(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
   """The text with the table between its markers; unchanged where it has none."""
-  before, begin, rest = text.partition(BEGIN)
-  _, end, after = rest.partition(END)
+  before, begin, rest = text.partition(begin)
+  _, end, after = rest.partition(end)
   return f'{before}{begin}\n{table}\n{end}{after}' if end else text
 
 

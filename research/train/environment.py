@@ -28,7 +28,7 @@ def environment(config: Config) -> dict[str, Any]:
     'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
     'command': sys.argv,
     **software(config),
-    'device': _device(),
+    'device': device(),
     'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
   }
 
@@ -36,7 +36,7 @@ def environment(config: Config) -> dict[str, Any]:
 def software(config: Config) -> dict[str, Any]:
   """Code and versions; asks JAX for no device."""
   return {
-    'commit': _commit(),
+    'commit': commit(),
     'python': sys.version.split()[0],
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'code': code_of(config),
@@ -68,11 +68,11 @@ def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
   return [name for name in new if old.get(name, new[name]) != new[name]]
 
 
-def _commit() -> str:
+def commit() -> str:
   """Commit of the code; '-dirty' after it where code is not committed (results and texts may well be new)."""
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    commit = _git('rev-parse', '--short=12', 'HEAD')
-    return commit + ('-dirty' if _git('status', '--porcelain', '--', '*.py', '*.cfg', '*.toml') else '')
+    head = _git('rev-parse', '--short=12', 'HEAD')
+    return head + ('-dirty' if _git('status', '--porcelain', '--', '*.py', '*.cfg', '*.toml') else '')
   return ''
 
 
@@ -80,7 +80,7 @@ def _git(*command: str) -> str:
   return subprocess.run(['git', '-C', str(ROOT), *command], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _device() -> str:
+def device() -> str:
   """Number and kind of the devices; JAX calls every processor `cpu`."""
   kind, cpuinfo = jax.devices()[0].device_kind, Path('/proc/cpuinfo')
   if kind == 'cpu' and cpuinfo.exists():

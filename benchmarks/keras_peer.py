@@ -1,0 +1,173 @@
+"""The same steps in Keras 3 on JAX, by its `fit`; layers bear our names, by which weights find their way."""
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from benchmarks.families import Family
+
+
+def mlp(inputs: int, widths: Sequence[int], classes: int) -> keras.Model:
+  hidden = [layers.Dense(width, 'relu', name=f'Dense_{number}') for number, width in enumerate(widths)]
+  return keras.Sequential([keras.Input((inputs,)), *hidden, layers.Dense(classes, name=f'Dense_{len(widths)}')])
+
+
+def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> keras.Model:
+  x = inputs = keras.Input((size, size, 1))
+  for number, count in enumerate(channels):
+    x = layers.MaxPooling2D()(layers.Conv2D(count, 3, padding='same', activation='relu', name=f'Conv_{number}')(x))
+  x = layers.Dense(width, 'relu', name='Dense_0')(layers.Flatten()(x))
+  return keras.Model(inputs, layers.Dense(classes, name='Dense_1')(x))
+
+
+def resnet(size: int, depth: int, classes: int, norm: str) -> keras.Model:
+  x = inputs = keras.Input((size, size, 3))
+  x, number = layers.ReLU()(_convolved(x, '{}_0', norm, 16, 3)), itertools.count()
+  for stage, channels in enumerate((16, 32, 64)):
+    for place in range((depth - 2) // 6):
+      x = _block(x, f'Block_{next(number)}.', norm, channels, 2 if stage and not place else 1)
+  return keras.Model(inputs, layers.Dense(classes, name='Dense_0')(layers.GlobalAveragePooling2D()(x)))
+
+
+def _block(x, name: str, norm: str, channels: int, stride: int):
+  y = layers.ReLU()(_convolved(x, name + '{}_0', norm, channels, 3, stride))
+  y = _convolved(y, name + '{}_1', norm, channels, 3)
+  if x.shape != y.shape:
+    x = _convolved(x, name + '{}_2', norm, channels, 1, stride)
+  return layers.ReLU()(layers.Add()([x, y]))
+
+
+def _convolved(x, name: str, norm: str, channels: int, kernel: int, stride: int = 1):
+  """Convolution and norm; `same` would pad one side alone at a stride."""
+  if stride > 1 and kernel > 1:
+    x = layers.ZeroPadding2D(kernel // 2)(x)
+  padding = 'same' if stride == 1 else 'valid'
+  x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, name=name.format('Conv'))(x)
+  if norm == 'batch':
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name.format('BatchNorm'))(x)
+  return layers.GroupNormalization(channels // 16, epsilon=1e-5, name=name.format('GroupNorm'))(x)
+
+
+def language_model(cell: str, vocabulary: int, units: int) -> keras.Model:
+  layer = {'lstm': layers.LSTM, 'gru': layers.GRU}[cell](units, return_sequences=True, name='rnn.forward_0')
+  embed, head = layers.Embedding(vocabulary, units, name='embed'), layers.Dense(vocabulary, name='head')
+  return keras.Sequential([keras.Input((None,), dtype='int32'), embed, layer, head])
+
+
+class Positions(layers.Layer):
+  """Adds a vector of its own to each position."""
+
+  def build(self, shape):
+    self.positions = self.add_weight(shape=shape[1:], name='positions')
+
+  def call(self, x):
+    return x + self.positions
+
+
+def gpt(vocabulary: int, depth: int, width: int, heads: int, length: int) -> keras.Model:
+  tokens = keras.Input((length,), dtype='int32')
+  x = Positions(name='positions')(layers.Embedding(vocabulary, width, name='embed')(tokens))
+  for number in range(depth):
+    x = _gpt_block(x, f'block_{number}.', heads)
+  x = layers.LayerNormalization(epsilon=1e-6, name='norm')(x)
+  return keras.Model(tokens, layers.Dense(vocabulary, name='head')(x))
+
+
+def _gpt_block(x, name: str, heads: int):
+  width = x.shape[-1]
+  y = layers.LayerNormalization(epsilon=1e-6, name=name + 'attention_norm')(x)
+  attention = layers.MultiHeadAttention(heads, width // heads, name=name + 'attention')
+  x = layers.Add()([x, attention(y, y, use_causal_mask=True)])
+  y = layers.LayerNormalization(epsilon=1e-6, name=name + 'mlp_norm')(x)
+  y = layers.Dense(4 * width, lambda x: keras.activations.gelu(x, approximate=True), name=name + 'up')(y)
+  return layers.Add()([x, layers.Dense(width, name=name + 'down')(y)])
+
+
+def generator(noise: int, channels: tuple[int, int]) -> keras.Model:
+  first, second = channels
+  inputs = keras.Input((noise,))
+  x = layers.Dense(49 * first, use_bias=False, name='project')(inputs)
+  x = layers.ReLU()(_batch_normalized(layers.Reshape((7, 7, first))(x), 'norm_0'))
+  x = layers.Conv2DTranspose(second, 4, 2, 'same', use_bias=False, name='deconv_0')(x)
+  x = layers.ReLU()(_batch_normalized(x, 'norm_1'))
+  return keras.Model(inputs, layers.Conv2DTranspose(1, 4, 2, 'same', activation='tanh', name='deconv_1')(x))
+
+
+def _batch_normalized(x, name: str):
+  return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def steps(family: Family, weights: Path) -> Callable[[int], float]:
+  """Function that takes a number of steps, an epoch of `fit`, and returns their mean loss."""
+  batch, model = family.batch(), family.build(sys.modules[__name__])
+  load(model, dict(np.load(weights)))
+  loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  if not np.issubdtype(batch['targets'].dtype, np.integer):
+    loss = keras.losses.MeanSquaredError()
+  model.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), loss, jit_compile=True)
+
+  def run(steps: int) -> float:
+    batches = ((batch['inputs'], batch['targets']) for _ in range(steps))
+    return model.fit(batches, steps_per_epoch=steps, verbose=0).history['loss'][0]
+
+  return run
+
+
+def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
+  """Gives the model our parameters. Raises KeyError or ValueError where either has some that the other lacks."""
+  left = dict(weights)
+  for layer in model.layers:
+    if layer.trainable_weights:
+      arrays = _arrays(layer, layer.name.replace('.', '/'), left)
+      layer.set_weights([*arrays, *layer.get_weights()[len(arrays) :]])  # after them the statistics of a batch norm
+  if left:
+    raise ValueError(f'parameters that Keras has no place for: {", ".join(left)}')
+
+
+def _arrays(layer: layers.Layer, path: str, left: dict[str, np.ndarray]) -> list[np.ndarray]:
+  """Values of a layer's weights in their order, taken from those of ours that are `left`."""
+
+  def ours(*leaves: str) -> list[np.ndarray]:
+    return [left.pop(f'{path}/{leaf}') for leaf in leaves]
+
+  match layer:
+    case layers.Conv2DTranspose():  # Keras's is the gradient of a convolution, ours a convolution of spread inputs
+      (kernel,) = ours('kernel')
+      return [kernel[::-1, ::-1].swapaxes(2, 3), *ours(*['bias'] * layer.use_bias)]
+    case layers.Dense() | layers.Conv2D():
+      return ours('kernel', *['bias'] * layer.use_bias)
+    case layers.BatchNormalization() | layers.GroupNormalization() | layers.LayerNormalization():
+      return ours('scale', 'bias')
+    case layers.Embedding():
+      return ours('embedding')
+    case layers.LSTM():
+      return ours('input/kernel', 'recurrent', 'input/bias')
+    case layers.GRU():
+      return _gru(*ours('input/kernel', 'recurrent', 'input/bias', 'recurrent_bias'))
+    case layers.MultiHeadAttention():
+      return _attention(layer, path.removesuffix('attention'), left)
+  return [left.pop(path)]
+
+
+def _gru(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, within: np.ndarray) -> list[np.ndarray]:
+  """Keras has the update gate before the reset gate, and a second bias, which only the new state's part needs."""
+
+  def ordered(array: np.ndarray) -> np.ndarray:
+    reset, update, new = np.split(array, 3, -1)
+    return np.concatenate([update, reset, new], -1)
+
+  second = np.concatenate([np.zeros_like(within), np.zeros_like(within), within])
+  return [ordered(kernel), ordered(recurrent), np.stack([ordered(bias), second])]
+
+
+def _attention(layer: layers.MultiHeadAttention, block: str, left: dict[str, np.ndarray]) -> list[np.ndarray]:
+  """Queries, keys and values in a layer each, with an axis for the heads."""
+  kernels, biases = (np.split(left.pop(f'{block}qkv/{leaf}'), 3, -1) for leaf in ('kernel', 'bias'))
+  pairs = [array for pair in zip(kernels, biases, strict=True) for array in pair]
+  arrays = [*pairs, left.pop(f'{block}out/kernel'), left.pop(f'{block}out/bias')]
+  return [array.reshape(weight.shape) for array, weight in zip(arrays, layer.get_weights(), strict=True)]

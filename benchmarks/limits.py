@@ -1,0 +1,66 @@
+"""The most that this machine can do, and the least that a step asks of it.
+
+python -m benchmarks.limits prints both rates, measured, in JSON.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from benchmarks import stock
+from benchmarks.families import Family
+from launch import cpu
+from research.train.flops import count_bytes, count_flops
+
+
+def rates() -> dict[str, float]:
+  """Operations a second of the fastest large product, and bytes a second that all cores read and write in a copy."""
+  return {'flops_per_second': max(map(_multiplied, (1024, 2048))), 'bytes_per_second': _copied(2**28)}
+
+
+def _multiplied(size: int) -> float:
+  product, x = jax.jit(lambda x: x @ x), jax.numpy.ones((size, size))
+  return 2 * size**3 / _least(lambda: product(x).block_until_ready())
+
+
+def _copied(size: int) -> float:
+  parts = np.array_split(np.ones(size, np.uint8), os.cpu_count())
+  copies = [np.empty_like(part) for part in parts]
+  with ThreadPoolExecutor(len(parts)) as threads:
+    return 2 * size / _least(lambda: list(threads.map(np.copyto, copies, parts)))
+
+
+def _least(call: Callable[[], object], times: int = 10) -> float:
+  """Seconds of the fastest call but the first."""
+  call()
+  seconds = []
+  for _ in range(times):
+    begin = time.perf_counter()
+    call()
+    seconds.append(time.perf_counter() - begin)
+  return min(seconds)
+
+
+def work(family: Family) -> dict[str, int]:
+  """Operations and bytes of a step, counted in the plain formulation of Flax's own layers.
+
+  The bytes are those that products and convolutions read and write, and seven times the parameters for Adam, which
+  reads parameters, gradients and two moments and writes all but the gradients.
+  """
+  step, arguments = stock.abstract_step(family)
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(arguments[0]))
+  return {
+    'parameters': parameters,
+    'flops': count_flops(step, *arguments),
+    'bytes': count_bytes(step, *arguments) + 7 * 4 * parameters,
+  }
+
+
+if __name__ == '__main__':
+  cpu.tune()
+  print(json.dumps(rates()))

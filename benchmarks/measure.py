@@ -1,0 +1,56 @@
+"""The process that measures one family in one library: it tells of its start, then of each block it is asked for.
+
+python -m benchmarks.measure FAMILY LIBRARY WEIGHTS, started by `benchmarks.steps`. Every line that it reads is a number
+of seconds, about so long a block takes; every line that begins with { is an answer.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.families import FAMILIES
+from benchmarks.libraries import LIBRARIES, Run
+
+
+def main(family: str, library: str, weights: str) -> None:
+  run = LIBRARIES[library].begin(FAMILIES[family], Path(weights))
+  _tell(start(run))
+  for line in sys.stdin:
+    _tell(block(run, float(line)))
+
+
+def start(run: Run) -> dict[str, Any]:
+  """The losses before the first two steps, and the seconds to the end of the first, which compiles."""
+  begin = time.perf_counter()
+  first = run(1)
+  return {'first_seconds': time.perf_counter() - begin, 'losses': [first, run(1)]}
+
+
+def block(run: Run, seconds: float) -> dict[str, Any]:
+  """Seconds of a step over a block of steps, after a few to warm up, and the most memory that was held until then."""
+  begin = time.perf_counter()
+  run(1)
+  rate = 1 / (time.perf_counter() - begin)
+  begin = time.perf_counter()
+  run(warm := max(1, round(rate * seconds / 4)))
+  steps = max(1, round(warm * seconds / (time.perf_counter() - begin)))
+  begin = time.perf_counter()
+  run(steps)
+  return {'step_seconds': (time.perf_counter() - begin) / steps, 'peak_bytes': peak_bytes()}
+
+
+def peak_bytes() -> int:
+  """The most physical memory that this process ever held; 0 where the system does not tell."""
+  status = Path('/proc/self/status')
+  lines = status.read_text().splitlines() if status.exists() else []
+  return next((1024 * int(line.split()[1]) for line in lines if line.startswith('VmHWM')), 0)
+
+
+def _tell(answer: dict[str, Any]) -> None:
+  print(json.dumps(answer), flush=True)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -1,0 +1,133 @@
+"""Our own step: as `launch.train` takes it, and in a bare loop."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jax.sharding import Mesh
+
+from benchmarks import models
+from benchmarks.families import Family
+from research import random
+from research.data import placement
+from research.models.cnn import ConvNet
+from research.models.language import LanguageModel
+from research.models.mlp import MLP
+from research.models.resnet import ResNet
+from research.models.resnet import resnet as resnet_of
+from research.models.rnn import RNN
+from research.objectives.base import Objective
+from research.objectives.classification import softmax_cross_entropy
+from research.objectives.language import next_token
+from research.objectives.regression import mean_squared_error
+from research.tasks.base import Batch, PyTree, Task
+from research.tasks.supervised import supervised
+from research.train.backend import on_mesh
+from research.train.mesh import MeshShape, make_mesh, replicated
+from research.train.optimizer import Optimizer, make_optimizer
+from research.train.run import first_state, make_step
+
+
+def mlp(inputs: int, widths: Sequence[int], classes: int) -> MLP:
+  return MLP(widths, classes)
+
+
+def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> ConvNet:
+  return ConvNet(channels, classes, (width,))
+
+
+def resnet(size: int, depth: int, classes: int, norm: str) -> ResNet:
+  return resnet_of(depth, classes, norm=norm)
+
+
+def language_model(cell: str, vocabulary: int, units: int) -> LanguageModel:
+  return LanguageModel(vocabulary, RNN(units, cell=cell), units)
+
+
+def gpt(vocabulary: int, layers: int, width: int, heads: int, length: int) -> models.GPT:
+  return models.GPT(vocabulary, layers, width, heads, length)
+
+
+def generator(noise: int, channels: tuple[int, int]) -> models.Generator:
+  return models.Generator(channels)
+
+
+class Fixed:
+  """A feed that gives one batch at every step, split over a mesh."""
+
+  def __init__(self, batch: Batch, mesh: Mesh):
+    self._batch = jax.device_put(batch, placement.split(mesh))
+
+  def inputs(self, step: int) -> Batch:
+    return self._batch
+
+  def batch(self, inputs: Batch, step: Array) -> Batch:
+    return inputs
+
+
+def as_launched(family: Family, weights: Path) -> Callable[[int], float]:
+  """Function that takes a number of steps as `launch.train` does, on all devices, and returns their mean loss.
+
+  Writes the first parameters to the file `weights`, for the other libraries to begin with.
+  """
+  task, batch = task_of(family), family.batch()
+  mesh = make_mesh(MeshShape(), len(batch['inputs']))
+  feed, everywhere = Fixed(batch, mesh), replicated(mesh)
+  key = jax.device_put(jax.random.key(0), everywhere)
+  task, layout = on_mesh(task, MeshShape(), mesh, key, batch)
+  place = (layout, everywhere)
+  with jax.set_mesh(mesh):
+    state, running = jax.jit(lambda batch: first_state(task, batch, key), out_shardings=place)(feed.inputs(0))
+  save(weights, state.params)
+  step = jax.jit(make_step(task, feed), donate_argnums=(0, 1), out_shardings=place)
+  zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=everywhere)
+
+  def run(steps: int) -> float:
+    nonlocal state
+    sums = zeros()
+    with jax.set_mesh(mesh):
+      for number in range(steps):
+        state, sums = step(state, sums, feed.inputs(number), key)
+    loss = jax.device_get(sums.metrics['loss'])
+    return float(loss.total / loss.count)
+
+  return run
+
+
+def bare(family: Family) -> Callable[[int], float]:
+  """Function that takes a number of steps of the task and does nothing else; it returns the last one's loss."""
+  task, batch, key = task_of(family), jax.device_put(family.batch()), jax.random.key(0)
+  state = jax.jit(task.init)(random.stream(key, 'init'), batch)
+  step = jax.jit(task.train_step, donate_argnums=0)
+
+  def run(steps: int) -> float:
+    nonlocal state
+    for _ in range(steps):
+      state, metrics = step(state, batch, key)
+    loss = jax.device_get(metrics['loss'])
+    return float(loss.total / loss.count)
+
+  return run
+
+
+def save(path: Path, params: PyTree) -> None:
+  """Writes parameters by path, such as 'Dense_0/kernel', in numpy's format .npz."""
+  leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(params))
+  np.savez(path, **{jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves})
+
+
+def task_of(family: Family) -> Task:
+  """The family's task, in our models and objectives."""
+  optimizer = make_optimizer(Optimizer('adam', lr=1e-3), steps=10**6)
+  return supervised(family.build(sys.modules[__name__]), _objective(family.batch()['targets']), optimizer)
+
+
+def _objective(targets: np.ndarray) -> Objective:
+  if not np.issubdtype(targets.dtype, np.integer):
+    return mean_squared_error()
+  return next_token() if targets.ndim == 2 else softmax_cross_entropy()

@@ -1,0 +1,175 @@
+"""Time and memory of a training step of every family, ours beside other libraries.
+
+python -m benchmarks.steps --families=mlp,cnn --rounds=5
+python -m benchmarks.steps --record
+
+Each library is measured in a process of its own, on the same batch, from the same parameters, which is checked by its
+first losses. The processes of a family take turns: in every round each takes steps for about a second, and times are
+compared within the round. --record writes results/steps.json, and of it steps.png and the table in README.md; a family
+that was not measured stays as it was recorded.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks import limits, report
+from benchmarks.families import FAMILIES, Family
+from benchmarks.libraries import LIBRARIES
+from launch import app
+from research.errors import ConfigError, RunError, unknown
+from research.train.environment import commit, device
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'keras')
+ADVICE = "is not installed; pip install -e '.[peers]'"
+ENVIRONMENT = dict(os.environ)  # as it is before the launcher gives it settings for JAX, which not all are to have
+
+Result = dict[str, Any]
+TOLERANCES = (1e-4, 1e-2)  # relative, of the losses before the first and before the second update
+
+
+class Process:
+  """A library that takes steps of a family, in a process which shares nothing with the others."""
+
+  def __init__(self, family: str, library: str, folder: Path):
+    self._family, self._library, self._errors = family, library, folder / f'{library}.txt'
+    fresh = {'TORCHINDUCTOR_CACHE_DIR': str(folder / library), 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    with self._errors.open('w') as errors:
+      self._process = subprocess.Popen(
+        [sys.executable, '-m', 'benchmarks.measure', family, library, str(folder / 'weights.npz')],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env={**ENVIRONMENT, **fresh, **LIBRARIES[library].environment},
+      )
+
+  def __enter__(self) -> 'Process':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._process.stdin.close()
+    self._process.wait()
+    self._process.stdout.close()
+
+  def answer(self) -> dict[str, Any]:
+    """What it tells next; raises RunError with the last line that it complained in where it has ended."""
+    for line in self._process.stdout:
+      if line.startswith('{'):
+        return json.loads(line)
+    lines = self._errors.read_text().strip().splitlines()
+    raised = [line for line in lines if re.match(r'[\w.]*(Error|Exception|Unsupported)\b', line)]
+    raise RunError([f'ended with {self._process.wait()}', *lines[-1:], *raised][-1])
+
+  def failed(self, error: RunError) -> Result:
+    """The result of a library that cannot be measured; raises RunError for ours, with which all are compared."""
+    if self._library == 'ours':
+      raise RunError(f'{self._family}: {error}') from error
+    return {'error': str(error)}
+
+  def ask(self, seconds: float) -> dict[str, Any]:
+    """The time of a step, of steps over so many seconds."""
+    with contextlib.suppress(BrokenPipeError):  # it has ended, and will not answer
+      print(seconds, file=self._process.stdin, flush=True)
+    return self.answer()
+
+
+def main() -> None:
+  given = flags.FLAGS
+  families = chosen('families', given.families, FAMILIES)
+  libraries = chosen('libraries', ['ours', *given.libraries], LIBRARIES)
+  if given.record:
+    check_complete(libraries)
+  machine = json.loads(subprocess.check_output([sys.executable, '-m', 'benchmarks.limits'], text=True))
+  about = {**environment(), **machine, 'rounds': given.rounds}
+  results = {}
+  for name in families:
+    measured = in_turn(FAMILIES[name], libraries, given.rounds, given.seconds)
+    results[name] = {**about, **limits.work(FAMILIES[name]), 'libraries': measured}
+    print(report.details({name: results[name]}), '', sep='\n', flush=True)
+  print(report.overview(results), report.sizes(results), sep='\n\n')
+  if given.record:
+    print(*report.record(results), sep='\n')
+
+
+def chosen(flag: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
+  """`names` in the order in which they are known. Raises ConfigError for another."""
+  for name in names:
+    if name not in known:
+      raise ConfigError(f'--{flag}={name}: {unknown(name, known)}')
+  return [name for name in known if name in names]
+
+
+def check_complete(libraries: Sequence[str]) -> None:
+  """Raises ConfigError where a record would lack a library."""
+  if len(libraries) < len(LIBRARIES):
+    raise ConfigError('--record: needs every library; leave --libraries out')
+  for library in LIBRARIES.values():
+    if library.missing:
+      raise ConfigError(f'--record: {library.package} {ADVICE}')
+
+
+def environment() -> dict[str, Any]:
+  """What the times depend on."""
+  found = {}
+  for name in PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  date = time.strftime('%Y-%m-%d', time.gmtime())
+  return {'date': date, 'commit': commit(), 'device': device(), 'cores': os.cpu_count(), 'versions': found}
+
+
+def in_turn(family: Family, libraries: Sequence[str], rounds: int, seconds: float) -> dict[str, Result]:
+  """What each library measured, or an `error` in one line; raises RunError where ours has one."""
+  results = {name: {'error': f'{LIBRARIES[name].package} {ADVICE}'} for name in libraries if LIBRARIES[name].missing}
+  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    processes = {}
+    for name in [name for name in libraries if name not in results]:
+      processes[name] = stack.enter_context(Process(family.name, name, Path(folder)))
+      results[name] = _begun(processes[name], results.get('ours'))
+    for number in range(rounds):
+      for name in processes if number % 2 else reversed(processes):
+        if 'error' not in results[name]:
+          results[name] = _continued(processes[name], results[name], seconds)
+  return {name: results[name] for name in libraries}
+
+
+def _begun(process: Process, ours: Result | None) -> Result:
+  """What a library tells of its start; an error where its losses are not ours."""
+  try:
+    result = process.answer()
+    for loss, own, tolerance in zip(result['losses'], (ours or result)['losses'], TOLERANCES, strict=True):
+      if not abs(loss - own) <= tolerance * abs(own):
+        raise RunError(f'losses {result["losses"]} are not those of ours, {ours["losses"]}, on the same parameters')
+  except RunError as error:
+    return process.failed(error)
+  return {**result, 'step_seconds': []}
+
+
+def _continued(process: Process, result: Result, seconds: float) -> Result:
+  """The result with the times of one more block."""
+  try:
+    block = process.ask(seconds)
+  except RunError as error:
+    return process.failed(error)
+  return {**result, **block, 'step_seconds': [*result['step_seconds'], block['step_seconds']]}
+
+
+if __name__ == '__main__':
+  flags.DEFINE_list('families', list(FAMILIES), 'families of models to measure')
+  flags.DEFINE_list('libraries', list(LIBRARIES), 'ways to take their steps; ours is always among them')
+  flags.DEFINE_integer('rounds', 5, 'turns of each library', lower_bound=1)
+  flags.DEFINE_float('seconds', 1.0, 'about how long a turn takes', lower_bound=0.01)
+  flags.DEFINE_bool('record', False, 'write the results, their picture and the table in the README')
+  app.run(main)
