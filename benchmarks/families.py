@@ -25,7 +25,7 @@ class Family:
   about: str  # its sizes, for the tables
   draw: Batch  # 'inputs' and 'targets'
   build: Callable[[ModuleType], Any]  # a library's file -> its model
-  targets: Mapping[str, float] = field(default_factory=dict)  # highest ratio of times wanted, ours over a library's
+  goals: Mapping[str, float] = field(default_factory=dict)  # highest ratio of times to reach, ours over a library's
 
   def batch(self) -> dict[str, np.ndarray]:
     """The batch that every library is given."""
@@ -36,7 +36,7 @@ def images(batch: int, *shape: int, classes: int = 10) -> Batch:
   """Noise [batch, *shape] with a class each."""
   return lambda rng: {
     'inputs': rng.normal(size=(batch, *shape)).astype(np.float32),
-    'targets': rng.integers(classes, size=batch),
+    'targets': rng.integers(classes, size=batch, dtype=np.int32),
   }
 
 
@@ -44,7 +44,7 @@ def texts(batch: int, length: int, vocabulary: int) -> Batch:
   """Random tokens [batch, length], each with the one that follows."""
 
   def draw(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    tokens = rng.integers(vocabulary, size=(batch, length + 1))
+    tokens = rng.integers(vocabulary, size=(batch, length + 1), dtype=np.int32)
     return {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:]}
 
   return draw

@@ -27,11 +27,10 @@ class Library:
 
 
 def _ours(family: Family, weights: Path, bare: bool = False) -> Run:
+  from benchmarks import ours
   from launch import cpu
 
   cpu.tune()
-  from benchmarks import ours
-
   return ours.bare(family) if bare else ours.as_launched(family, weights)
 
 

@@ -52,7 +52,7 @@ def ratio(libraries: Mapping[str, Any], ours: str, other: str) -> Ratio | None:
 def overview(results: Results) -> str:
   """Our time over every other library's, with one device and with two, and whether it is as low as wanted."""
   others = [name for name in LIBRARIES if name not in OURS]
-  wanted = [name for name in others if any(name in family.targets for family in FAMILIES.values())]
+  wanted = [name for name in others if any(name in family.goals for family in FAMILIES.values())]
   heading = [cell for name in others for cell in (LIBRARIES[name].about, *['target'] * (name in wanted))]
   rows = [('step', 'devices', *heading)]
   for family, result in results.items():
@@ -63,7 +63,7 @@ def overview(results: Results) -> str:
 
 
 def _compared(family: str, libraries: Mapping[str, Any], ours: str, other: str, wanted: bool) -> Sequence[str]:
-  found, target = ratio(libraries, ours, other), FAMILIES[family].targets.get(other)
+  found, target = ratio(libraries, ours, other), FAMILIES[family].goals.get(other)
   value = f'{found.median:.2f}' if found else ''
   if not wanted:
     return [value]

@@ -28,6 +28,7 @@ from benchmarks import limits, report
 from benchmarks.families import FAMILIES, Family
 from benchmarks.libraries import LIBRARIES
 from launch import app
+from launch.flags import ROOT
 from research.errors import ConfigError, RunError, unknown
 from research.train.environment import commit, device
 
@@ -52,6 +53,7 @@ class Process:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
+        cwd=ROOT,
         env={**ENVIRONMENT, **fresh, **LIBRARIES[library].environment},
       )
 
@@ -91,7 +93,7 @@ def main() -> None:
   libraries = chosen('libraries', ['ours', *given.libraries], LIBRARIES)
   if given.record:
     check_complete(libraries)
-  machine = json.loads(subprocess.check_output([sys.executable, '-m', 'benchmarks.limits'], text=True))
+  machine = json.loads(subprocess.check_output([sys.executable, '-m', 'benchmarks.limits'], text=True, cwd=ROOT))
   about = {**environment(), **machine, 'rounds': given.rounds}
   results = {}
   for name in families:
@@ -133,7 +135,7 @@ def environment() -> dict[str, Any]:
 def in_turn(family: Family, libraries: Sequence[str], rounds: int, seconds: float) -> dict[str, Result]:
   """What each library measured, or an `error` in one line; raises RunError where ours has one."""
   results = {name: {'error': f'{LIBRARIES[name].package} {ADVICE}'} for name in libraries if LIBRARIES[name].missing}
-  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
     processes = {}
     for name in [name for name in libraries if name not in results]:
       processes[name] = stack.enter_context(Process(family.name, name, Path(folder)))

@@ -174,10 +174,11 @@ def steps(family: Family, weights: Path, tuned: bool = False, compiled: bool = F
 
 
 def _tensor(array: np.ndarray, memory: torch.memory_format) -> Tensor:
-  """Images [batch, channels, height, width] of ours, laid out in memory as is said; all else as it is."""
-  if array.ndim != 4:
-    return torch.from_numpy(np.ascontiguousarray(array))
-  return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(memory_format=memory)
+  """Images [batch, channels, height, width] of ours, laid out in memory as is said; whole numbers as torch's own."""
+  tensor = torch.from_numpy(np.ascontiguousarray(array))
+  if tensor.ndim == 4:
+    return tensor.permute(0, 3, 1, 2).contiguous(memory_format=memory)
+  return tensor if tensor.is_floating_point() else tensor.long()
 
 
 def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
