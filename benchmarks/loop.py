@@ -16,18 +16,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 from absl import flags
 
+from benchmarks.record import Row, define_record_flag, publish
 from launch import app
 from launch.flags import define_config, load_config, parse
 from launch.folders import recorded
 from launch.progress import Progress
 from research import random
 from research.data.feed import Feed, make_feed
-from research.errors import DataError
+from research.errors import ConfigError, DataError
 from research.report.tables import grid
 from research.tasks.base import Task
 from research.train.config import Config
@@ -39,16 +39,16 @@ from research.train.run import Record
 CONFIG = define_config()
 RATIO, EXTRA = 1.03, 50e-6  # the loop meets its target with either: ratio of times, or seconds more for a step
 
-Row = dict[str, Any]
-
 
 def main() -> None:
   rounds, seconds = flags.FLAGS.rounds, flags.FLAGS.seconds
+  if CONFIG.value and flags.FLAGS.record:
+    raise ConfigError('--record: is of all experiments that have runs on record; leave --config out')
   if CONFIG.value:
     rows = [measure(flags.FLAGS['config'].file, CONFIG.value, rounds, seconds)]
   else:
     rows = list(all_recorded(rounds, seconds))
-  print(table(rows))
+  publish('loop', rows, table)
 
 
 def all_recorded(rounds: int, seconds: float) -> Iterator[Row]:
@@ -169,4 +169,5 @@ def _cells(row: Row) -> tuple[str, ...]:
 if __name__ == '__main__':
   flags.DEFINE_integer('rounds', 5, 'turns of each', lower_bound=1)
   flags.DEFINE_float('seconds', 2.0, 'about how long a turn takes', lower_bound=0.1)
+  define_record_flag()
   app.run(main, functools.partial(parse, optional=True))

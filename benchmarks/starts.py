@@ -13,10 +13,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
+from benchmarks.record import Row, define_record_flag, publish
 from launch import app
 from launch.flags import ROOT
 from research.errors import RunError
@@ -32,7 +32,8 @@ Times = Mapping[str, float]
 
 def main() -> None:
   start(CONFIG)  # compiles
-  print(table(summary([{'imports': imports(), **start(CONFIG)} for _ in range(flags.FLAGS.rounds)])))
+  starts = [{'imports': imports(), **start(CONFIG)} for _ in range(flags.FLAGS.rounds)]
+  publish('starts', summary(starts), table)
 
 
 def imports() -> float:
@@ -69,7 +70,7 @@ def _wait(process: subprocess.Popen, workdir: Path, step: int) -> float:
   return time.perf_counter()
 
 
-def summary(starts: Sequence[Times]) -> list[dict[str, Any]]:
+def summary(starts: Sequence[Times]) -> list[Row]:
   """A row for each part of a start: its median, and the least and the most."""
   columns = {part: [times[part] for times in starts] for part in PARTS}
   return [
@@ -78,7 +79,7 @@ def summary(starts: Sequence[Times]) -> list[dict[str, Any]]:
   ]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
   """Seconds of each part."""
   cells = [(row['part'], *(f'{value:.2f}' for value in (row['seconds'], *row['spread']))) for row in rows]
   return grid([('second start', 'seconds, median', 'from', 'to'), *cells])
@@ -86,4 +87,5 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 if __name__ == '__main__':
   flags.DEFINE_integer('rounds', 5, 'starts that are measured', lower_bound=1)
+  define_record_flag()
   app.run(main)

@@ -10,14 +10,12 @@ that was not measured stays as it was recorded.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,11 @@ from absl import flags
 from benchmarks import limits, report
 from benchmarks.families import FAMILIES, Family
 from benchmarks.libraries import LIBRARIES
+from benchmarks.record import define_record_flag, environment
 from launch import app
 from launch.flags import ROOT
 from research.errors import ConfigError, RunError, unknown
-from research.train.environment import commit, device
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'keras')
 ADVICE = "is not installed; pip install -e '.[peers]'"
 ENVIRONMENT = dict(os.environ)  # as it is before the launcher gives it settings for JAX, which not all are to have
 
@@ -122,16 +119,6 @@ def check_complete(libraries: Sequence[str]) -> None:
       raise ConfigError(f'--record: {library.package} {ADVICE}')
 
 
-def environment() -> dict[str, Any]:
-  """What the times depend on."""
-  found = {}
-  for name in PACKAGES:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[name] = importlib.metadata.version(name)
-  date = time.strftime('%Y-%m-%d', time.gmtime())
-  return {'date': date, 'commit': commit(), 'device': device(), 'cores': os.cpu_count(), 'versions': found}
-
-
 def in_turn(family: Family, libraries: Sequence[str], rounds: int, seconds: float) -> dict[str, Result]:
   """What each library measured, or an `error` in one line; raises RunError where ours has one."""
   results = {name: {'error': f'{LIBRARIES[name].package} {ADVICE}'} for name in libraries if LIBRARIES[name].missing}
@@ -173,5 +160,5 @@ if __name__ == '__main__':
   flags.DEFINE_list('libraries', list(LIBRARIES), 'ways to take their steps; ours is always among them')
   flags.DEFINE_integer('rounds', 5, 'turns of each library', lower_bound=1)
   flags.DEFINE_float('seconds', 1.0, 'about how long a turn takes', lower_bound=0.01)
-  flags.DEFINE_bool('record', False, 'write the results, their picture and the table in the README')
+  define_record_flag()
   app.run(main)
