@@ -46,11 +46,11 @@ class RecurrentLayer(nn.Module):
   @nn.compact
   def __call__(
     self,
-    inputs: Num[Array, 'length batch features'],
-    mask: Bool[Array, 'length batch'] | None,
+    inputs: Num[Array, 'batch length features'],
+    mask: Bool[Array, 'batch length'] | None,
     carry: tuple[Array, ...],
     train: bool,
-  ) -> tuple[Float[Array, 'length batch units'], tuple[Array, ...]]:
+  ) -> tuple[Float[Array, 'batch length units'], tuple[Array, ...]]:
     gates = GATES[self.cell]
     use_bias, bias_init = self.cell != 'layer_norm_lstm', _remembering if self.cell == 'lstm' else nn.initializers.zeros
     x = Dense(gates * self.units, use_bias, bias_init=bias_init, name='input')(inputs)
@@ -111,8 +111,8 @@ class RNN(nn.Module):
     mask = None
     if lengths is not None:
       _check_shapes('lengths', jnp.shape(lengths), inputs.shape[:1])
-      mask = valid(lengths, inputs.shape[1]).T
-    x, last = inputs.swapaxes(0, 1), []
+      mask = valid(lengths, inputs.shape[1])
+    x, last = inputs, []
     if mask is not None:
       x = jnp.where(mask[..., None], x, 0)  # padding that is no number would make gradients that are none
     for number, begin in enumerate(carry):
@@ -124,7 +124,7 @@ class RNN(nn.Module):
       ]
       x = jnp.concatenate([outputs for outputs, _ in ways], -1)
       last.append(tuple(end for _, end in ways))
-    return x.swapaxes(0, 1), tuple(last)
+    return x, tuple(last)
 
   def initial_carry(self, batch_size: int) -> PyTree:
     """Zeros: of each layer, in each direction, arrays [batch, units]."""

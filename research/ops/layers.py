@@ -13,6 +13,7 @@ from research.ops.bias import bias_add
 from research.ops.conv import convolve
 from research.ops.gather import take
 from research.ops.logical import logical
+from research.ops.product import product
 
 
 class Dense(nn.Module):
@@ -31,7 +32,7 @@ class Dense(nn.Module):
     init = logical(self.kernel_init, 'inputs', 'features')
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
-    return _with_bias(self, x @ kernel, self.bias_init)
+    return _with_bias(self, product(x, kernel), self.bias_init)
 
 
 class Embed(nn.Module):

@@ -32,11 +32,27 @@ def _elman(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
 
 
 def _gru(bias: Array, x: Array, s: Array, carry: Carry) -> Carry:
+  return _gru_linearized(bias, x, s, carry)[0]
+
+
+def _gru_linearized(bias: Array, x: Array, s: Array, carry: Carry) -> tuple[Carry, PyTree]:
+  """The derivatives of h by the gates are made here, as those of an LSTM."""
   (h,) = carry
   (x_r, x_z, x_n), (s_r, s_z, s_n) = jnp.split(x, 3, -1), jnp.split(s, 3, -1)
   reset, update = jax.nn.sigmoid(x_r + s_r), jax.nn.sigmoid(x_z + s_z)
-  new = jnp.tanh(x_n + reset * (s_n + jnp.broadcast_to(bias, s_n.shape)))
-  return (new + update * (h - new),)
+  s_n = s_n + bias[None]
+  new = jnp.tanh(x_n + reset * s_n)
+  by_new = (1 - update) * (1 - new * new)
+  by_gates = jnp.concatenate([by_new * s_n * reset * (1 - reset), (h - new) * update * (1 - update), by_new], -1)
+  return (new + update * (h - new),), (by_gates, reset, update)
+
+
+def _gru_transposed(kept: PyTree, d_carry: Carry) -> tuple:
+  (by_gates, reset, update), (d_h,) = kept, d_carry
+  d_x = by_gates * jnp.concatenate([d_h] * 3, -1)
+  d_r, d_z, d_n = jnp.split(d_x, 3, -1)
+  d_n = d_n * reset
+  return d_n.sum(0), d_x, jnp.concatenate([d_r, d_z, d_n], -1), (d_h * update,)
 
 
 def _lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
@@ -78,7 +94,7 @@ def _normalized(x: Array, scale: Array, bias: Array) -> Array:
 elman = _by_autodiff(_elman)
 
 # Gates in the order reset, update, new; `params` is a bias [units] within the reset gate (Cho et al. 2014; cuDNN).
-gru = _by_autodiff(_gru)
+gru = Cell(_gru, _gru_linearized, _gru_transposed)
 
 # Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 lstm = Cell(_lstm, _lstm_linearized, _lstm_transposed)
@@ -91,18 +107,18 @@ layer_norm_lstm = _by_autodiff(_layer_norm_lstm)
 def recurrence(
   cell: Cell,
   params: PyTree,
-  x: Float[Array, 'length batch gates'],
+  x: Float[Array, 'batch length gates'],
   kernel: Float[Array, 'units gates'],
   carry: Carry,
-  mask: Bool[Array, 'length batch'] | None = None,
+  mask: Bool[Array, 'batch length'] | None = None,
   dropped: Float[Array, 'batch units'] | None = None,
   reverse: bool = False,
-) -> tuple[Float[Array, 'length batch units'], Carry]:
+) -> tuple[Float[Array, 'batch length units'], Carry]:
   """Outputs of all steps and the last carry of `cell`, fed with `x` and with its own output times `kernel`.
 
   Args:
     params: what the cell has beside the kernel.
-    x: inputs, projected already: one product for all steps. Time comes first.
+    x: inputs, projected already: one product for all steps.
     mask: where it is False the carry is held and the output is 0.
     dropped: what the output is multiplied by on its way to the next step, the same for all steps
       (variational dropout, Gal and Ghahramani 2016). A constant: it has no gradient, and neither has `mask`.
@@ -110,7 +126,9 @@ def recurrence(
 
   Derivatives are reverse-mode, of any order; JAX refuses forward mode, which a derivative of one's own has not.
   """
-  return _recurrence(cell, reverse, params, x, kernel, carry, mask, dropped)
+  mask = mask if mask is None else mask.T
+  outputs, last = _recurrence(cell, reverse, params, x.swapaxes(0, 1), kernel, carry, mask, dropped)
+  return outputs.swapaxes(0, 1), last
 
 
 def _held(mask: Array | None, new: Carry, old: Carry) -> Carry:
@@ -176,9 +194,14 @@ def _backward(cell, reverse, residuals, cotangents):
   before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
   before = jnp.concatenate(before)[: len(outputs)]  # of no steps, nothing
   fed_back = _times(before, dropped if dropped is None else dropped[None])
-  d_kernel = jnp.tensordot(fed_back, d_s, ((0, 1), (0, 1)))  # no reshape, so that devices may share the batch
+  d_kernel = _rows(fed_back).T @ _rows(d_s)
   d_params = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), d_params, params)
   return d_params, d_x, d_kernel, d_carry, None, None
+
+
+def _rows(steps: Float[Array, 'length batch units']) -> Float[Array, '_ units']:
+  """One for each step of each example; those of an example side by side, so that devices may share the batch."""
+  return steps.swapaxes(0, 1).reshape(-1, steps.shape[-1])
 
 
 _recurrence.defvjp(_forward, _backward)

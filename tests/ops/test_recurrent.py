@@ -11,9 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.ops import recurrent
 
-LENGTH, BATCH, UNITS = 3, 3, 4
+LENGTH, BATCH, UNITS = 4, 3, 4
 CELLS = {'elman': (1, 1), 'gru': (3, 1), 'lstm': (4, 2), 'layer_norm_lstm': (4, 2)}  # gates, arrays of the carry
-MASK = np.arange(LENGTH)[:, None] < np.array([3, 1, 2])
+MASK = np.arange(LENGTH) < np.array([[4], [1], [2]])
 
 
 def arguments(name: str) -> tuple:
@@ -24,18 +24,18 @@ def arguments(name: str) -> tuple:
   sizes = (gates * UNITS, gates * UNITS, UNITS)
   params = {'gru': lambda: normal(UNITS), 'layer_norm_lstm': lambda: tuple((1 + normal(n), normal(n)) for n in sizes)}
   carry = tuple(normal(BATCH, UNITS) for _ in range(memories))
-  return params.get(name, tuple)(), normal(LENGTH, BATCH, gates * UNITS), normal(UNITS, gates * UNITS), carry
+  return params.get(name, tuple)(), normal(BATCH, LENGTH, gates * UNITS), normal(UNITS, gates * UNITS), carry
 
 
 def plain(cell, mask, dropped, reverse, params, x, kernel, carry):
   """A loop in Python, which autodiff takes apart by itself."""
   outputs = [None] * LENGTH
   for t in reversed(range(LENGTH)) if reverse else range(LENGTH):
-    new = cell.step(params, x[t], (carry[0] if dropped is None else carry[0] * dropped) @ kernel, carry)
-    keep = jnp.ones((BATCH, 1), bool) if mask is None else mask[t][:, None]
+    new = cell.step(params, x[:, t], (carry[0] if dropped is None else carry[0] * dropped) @ kernel, carry)
+    keep = jnp.ones((BATCH, 1), bool) if mask is None else mask[:, t, None]
     carry = tuple(jnp.where(keep, a, b) for a, b in zip(new, carry, strict=True))
     outputs[t] = jnp.where(keep, carry[0], 0)
-  return jnp.stack(outputs), carry
+  return jnp.stack(outputs, 1), carry
 
 
 def fast(cell, mask, dropped, reverse, params, x, kernel, carry):
@@ -88,7 +88,7 @@ def textbook(name, params, x, s, carry):
 @pytest.mark.parametrize('name', CELLS)
 def test_a_step_is_that_of_the_textbooks(name):
   params, x, kernel, carry = arguments(name)
-  given = params, x[0], carry[0] @ kernel, carry
+  given = params, x[:, 0], carry[0] @ kernel, carry
   expected = textbook(name, *jax.tree.map(partial(np.asarray, dtype=float), given))
   jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), getattr(recurrent, name).step(*given), expected)
 
@@ -119,7 +119,7 @@ def test_second_derivatives(name, x64):
 def test_a_piece_of_no_steps_has_gradients_of_zero(reverse):
   params, x, kernel, carry = arguments('lstm')
   way = partial(fast, recurrent.lstm, None, None, reverse)
-  _, d_kernel, d_carry = jax.grad(loss_of(way), (1, 2, 3))(params, x[:0], kernel, carry)
+  _, d_kernel, d_carry = jax.grad(loss_of(way), (1, 2, 3))(params, x[:, :0], kernel, carry)
   assert not d_kernel.any()
   jax.tree.map(np.testing.assert_allclose, d_carry, jax.tree.map(lambda part: -jnp.sin(part), carry))
 
@@ -142,7 +142,7 @@ def test_the_weight_gradient_is_one_product_outside_the_scan():
 def test_devices_that_share_a_batch_send_nothing_but_the_gradient_of_the_weights():
   mesh = jax.make_mesh((3,), ('data',), (AxisType.Auto,), devices=jax.devices()[:3])
   params, x, kernel, carry = arguments('lstm')
-  split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, 'data'), (), ('data',)))
+  split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), (), ('data',)))
   x, kernel, carry = map(jax.device_put, (x, kernel, carry), split)
   gradient = jax.jit(jax.grad(lambda *given: jnp.sum(recurrent.recurrence(recurrent.lstm, params, *given)[0]), 1))
   program = gradient.lower(x, kernel, carry).compile().as_text()
@@ -159,7 +159,7 @@ def test_sums_over_many_steps_do_not_stand_still_in_bfloat16(name):
   ones_like = lambda tree: jax.tree.map(lambda leaf: jnp.ones_like(leaf, jnp.bfloat16), tree)  # noqa: E731
   params, kernel, carry = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, kernel, carry))
   given = (jnp.zeros((BATCH, kernel.shape[1]), jnp.bfloat16),) * 2
-  x = jnp.zeros((length, BATCH, kernel.shape[1]), jnp.bfloat16)
+  x = jnp.zeros((BATCH, length, kernel.shape[1]), jnp.bfloat16)
   summed = jax.grad(lambda params: recurrent.recurrence(ones, params, x, kernel, carry)[0].sum().astype(float))(params)
   for leaf in jax.tree.leaves(summed):
     np.testing.assert_array_equal(leaf.astype(float), length)
