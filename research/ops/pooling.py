@@ -47,17 +47,23 @@ def _fast_jvp(window, primals, tangents):
   (x,), (dx,) = primals, tangents
   (batch, height, width, channels), (rows, columns) = x.shape, window
   y = _fast(x, window)
-  first = _first_maximum(x, y, window)[:, :, None, :, None]
+  first = _first_maximum(x, window)[:, :, None, :, None]
   place = jnp.arange(rows * columns, dtype=first.dtype).reshape(1, 1, rows, 1, columns, 1)
   tiles = dx.reshape(batch, height // rows, rows, width // columns, columns, channels)
   return y, jnp.sum(jnp.where(first == place, tiles, 0), (2, 4))
 
 
-def _first_maximum(x: Array, y: Array, window: tuple[int, int]) -> Array:
-  """Place of the first maximum in each window, counted row by row: like `y`, int32."""
+def _first_maximum(x: Array, window: tuple[int, int]) -> Array:
+  """Place of the first maximum in each window, counted row by row: int32 [batch, rows, columns, channels].
+
+  Entries are compared with each other, never with the maximum: the compiler may compute `x` anew for each use and round
+  it otherwise, and where none equaled the maximum its gradient would be lost.
+  """
   rows, columns = window
-  first = jnp.full(y.shape, rows * columns - 1, jnp.int32)
-  for place in reversed(range(rows * columns - 1)):
+  best, first = x[:, ::rows, ::columns], jnp.zeros((), jnp.int32)
+  for place in range(1, rows * columns):
     row, column = divmod(place, columns)
-    first = jnp.where(x[:, row::rows, column::columns] == y, place, first)
+    entry = x[:, row::rows, column::columns]
+    first = jnp.where(entry > best, place, first)
+    best = jnp.maximum(entry, best)
   return first
