@@ -5,6 +5,7 @@ of seconds, about so long a block takes; every line that begins with { is an ans
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from benchmarks.families import FAMILIES
 from benchmarks.libraries import LIBRARIES, Run
+
+STATUS, PROCESSORS = Path('/proc/self/status'), Path('/proc/stat')
 
 
 def main(family: str, library: str, weights: str) -> None:
@@ -29,22 +32,37 @@ def start(run: Run) -> dict[str, Any]:
 
 
 def block(run: Run, seconds: float) -> dict[str, Any]:
-  """Seconds of a step over a block of steps, after a few to warm up, and the most memory that was held until then."""
+  """Seconds of a step over a block of steps, after a few to warm up; and what goes with that.
+
+  That is the most memory that was held until then, and how many processors others kept busy meanwhile, on average.
+  """
   begin = time.perf_counter()
   run(1)
   rate = 1 / (time.perf_counter() - begin)
   begin = time.perf_counter()
   run(warm := max(1, round(rate * seconds / 4)))
   steps = max(1, round(warm * seconds / (time.perf_counter() - begin)))
-  begin = time.perf_counter()
+  begin, others = time.perf_counter(), others_seconds()
   run(steps)
-  return {'step_seconds': (time.perf_counter() - begin) / steps, 'peak_bytes': peak_bytes()}
+  seconds = time.perf_counter() - begin
+  return {
+    'step_seconds': seconds / steps,
+    'peak_bytes': peak_bytes(),
+    'others': max(0, others_seconds() - others) / seconds,
+  }
+
+
+def others_seconds() -> float:
+  """Time of processors that other processes have had since the machine started; 0 where the system does not tell."""
+  if not PROCESSORS.exists():
+    return 0.0
+  user, nice, system = map(int, PROCESSORS.read_text().split()[1:4])
+  return (user + nice + system) / os.sysconf('SC_CLK_TCK') - time.process_time()
 
 
 def peak_bytes() -> int:
   """The most physical memory that this process ever held; 0 where the system does not tell."""
-  status = Path('/proc/self/status')
-  lines = status.read_text().splitlines() if status.exists() else []
+  lines = STATUS.read_text().splitlines() if STATUS.exists() else []
   return next((1024 * int(line.split()[1]) for line in lines if line.startswith('VmHWM')), 0)
 
 

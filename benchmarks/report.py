@@ -72,17 +72,20 @@ def _compared(family: str, libraries: Mapping[str, Any], ours: str, other: str, 
 
 
 def details(results: Results) -> str:
-  """Times, memory, compilation and the part of the machine's limit that each library reaches; then what failed."""
+  """Times, memory, compilation and the part of the machine's limit that each library reaches; then what went wrong."""
   rows = [('step', 'library', 'ms', 'ours / it', 'from - to', 'peak MB', 'compile s', 'of the limit')]
-  failed = []
+  notes = []
   for family, result in results.items():
     for name, measured in result['libraries'].items():
       about = LIBRARIES[name].about
       if 'error' in measured:
-        failed.append(f'{family}, {about}: {measured["error"]}')
-      else:
-        rows.append((family, about, *_figures(result, name)))
-  return '\n'.join([grid(rows), *failed])
+        notes.append(f'* {family}, {about}: {measured["error"]}')
+        continue
+      rows.append((family, about, *_figures(result, name)))
+      if measured['disturbed']:
+        turns = f'{measured["disturbed"]} of {result["rounds"]} turns'
+        notes.append(f'* {family}, {about}: in {turns} other processes were at work')
+  return '\n'.join([grid(rows), *([''] if notes else []), *notes])
 
 
 def _figures(result: Mapping[str, Any], name: str) -> list[str]:
@@ -94,7 +97,7 @@ def _figures(result: Mapping[str, Any], name: str) -> list[str]:
     f'{median:.2f}',
     f'{least:.2f} - {most:.2f}',
     f'{measured["peak_bytes"] / 1e6:.0f}',
-    f'{measured["first_seconds"] - seconds:.1f}',
+    f'{max(0, measured["first_seconds"] - seconds):.1f}',
     f'{shortest(result) / seconds:.0%}',
   ]
 

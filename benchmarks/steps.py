@@ -34,6 +34,7 @@ ADVICE = "is not installed; pip install -e '.[peers]'"
 ENVIRONMENT = dict(os.environ)  # as it is before the launcher gives it settings for JAX, which not all are to have
 
 Result = dict[str, Any]
+QUIET, TRIES = 0.1, 3  # processors that others may keep busy during a block, and how often a block is tried
 TOLERANCES = (1e-4, 1e-2)  # relative, of the losses before the first and before the second update
 
 
@@ -143,16 +144,20 @@ def _begun(process: Process, ours: Result | None) -> Result:
         raise RunError(f'losses {result["losses"]} are not those of ours, {ours["losses"]}, on the same parameters')
   except RunError as error:
     return process.failed(error)
-  return {**result, 'step_seconds': []}
+  return {**result, 'step_seconds': [], 'disturbed': 0}
 
 
 def _continued(process: Process, result: Result, seconds: float) -> Result:
-  """The result with the times of one more block."""
+  """The result with the times of one more block, taken anew while other processes are at work, but not for ever."""
   try:
-    block = process.ask(seconds)
+    for _ in range(TRIES):
+      block = process.ask(seconds)
+      if quiet := block['others'] < QUIET:
+        break
   except RunError as error:
     return process.failed(error)
-  return {**result, **block, 'step_seconds': [*result['step_seconds'], block['step_seconds']]}
+  times, disturbed = [*result['step_seconds'], block['step_seconds']], result['disturbed'] + (not quiet)
+  return {**result, 'step_seconds': times, 'peak_bytes': block['peak_bytes'], 'disturbed': disturbed}
 
 
 if __name__ == '__main__':
