@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from research.errors import ConfigError, check_counts, check_range
+from research.ops.attention import attention
 from research.ops.logical import logical
 
 
@@ -34,7 +35,7 @@ class SelfAttention(nn.Module):
       raise ConfigError(f'num_heads={self.num_heads}: must divide the {inputs.shape[-1]} features')
     check_range('dropout', self.dropout, below=1)
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
-    attention = nn.MultiHeadDotProductAttention(
+    layer = nn.MultiHeadDotProductAttention(
       self.num_heads,
       dropout_rate=self.dropout,
       kernel_init=logical(init, 'inputs', 'heads', 'head_features'),
@@ -43,14 +44,20 @@ class SelfAttention(nn.Module):
       out_bias_init=logical(zeros, None),
       attention_fn=_attend,
     )
-    outputs = attention(inputs, mask=mask, deterministic=not train)
+    outputs = layer(inputs, mask=mask, deterministic=not train)
     return outputs if mask is None else jnp.where(mask.any((1, 3))[..., None], outputs, 0)
 
 
 @functools.wraps(nn.dot_product_attention)  # Linen passes on the options that the signature names, dropout among them
 def _attend(
-  queries: Float[Array, 'batch length heads features'], *others: Array, mask: Array | None = None, **options: Any
+  queries: Float[Array, 'batch length heads features'],
+  *others: Array,
+  mask: Array | None = None,
+  deterministic: bool = False,
+  **options: Any,
 ) -> Float[Array, 'batch length heads features']:
-  """Linen's attention, but 0 for a head that may look at nothing, where softmax would look at everything."""
-  contexts = nn.dot_product_attention(queries, *others, mask=mask, **options)
+  """0 for a head that may look at nothing, where the softmax of Linen's attention, which drops weights, sees it all."""
+  if deterministic:
+    return attention(queries, *others, mask)
+  contexts = nn.dot_product_attention(queries, *others, mask=mask, deterministic=False, **options)
   return contexts if mask is None else jnp.where(mask.any(-1, keepdims=True).swapaxes(1, 2), contexts, 0)

@@ -1,9 +1,13 @@
 """Attention: for each query a mean of values, weighted by the softmax of its products with the keys."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
+
+from research.ops.kernels import choose
 
 
 def attention(
@@ -13,18 +17,62 @@ def attention(
   mask: Bool[Array, '#batch #heads #length #keys'] | None = None,
   causal: bool = False,
 ) -> Float[Array, 'batch length heads features']:
-  """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
+  """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1); reverse-mode derivatives of any order.
 
   Args:
     mask: True where a query may look at a key. A query that may look at none gives 0, and has no gradient.
     causal: no query looks at a key that comes after it, counted from the first.
   """
+  return choose('attention', _fast, _plain, queries, keys, values, mask, causal=causal)
+
+
+def _plain(queries: Array, keys: Array, values: Array, mask: Array | None, causal: bool) -> Array:
   contexts = jax.nn.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
   if mask is None:
     return contexts
-  seen = mask & _causal(queries, keys) if causal else mask
-  return jnp.where(seen.any(-1, keepdims=True).swapaxes(1, 2), contexts, 0)
+  return jnp.where(_seen(queries, keys, mask, causal).any(-1, keepdims=True).swapaxes(1, 2), contexts, 0)
 
 
-def _causal(queries: Array, keys: Array) -> Bool[Array, '1 1 length keys']:
-  return jnp.tri(queries.shape[1], keys.shape[1], dtype=bool)[None, None]
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _fast(queries: Array, keys: Array, values: Array, mask: Array | None, causal: bool) -> Array:
+  return _forward(queries, keys, values, mask, causal)[0]
+
+
+def _forward(queries: Array, keys: Array, values: Array, mask: Array | None, causal: bool) -> tuple[Array, tuple]:
+  """The weights lie as [batch, heads, keys, length]: so no product here or below transposes anything of their size."""
+  weights = _weights(queries, keys, mask, causal)
+  contexts = values.transpose(0, 2, 3, 1) @ weights
+  return contexts.transpose(0, 3, 1, 2), (queries, keys, values, weights, contexts)
+
+
+def _backward(causal: bool, kept: tuple, cotangent: Array) -> tuple:
+  queries, keys, values, weights, contexts = kept
+  by_features = cotangent.transpose(0, 2, 3, 1)
+  d_values = weights @ cotangent.transpose(0, 2, 1, 3)
+  d_weights = values.transpose(0, 2, 1, 3) @ by_features
+  d_scores = weights * (d_weights - jnp.sum(contexts * by_features, -2, keepdims=True)) * queries.shape[-1] ** -0.5
+  d_queries = keys.transpose(0, 2, 3, 1) @ d_scores
+  d_keys = d_scores @ queries.transpose(0, 2, 1, 3)
+  return d_queries.transpose(0, 3, 1, 2), d_keys.transpose(0, 2, 1, 3), d_values.transpose(0, 2, 1, 3), None
+
+
+_fast.defvjp(_forward, _backward)
+
+
+def _weights(queries: Array, keys: Array, mask: Array | None, causal: bool) -> Float[Array, 'batch heads keys length']:
+  wide = jnp.promote_types(queries.dtype, jnp.float32)
+  scaled = (queries * queries.shape[-1] ** -0.5).transpose(0, 2, 3, 1)
+  scores = jnp.matmul(keys.transpose(0, 2, 1, 3), scaled, preferred_element_type=wide)
+  if (seen := _seen(queries, keys, mask, causal)) is not None:
+    scores = jnp.where(seen.swapaxes(-1, -2), scores, -jnp.inf)
+  most = jnp.maximum(scores.max(-2, keepdims=True), jnp.finfo(wide).min)
+  weights = jnp.exp(scores - most)  # of a query that may look at nothing all are 0, else one is 1
+  return (weights / jnp.maximum(weights.sum(-2, keepdims=True), 1)).astype(queries.dtype)
+
+
+def _seen(queries: Array, keys: Array, mask: Array | None, causal: bool) -> Array | None:
+  """Where a query may look at a key; None where it may everywhere."""
+  if not causal:
+    return mask
+  earlier = jnp.tri(queries.shape[1], keys.shape[1], dtype=bool)[None, None]
+  return earlier if mask is None else mask & earlier

@@ -17,7 +17,7 @@ from jax import lax
 
 from research.errors import ConfigError, unknown
 
-NAMES = ('bias', 'convolution', 'max_pool', 'product')
+NAMES = ('attention', 'bias', 'convolution', 'max_pool', 'product')
 
 _off = jax.make_user_context(frozenset())  # part of the key by which jit finds what it has traced
 

@@ -1,5 +1,7 @@
 """Attention against its formula in numpy, where some queries may look at nothing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ MASKS = {'none': None, 'each': MASK, 'shared': MASK[:1, :1], 'padding': MASK[:, 
 
 def given():
   rng = np.random.default_rng(1)
-  return tuple(jnp.asarray(rng.normal(size=(2, length, 2, 4)), jnp.float32) for length in (LENGTH, KEYS, KEYS))
+  return tuple(jnp.asarray(rng.normal(size=(2, length, 2, 4))) for length in (LENGTH, KEYS, KEYS))
 
 
 def formula(queries, keys, values, seen):
@@ -29,13 +31,28 @@ def formula(queries, keys, values, seen):
   return outputs
 
 
+def differentiable_formula(queries, keys, values, seen):
+  """The same at once, for gradients; something is seen by every query."""
+  scores = jnp.einsum('bqhd,bkhd->bhqk', queries, keys) / 2
+  weights = jnp.exp(scores) * seen
+  return jnp.einsum('bhqk,bkhd->bqhd', weights / weights.sum(-1, keepdims=True), values)
+
+
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.parametrize('mask', MASKS)
-def test_it_is_the_formula(mask, causal):
+def test_it_is_the_formula(mask, causal, x64):
   seen = np.ones((2, 2, LENGTH, KEYS), bool) if mask == 'none' else np.broadcast_to(MASKS[mask], (2, 2, LENGTH, KEYS))
   seen = np.tril(seen) if causal else seen
   outputs = attention(*given(), None if mask == 'none' else jnp.asarray(MASKS[mask]), causal)
-  np.testing.assert_allclose(outputs, formula(*map(np.asarray, given()), seen), atol=1e-5)
+  np.testing.assert_allclose(outputs, formula(*map(np.asarray, given()), seen), rtol=1e-9, atol=1e-12)
+
+
+def test_its_gradient_is_that_of_the_formula(x64):
+  """A query that sees one key alone has a weight that moves with nothing."""
+  seen = np.tril(np.ones((1, 1, LENGTH, KEYS), bool))
+  ways = partial(attention, causal=True), partial(differentiable_formula, seen=seen)
+  ours, expected = (jax.grad(lambda *x, way=way: jnp.sin(way(*x)).sum(), (0, 1, 2))(*given()) for way in ways)
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ours, expected)
 
 
 def test_a_query_that_may_look_at_nothing_has_no_gradient():
