@@ -52,7 +52,7 @@ class Embed(nn.Module):
 
   def attend(self, x: Float[Array, '*shape features']) -> Float[Array, '*shape vocabulary']:
     """Products with the vector of every token."""
-    return x @ self.embedding.T
+    return product(x, self.embedding.T)
 
 
 class Conv(nn.Module):
