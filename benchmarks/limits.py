@@ -37,7 +37,7 @@ def _copied(size: int) -> float:
     return 2 * size / _least(lambda: list(threads.map(np.copyto, copies, parts)))
 
 
-def _least(call: Callable[[], object], times: int = 20) -> float:
+def _least(call: Callable[[], object], times: int = 5) -> float:
   """Seconds of the fastest call but the first."""
   call()
   seconds = []

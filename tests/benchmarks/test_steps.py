@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -90,12 +91,12 @@ class InProcess(steps.Process):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
+def processes_here(monkeypatch):
   monkeypatch.setattr(steps, 'Process', InProcess)
   monkeypatch.setattr(cpu, 'tune', lambda: [])  # which would change the environment of later tests
 
 
-def test_libraries_take_turns(in_process):
+def test_libraries_take_turns(processes_here):
   results = steps.in_turn(TINY[0], ('ours', 'bare', 'stock'), rounds=3, seconds=0.01)
   assert list(results) == ['ours', 'bare', 'stock']
   for result in results.values():
@@ -104,14 +105,37 @@ def test_libraries_take_turns(in_process):
     np.testing.assert_allclose(result['losses'], results['ours']['losses'], rtol=1e-5)
 
 
-def test_a_library_that_takes_other_steps_is_told(in_process, monkeypatch):
+def test_the_machine_is_as_fast_as_it_ever_was(processes_here, monkeypatch, capsys):
+  given = {'families': ['mlp', 'cnn'], 'libraries': [], 'rounds': 1, 'seconds': 0.01, 'record': True}
+  monkeypatch.setattr(steps.flags, 'FLAGS', SimpleNamespace(**given))
+  monkeypatch.setattr(steps, 'check_complete', lambda libraries: None)
+  monkeypatch.setattr(steps, 'FAMILIES', {'mlp': TINY[0], 'cnn': TINY[0]})
+  rates = iter([(1e9, 5e9), (3e9, 2e9)])
+  monkeypatch.setattr(steps, '_rates', lambda: dict(zip(RATES, next(rates), strict=True)))
+  monkeypatch.setattr(
+    report, 'record', lambda results: [[result[rate] for rate in RATES] for result in results.values()]
+  )
+  steps.main()
+  printed = capsys.readouterr().out
+  assert printed.splitlines()[-2:] == ['[3000000000.0, 5000000000.0]'] * 2
+  assert [row[:2] for row in cells(printed)[1:3]] == [['mlp', 'ours, one device'], ['step', 'library']]
+
+
+RATES = ('flops_per_second', 'bytes_per_second')
+
+
+def rates_of(result):
+  return [result[rate] for rate in RATES]
+
+
+def test_a_library_that_takes_other_steps_is_told(processes_here, monkeypatch):
   monkeypatch.setitem(LIBRARIES, 'stock', LIBRARIES['stock'].__class__('', lambda family, weights: lambda steps: 1.0))
   results = steps.in_turn(TINY[0], ('ours', 'stock'), rounds=1, seconds=0.01)
   own = results['ours']['losses']
   assert results['stock'] == {'error': f'losses [1.0, 1.0] are not those of ours, {own}, on the same parameters'}
 
 
-def test_a_block_is_taken_anew_while_others_are_at_work(in_process, monkeypatch):
+def test_a_block_is_taken_anew_while_others_are_at_work(processes_here, monkeypatch):
   blocks = [{'step_seconds': 1.0 + number, 'peak_bytes': 1, 'others': load} for number, load in enumerate(LOADS)]
   monkeypatch.setattr(InProcess, 'ask', lambda *_: blocks.pop(0))
   result = steps.in_turn(TINY[0], ('ours',), rounds=2, seconds=0.01)['ours']
@@ -140,7 +164,7 @@ def without_torch(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'torch' else find(name))
 
 
-def test_a_library_that_is_missing_is_told(in_process, without_torch):
+def test_a_library_that_is_missing_is_told(processes_here, without_torch):
   results = steps.in_turn(TINY[0], ('ours', 'torch'), rounds=1, seconds=0.01)
   line = "torch is not installed; pip install -e '.[peers]'"
   assert results['torch'] == {'error': line} and results['ours']['step_seconds']
