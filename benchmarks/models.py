@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from research.models.norms import BatchNorm, LayerNorm
 from research.ops.attention import attention
-from research.ops.layers import Dense, Embed
+from research.ops.layers import ConvTranspose, Dense, Embed
 
 
 class GPT(nn.Module):
@@ -55,6 +55,6 @@ class Generator(nn.Module):
     first, second = self.channels
     x = Dense(7 * 7 * first, use_bias=False, name='project')(noise).reshape(-1, 7, 7, first)
     x = nn.relu(BatchNorm(train, name='norm_0')(x))
-    x = nn.ConvTranspose(second, (4, 4), (2, 2), use_bias=False, name='deconv_0')(x)
+    x = ConvTranspose(second, (4, 4), (2, 2), use_bias=False, name='deconv_0')(x)
     x = nn.relu(BatchNorm(train, name='norm_1')(x))
-    return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2), name='deconv_1')(x))
+    return jnp.tanh(ConvTranspose(1, (4, 4), (2, 2), name='deconv_1')(x))

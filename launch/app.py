@@ -18,7 +18,7 @@ from research.errors import ConfigError, RunError, naming
 from research.ops import kernels
 from research.paths import user_cache
 
-CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; products and sums by YNNPACK')
+CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; sums by YNNPACK; keep barriers')
 PLAIN = flags.DEFINE_list('plain_kernels', [], f'fast forms on CPU to do without, of: {", ".join(kernels.NAMES)}')
 CACHE = flags.DEFINE(
   PathParser(optional=True),

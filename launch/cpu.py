@@ -1,4 +1,4 @@
-"""Two settings that make a training step on CPU faster and change no result's meaning: memory and YNNPACK.
+"""Settings that make a training step on CPU faster and change no result's meaning: memory, YNNPACK and barriers.
 
 XLA takes the memory of a step from malloc and gives it back after it. glibc then returns it to the kernel, and
 the next step pays for every page again: a third of the time of a small convolutional network.
@@ -13,7 +13,8 @@ from collections.abc import Mapping, MutableMapping
 
 YNN = 'xla_cpu_experimental_ynn_fusion_type'
 YNN_KINDS = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
-YNN_VERSIONS = ((0, 10, 2), (0, 13))  # of jaxlib, that know the option; XLA ends a process over an unknown one
+PASSES = 'xla_disable_hlo_passes'
+VERSIONS = ((0, 10, 2), (0, 13))  # of jaxlib, that know the options; XLA ends a process over an unknown one
 ACCELERATORS = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm60_plugin', 'jax_rocm7_plugin', 'libtpu')
 
 # mallopt's numbers in malloc.h, each needed: one arena, never mmap, never shrink the heap, grow it by 256 MiB.
@@ -21,8 +22,10 @@ MALLOC = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 2**28}
 
 
 def tune() -> list[str]:
-  """Applies both, before the first computation of JAX; lines for the log, none where JAX will not run on CPU."""
-  return [_keep_memory(os.environ), _no_convolutions(os.environ)] if runs_on_cpu(os.environ) else []
+  """Applies all, before the first computation of JAX; lines for the log, none where JAX will not run on CPU."""
+  if not runs_on_cpu(os.environ):
+    return []
+  return [_keep_memory(os.environ), _no_convolutions(os.environ), _keep_barriers(os.environ)]
 
 
 def runs_on_cpu(environment: Mapping[str, str]) -> bool:
@@ -47,12 +50,22 @@ def _keep_memory(environment: Mapping[str, str]) -> str:
 
 def _no_convolutions(environment: MutableMapping[str, str]) -> str:
   """Gives YNNPACK products and sums; by default XLA gives it convolutions too, which take longer there."""
+  return 'matrix products and sums: ' + _with_flag(environment, YNN, YNN_KINDS, 'by YNNPACK')
+
+
+def _keep_barriers(environment: MutableMapping[str, str]) -> str:
+  """Has XLA keep optimization barriers until after fusion; it drops them before, and computes anew what they part."""
+  return 'optimization barriers: ' + _with_flag(environment, PASSES, 'cse_barrier_expander', 'kept')
+
+
+def _with_flag(environment: MutableMapping[str, str], name: str, value: str, done: str) -> str:
+  """Adds to XLA_FLAGS unless it has `name` already; what became of it."""
   flags = environment.get('XLA_FLAGS', '')
-  if YNN in flags:
-    return 'matrix products and sums: as XLA_FLAGS says'
+  if name in flags:
+    return 'as XLA_FLAGS says'
   version = importlib.metadata.version('jaxlib')
-  least, end = YNN_VERSIONS
+  least, end = VERSIONS
   if not least <= tuple(int(part) for part in version.split('.')[:3] if part.isdigit()) < end:
-    return f'matrix products and sums: as they are (not tried with jaxlib {version})'
-  environment['XLA_FLAGS'] = f'{flags} --{YNN}={YNN_KINDS}'.strip()
-  return 'matrix products and sums: by YNNPACK'
+    return f'as they are (not tried with jaxlib {version})'
+  environment['XLA_FLAGS'] = f'{flags} --{name}={value}'.strip()
+  return done

@@ -17,7 +17,7 @@ def remat(block: Callable, policy: str) -> Callable:
   Names of parameters and streams of noise are the same. The arguments after `x` are static.
 
   XLA's compiler for CPU drops the barriers that hold the second computation back until it is needed, and then little
-  or nothing is saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`.
+  or nothing is saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`, as by `launch.cpu`.
 
   Raises ConfigError for an unknown policy.
   """

@@ -1,13 +1,16 @@
-"""Convolution of images that takes a faster way where the image has one channel."""
+"""Convolution and transposed convolution of images."""
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
 from research.ops.kernels import choose
 from research.ops.padding import check_fits
+
+Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after, of rows and of columns
 
 
 def convolve(
@@ -18,29 +21,96 @@ def convolve(
 ) -> Float[Array, 'batch _ _ features']:
   """Images `x` convolved with the filters of `kernel`.
 
-  Filters of one channel are too thin for XLA's convolution on CPU, whose time goes into their gradient: there
-  the patches are laid out as rows, and the convolution and its gradient are matrix products (im2col).
   Raises ConfigError where the filter is larger than the padded image.
   """
   check_fits(x.shape[1:3], kernel.shape[:2], strides, padding)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding) if isinstance(padding, str) else padding
   options = {'strides': tuple(strides), 'padding': tuple(map(tuple, pads))}
-  if x.shape[-1] > 1:
-    return _plain(x, kernel, **options)
-  return choose('convolution', _of_patches, _plain, x, kernel, **options)
+  return choose('convolution', _of_patches if x.shape[-1] == 1 else _fast, _plain, x, kernel, **options)
 
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+def convolve_transposed(
+  x: Float[Array, 'batch height width channels'],
+  kernel: Float[Array, 'rows columns channels features'],
+  strides: tuple[int, int],
+  padding: str | Sequence[tuple[int, int]],
+) -> Float[Array, 'batch _ _ features']:
+  """Images `x` with `strides` - 1 zeros between their pixels, convolved with `kernel`, as `jax.lax.conv_transpose`.
+
+  `padding` 'SAME' makes them larger by `strides`, 'VALID' is all that a pixel reaches; or zeros on every side.
+  Raises ConfigError where the filter is larger than such images.
+  """
+  if isinstance(padding, str):
+    padding = [_reach(*sizes, padding) for sizes in zip(kernel.shape[:2], strides, strict=True)]
+  spread = [stride * (side - 1) + 1 for side, stride in zip(x.shape[1:3], strides, strict=True)]
+  check_fits(spread, kernel.shape[:2], (1, 1), padding)
+  options = {'strides': tuple(strides), 'padding': tuple(map(tuple, padding))}
+  fast = _fast if options['strides'] == (1, 1) else _by_product
+  return choose('transposed_convolution', fast, _plain_transposed, x, kernel, **options)
+
+
+def _reach(size: int, stride: int, padding: str) -> tuple[int, int]:
+  """Zeros before and after an axis of the image for a filter of `size`."""
+  if padding == 'VALID':
+    return size - 1, max(size, stride) - 1
+  before = size - 1 if stride >= size else -(-(size + stride - 2) // 2)
+  return before, size + stride - 2 - before
 
 
 def _plain(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
   return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
+_fast = jax.custom_jvp(_plain, nondiff_argnums=(2, 3))
+
+
+@_fast.defjvp
+def _fast_jvp(strides, padding, primals, tangents):
+  (x, kernel), (dx, dkernel) = primals, tangents
+  # The gradient by the filters is a convolution to whose layout both its operands have to be moved. The compiler does
+  # that within the loops that compute them, anew and with far jumps, which took more than a third of a ResNet's step.
+  # Behind barriers they are read from memory. `launch.cpu` has XLA heed them.
+  dy = _plain(dx, kernel, strides, padding) + _plain(lax.optimization_barrier(x), dkernel, strides, padding)
+  return _fast(x, kernel, strides, padding), lax.optimization_barrier(dy)
+
+
 def _of_patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
+  """As a matrix product (im2col): filters of one channel are too thin for XLA's convolution."""
   patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
   y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
   return y.reshape(*patches.shape[:3], -1)
+
+
+def _plain_transposed(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
+  names = 'NHWC', 'HWIO', 'NHWC'
+  return lax.conv_general_dilated(x, kernel, (1, 1), padding, lhs_dilation=strides, dimension_numbers=names)
+
+
+def _by_product(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
+  """As one matrix product to all that each pixel gives; what meets at a pixel is added up, and the margin cut off."""
+  filters = _by_phase(kernel, strides)
+  (batch, height, width, _), (_, tall, wide, *phase) = x.shape, filters.shape
+  given = (x.reshape(-1, x.shape[-1]) @ filters.reshape(len(filters), -1)).reshape(x.shape[:3] + filters.shape[1:])
+  y = sum(
+    jnp.pad(given[:, :, :, i, j], ((0, 0), (i, tall - 1 - i), (j, wide - 1 - j), (0, 0), (0, 0), (0, 0)))
+    for i in range(tall)
+    for j in range(wide)
+  )
+  sides = (height + tall - 1) * strides[0], (width + wide - 1) * strides[1]
+  y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *sides, phase[-1])
+  sizes = zip(kernel.shape, x.shape[1:3], sides, strides, padding, strict=False)
+  margins = [
+    (low - size + 1, stride * (own - 1) + high + 1 - side, 0) for size, own, side, stride, (low, high) in sizes
+  ]
+  return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+
+
+def _by_phase(kernel: Array, strides: tuple[int, int]) -> Array:
+  """Filters [channels, tall, wide, *strides, features]: the taps that fall on each phase, zeros at the end."""
+  (rows, columns, channels, features), (down, right) = kernel.shape, strides
+  tall, wide = -(-rows // down), -(-columns // right)
+  flipped = jnp.pad(kernel[::-1, ::-1], ((0, tall * down - rows), (0, wide * right - columns), (0, 0), (0, 0)))
+  return flipped.reshape(tall, down, wide, right, channels, features).transpose(4, 0, 2, 1, 3, 5)
 
 
 def _patches(

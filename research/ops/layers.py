@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer, Num
 
 from research.errors import ConfigError, check_counts
 from research.ops.bias import bias_add
-from research.ops.conv import convolve
+from research.ops.conv import convolve, convolve_transposed
 from research.ops.gather import take
 from research.ops.logical import logical
 from research.ops.product import product
@@ -73,6 +73,24 @@ class Conv(nn.Module):
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
 
 
+class ConvTranspose(nn.Module):
+  """A transposed convolution of images, which at a stride become larger by it."""
+
+  features: int
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int] = (1, 1)
+  padding: str | Sequence[tuple[int, int]] = 'SAME'
+  use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+  @nn.compact
+  def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
+    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
+    kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
+    x, kernel = promote_dtype(x, kernel)
+    return _with_bias(self, convolve_transposed(x, kernel, self.strides, self.padding))
+
+
 class Conv1D(nn.Module):
   """A convolution of series: centred, or `causal`, where an output sees its own step and earlier ones alone.
 
@@ -100,7 +118,7 @@ class Conv1D(nn.Module):
 
 
 def _with_bias(
-  layer: Dense | Conv | Conv1D, y: Array, init: nn.initializers.Initializer = nn.initializers.zeros
+  layer: Dense | Conv | ConvTranspose | Conv1D, y: Array, init: nn.initializers.Initializer = nn.initializers.zeros
 ) -> Array:
   if not layer.use_bias:
     return y

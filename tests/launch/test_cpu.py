@@ -39,27 +39,29 @@ def test_memory_of_a_step_is_kept():
   assert page_faults('tuned') < 10
 
 
-# How many kernels of YNNPACK are in a program of one convolution and one product.
+# How many kernels of YNNPACK and barriers are in a program of one convolution and one product behind a barrier.
 KERNELS = """
 import re, sys
 from launch import cpu
 print(cpu.tune() if sys.argv[1] == 'tuned' else [], file=sys.stderr)
 import jax, jax.numpy as jnp
-program = lambda x, kernel, w: jax.lax.conv(x, kernel, (1, 1), 'SAME').reshape(8, -1) @ w
+images = lambda x, kernel: jax.lax.conv(x, kernel, (1, 1), 'SAME').reshape(8, -1)
+program = lambda x, kernel, w: images(x, kernel) @ jax.lax.optimization_barrier(2 * w)
 shapes = jnp.ones((8, 1, 16, 16)), jnp.ones((32, 1, 3, 3)), jnp.ones((8192, 64))
-print(len(re.findall('"kind":"__ynn_fusion"', jax.jit(program).lower(*shapes).compile().as_text())))
+text = jax.jit(program).lower(*shapes).compile().as_text()
+print(len(re.findall('"kind":"__ynn_fusion"', text)), text.count(' opt-barrier('))
 """
 
 
 def kernels(mode):
   environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
   command = [sys.executable, '-c', KERNELS, mode]
-  return int(subprocess.check_output(command, cwd=ROOT, env={**environment, 'JAX_PLATFORMS': 'cpu'}, text=True))
+  return subprocess.check_output(command, cwd=ROOT, env={**environment, 'JAX_PLATFORMS': 'cpu'}, text=True).split()
 
 
-def test_ynnpack_is_given_no_convolutions():
-  assert kernels('plain') == 2
-  assert kernels('tuned') == 1
+def test_ynnpack_is_given_no_convolutions_and_barriers_stay():
+  assert kernels('plain') == ['2', '0']
+  assert kernels('tuned') == ['1', '1']
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
@@ -67,8 +69,10 @@ def test_what_the_user_has_set_stays(monkeypatch):
   for name, value in (('MALLOC_ARENA_MAX', '2'), ('LD_PRELOAD', '/lib/libjemalloc.so.2')):
     assert cpu._keep_memory({name: value}) == f'allocator: as {name} says'
   own = {'XLA_FLAGS': f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_REDUCE'}
-  cpu._no_convolutions(own)
+  assert cpu._no_convolutions(own).endswith('as XLA_FLAGS says')
   assert own == {'XLA_FLAGS': f'--{cpu.YNN}=LIBRARY_FUSION_TYPE_REDUCE'}
+  own = {'XLA_FLAGS': f'--{cpu.PASSES}=cse'}
+  assert cpu._keep_barriers(own).endswith('as XLA_FLAGS says') and own == {'XLA_FLAGS': f'--{cpu.PASSES}=cse'}
 
 
 def test_other_flags_of_xla_are_kept():

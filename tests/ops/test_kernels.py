@@ -1,5 +1,7 @@
 """Every kernel against its plain form, in whatever may meet it: one row of CASES for each shape that matters."""
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from research.errors import ConfigError
 from research.ops import kernels
 from research.ops.attention import attention
 from research.ops.bias import bias_add
-from research.ops.conv import convolve
+from research.ops.conv import convolve, convolve_transposed
 from research.ops.pooling import max_pool
 from research.ops.product import product
 
@@ -58,9 +60,15 @@ CASES = {
   'attention': Case('attention', partial(attended, masked=False), ((8, 5, 3, 2, 4),), double=1e-5),
   'attention, masked': Case('attention', partial(attended, masked=True), ((8, 5, 3, 2, 4),), double=1e-5),
   'bias': Case('bias', bias_add, ((8, 3, 2), (2,))),
+  'convolution': Case('convolution', convolution((2, 1), ((1, 1), (0, 2))), ((8, 5, 4, 3), (3, 2, 3, 2))),
   'convolution, one channel': Case('convolution', convolution((2, 1), 'SAME'), ((8, 5, 4, 1), (3, 3, 1, 2))),
   'max_pool': Case('max_pool', partial(max_pool, window=(2, 2)), ((8, 4, 5, 2),)),
   'product': Case('product', product, ((8, 3, 2), (2, 4))),
+  'transposed convolution': Case(
+    'transposed_convolution',
+    partial(convolve_transposed, strides=(2, 1), padding='SAME'),
+    ((8, 3, 2, 3), (3, 2, 3, 2)),
+  ),
 }
 every_case = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 
@@ -122,8 +130,10 @@ def test_no_more_is_kept_for_the_backward_pass(case):
 def test_devices_share_the_batch_without_gathering_it(case):
   mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
   places = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), *[()] * (len(case.shapes) - 1))]
-  text = jax.jit(case.gradients(case.operation), in_shardings=places).lower(*case.operands(np.float32)).compile()
-  assert 'all-gather' not in text.as_text() and 'all-to-all' not in text.as_text()
+  operands = case.operands(np.float32)
+  step = jax.jit(case.gradients(case.operation), in_shardings=places).lower(*operands).compile()
+  assert 'all-gather' not in step.as_text() and 'all-to-all' not in step.as_text()
+  assert_alike(step(*map(jax.device_put, operands, places)), case.gradients(case.plain)(*operands), 1e-5)
 
 
 @every_case
@@ -139,13 +149,25 @@ def test_an_artifact_for_every_platform_and_batch(case):
       jax.jit(case.gradients(operation)).trace(*operands).lower(lowering_platforms=(platform,)).as_text()
       for operation in (case.operation, jax.checkpoint(case.plain, prevent_cse=False))
     )
-    assert _operations(ours) == _operations(plain)
+    assert set(_costly(ours)) == set(_costly(plain))
 
 
-def _operations(text):
-  """How often what takes time is in a program."""
-  kinds = 'convolution', 'dot_general', 'select_and_scatter', 'reduce', 'reduce_window', 'optimization_barrier'
-  return {kind: text.count(f'stablehlo.{kind}') for kind in kinds}
+@every_case
+def test_the_choice_itself_adds_nothing(case, monkeypatch):
+  """The compiler finds what the backward pass computes anew: what is left is the plain form's program."""
+  by_platform, operands = kernels._by_platform, case.operands(np.float32)
+  monkeypatch.setattr(kernels, '_by_platform', lambda fast, plain, **options: by_platform(plain, plain, **options))
+  ours, plain = (
+    jax.jit(case.gradients(operation)).lower(*operands).compile().as_text()
+    for operation in (case.operation, case.plain)
+  )
+  assert _costly(ours) == _costly(plain)
+
+
+def _costly(text):
+  """How often each operation that takes time is in a program, lowered or compiled."""
+  kinds = 'convolution|dot|reduce|reduce_window|select_and_scatter|optimization_barrier'
+  return Counter(re.findall(rf'[ .]({kinds})(?:_general)?["( ]', text.replace('-', '_')))
 
 
 @every_case
@@ -161,5 +183,7 @@ def test_the_switch_has_jit_trace_anew(case):
 
 
 def test_an_unknown_kernel_is_named():
-  with pytest.raises(ConfigError, match='kernel convolutoin: is unknown; nearest: convolution$'):
+  with pytest.raises(
+    ConfigError, match='kernel convolutoin: is unknown; nearest: convolution, transposed_convolution$'
+  ):
     kernels.plain('bias', 'convolutoin')

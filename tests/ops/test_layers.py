@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from research.errors import ConfigError
-from research.ops.layers import Conv, Conv1D, Dense, Embed
+from research.ops.layers import Conv, Conv1D, ConvTranspose, Dense, Embed
 
 CONVOLUTIONS = [
   ((2, 8, 8, 3), (3, 3), (1, 1), 'SAME'),
@@ -47,6 +47,23 @@ def test_convolution(x64, shape, window, strides, padding, use_bias):
   assert_alike(Conv(4, window, strides, padding, use_bias), nn.Conv(4, window, strides, padding, use_bias=use_bias), x)
 
 
+@pytest.mark.parametrize(
+  ('window', 'strides', 'padding', 'use_bias'),
+  [
+    ((4, 4), (2, 2), 'SAME', True),
+    ((3, 2), (1, 1), 'SAME', False),
+    ((3, 5), (2, 3), 'VALID', False),
+    ((2, 1), (3, 2), 'SAME', True),
+    ((2, 3), (3, 1), 'VALID', True),
+    ((3, 2), (2, 2), ((1, 2), (3, 0)), False),
+  ],
+)
+def test_transposed_convolution(x64, window, strides, padding, use_bias):
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 4, 3)))
+  plain = nn.ConvTranspose(2, window, strides, padding, use_bias=use_bias)
+  assert_alike(ConvTranspose(2, window, strides, padding, use_bias), plain, x)
+
+
 @pytest.mark.parametrize('shape', [(4, 3), (2, 5, 3)])
 @pytest.mark.parametrize('use_bias', [True, False])
 def test_dense(x64, shape, use_bias):
@@ -81,6 +98,12 @@ def test_convolution_of_series(x64, ours, plain, use_bias):
     (Conv(4, (5, 5), padding='VALID'), (2, 8, 4, 1), 'a window of 5x5 on images that have become 8x4'),
     (Conv(4, (5, 5), padding='VALID'), (2, 4, 8, 3), 'a window of 5x5 on images that have become 4x8'),
     (Conv(4, (7, 7), padding=((2, 2), (3, 3))), (2, 2, 2, 3), 'a window of 7x7 on images that have become 2x2'),
+    (ConvTranspose(4, (3, 3), (2, 0)), (2, 8, 8, 3), 'strides=0'),
+    (
+      ConvTranspose(4, (5, 5), (2, 2), ((0, 0), (0, 0))),
+      (2, 2, 2, 3),
+      'a window of 5x5 on images that have become 3x3',
+    ),
     (Conv1D(4, 0), (2, 8, 3), 'kernel_size=0'),
     (Conv1D(4, 3, stride=0), (2, 8, 3), 'stride=0'),
     (Conv1D(4, 3, dilation=-1), (2, 8, 3), 'dilation=-1'),
