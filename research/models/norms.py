@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
 from research.errors import ConfigError
+from research.ops.norm import normalized
 from research.ops.standardize import standardized
 
 Init = nn.initializers.Initializer
@@ -57,10 +58,11 @@ class BatchNorm(nn.Module):
       mean, variance = (statistic.value.reshape(shape) for statistic in running)
       return _scaled(self, (x - mean) * lax.rsqrt(variance + 1e-5), x.dtype)
     first = self.is_initializing()  # where there are no devices yet, and nothing moves
-    y, *batch = standardized(x, tuple(range(x.ndim - 1)), 1e-5, mask, '' if first else self.axis_name)
+    axis_name = '' if first else self.axis_name
+    y, *batch = normalized(x, *_scale_and_bias(self, x), 0, 1e-5, mask, axis_name)
     for statistic, new in () if first else zip(running, batch, strict=True):
-      statistic.value = 0.9 * statistic.value + 0.1 * new.reshape(-1)
-    return _scaled(self, y, x.dtype)
+      statistic.value = 0.9 * statistic.value + 0.1 * new
+    return y.astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -83,15 +85,17 @@ class GroupNorm(nn.Module):
     self, x: Float[ArrayLike, 'batch *shape channels'], mask: Bool[Array, 'batch *shape channels'] | None = None
   ) -> Float[Array, 'batch *shape channels']:
     """Positions where `mask` is False count in no statistic."""
-    groups = (*x.shape[:-1], -1, min(GROUP, x.shape[-1]))
-    axes = (*range(1, x.ndim - 1), x.ndim)
-    y, _, _ = standardized(x.reshape(groups), axes, 1e-5, mask if mask is None else mask.reshape(groups))
-    return _scaled(self, y.reshape(x.shape), x.dtype)
+    y, _, _ = normalized(x, *_scale_and_bias(self, x), min(GROUP, x.shape[-1]), 1e-5, mask)
+    return y.astype(x.dtype)
 
 
 def _scaled(layer: nn.Module, y: Float[Array, '*shape channels'], dtype: DTypeLike) -> Float[Array, '*shape channels']:
   """`y` times the layer's scale, plus its bias, as `dtype`."""
-  scale = layer.param('scale', layer.scale_init, y.shape[-1:])
-  bias = layer.param('bias', nn.initializers.zeros, y.shape[-1:])
   row = (1,) * (y.ndim - 1) + y.shape[-1:]
-  return (y * scale.reshape(row) + bias.reshape(row)).astype(dtype)
+  scale, bias = (values.reshape(row) for values in _scale_and_bias(layer, y))
+  return (y * scale + bias).astype(dtype)
+
+
+def _scale_and_bias(layer: nn.Module, x: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+  shape = x.shape[-1:]
+  return layer.param('scale', layer.scale_init, shape), layer.param('bias', nn.initializers.zeros, shape)

@@ -17,7 +17,7 @@ from jax import lax
 
 from research.errors import ConfigError, unknown
 
-NAMES = ('attention', 'bias', 'convolution', 'max_pool', 'product', 'transposed_convolution')
+NAMES = ('attention', 'bias', 'convolution', 'max_pool', 'norm', 'product', 'transposed_convolution')
 
 _off = jax.make_user_context(frozenset())  # part of the key by which jit finds what it has traced
 

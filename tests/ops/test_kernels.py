@@ -18,6 +18,7 @@ from research.ops import kernels
 from research.ops.attention import attention
 from research.ops.bias import bias_add
 from research.ops.conv import convolve, convolve_transposed
+from research.ops.norm import normalized
 from research.ops.pooling import max_pool
 from research.ops.product import product
 
@@ -63,6 +64,8 @@ CASES = {
   'convolution': Case('convolution', convolution((2, 1), ((1, 1), (0, 2))), ((8, 5, 4, 3), (3, 2, 3, 2))),
   'convolution, one channel': Case('convolution', convolution((2, 1), 'SAME'), ((8, 5, 4, 1), (3, 3, 1, 2))),
   'max_pool': Case('max_pool', partial(max_pool, window=(2, 2)), ((8, 4, 5, 2),)),
+  'norm of a batch': Case('norm', partial(normalized, group=0, epsilon=1e-3), ((8, 3, 2, 4), (4,), (4,))),
+  'norm of groups': Case('norm', partial(normalized, group=2, epsilon=1e-3), ((8, 3, 4), (4,), (4,))),
   'product': Case('product', product, ((8, 3, 2), (2, 4))),
   'transposed convolution': Case(
     'transposed_convolution',
