@@ -3,8 +3,9 @@
 python -m benchmarks.loop
 python -m benchmarks.loop --config=experiments/mlp_mnist/config.py --config.batch_size=64
 
-The loop logs, saves and shows a progress bar as `launch.train` does. It does not evaluate: that is work of its own. The
-two take turns in one process; times are medians over the turns, and the ratio is the median of each turn's.
+The loop logs, saves and shows a progress bar as `launch.train` does, as often as the experiment says before its last
+step. It does not evaluate: that is work of its own. The two take turns in one process; times are medians over the
+turns, and the ratio is the median of each turn's.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ def all_recorded(rounds: int, seconds: float) -> Iterator[Row]:
 def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
   """Times of a step by the training loop and by hand, in turns that take about so many seconds."""
   config.validate()
-  endless = dataclasses.replace(config, steps=10**9, evaluate_every=0)
+  endless = without_end(config)
   experiment = checked(endless.build())
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with make_feed(experiment.train, mesh) as feed, tempfile.TemporaryDirectory() as workdir:
@@ -77,6 +78,12 @@ def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
       loop(steps)
       turns = [(timed(loop, steps), timed(bare, steps)) for _ in range(rounds)]
   return {'experiment': name, 'steps': steps, **compared(turns, steps)}
+
+
+def without_end(config: Config) -> Config:
+  """The config of a run that never comes to its last step and what is saved there, and does not evaluate."""
+  every = config.checkpoint_every if config.checkpoint_every < config.steps else 0
+  return dataclasses.replace(config, steps=10**9, evaluate_every=0, checkpoint_every=every)
 
 
 def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:

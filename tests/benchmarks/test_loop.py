@@ -8,6 +8,7 @@ import pytest
 from benchmarks import loop
 from launch.flags import load_config
 from research.errors import DataError
+from research.train.config import Config
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
 
@@ -31,10 +32,16 @@ def test_the_target_is_met_by_the_ratio_or_by_what_a_step_takes_more(turn, met):
   assert loop.compared([turn], steps=1000)['met'] is met
 
 
+@pytest.mark.parametrize(('every', 'saves'), [(50, 50), (100, 0), (1000, 0), (0, 0)])
+def test_only_saves_before_the_last_step_count(every, saves):
+  config = loop.without_end(Config(steps=100, checkpoint_every=every, evaluate_every=10))
+  assert (config.checkpoint_every, config.evaluate_every) == (saves, 0) and config.steps > 10**8
+
+
 def test_the_loop_is_measured_with_its_bar_on(monkeypatch):
   terminals, kept = [], loop.Terminal
   monkeypatch.setattr(loop, 'Terminal', lambda: terminals.append(kept()) or terminals[-1])
-  config = dataclasses.replace(load_config(str(CONFIG)), checkpoint_every=10_000)  # as is usual: saves are rare
+  config = dataclasses.replace(load_config(str(CONFIG)), checkpoint_every=0)
   row = loop.measure('tiny', config, rounds=2, seconds=0.05)
   assert row['experiment'] == 'tiny' and row['steps'] >= 1 and row['bare_seconds'] > 0
   (terminal,) = terminals
