@@ -56,10 +56,7 @@ def _fast(x, scale, bias, group, epsilon):
 
 
 def _averaged(rows: Float[Array, 'batch rows channels'], group: int) -> Float[Array, '... channels']:
-  """Means of the rows, then of what has its statistics in common; a mean for each channel.
-
-  The compiler takes all in one sum, and that one slowly, unless something stands between the two.
-  """
+  """For each channel the mean of what it shares its statistics with: first over rows, which are many, then the rest."""
   means = rows.mean(1)
   if not group:
     return means.mean(0, keepdims=True)
