@@ -1,6 +1,8 @@
 """The loop beside a bare one: its sums, its bar, and which experiments are measured."""
 
 import dataclasses
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ def test_numbers_are_medians_of_turns_and_of_their_ratios():
 @pytest.mark.parametrize(('turn', 'met'), [((1.02, 1.0), True), ((0.14, 0.1), True), ((1.06, 1.0), False)])
 def test_the_target_is_met_by_the_ratio_or_by_what_a_step_takes_more(turn, met):
   assert loop.compared([turn], steps=1000)['met'] is met
+
+
+def test_steps_that_compile_do_not_count():
+  taken = itertools.count()
+
+  def run(steps):
+    time.sleep(sum(0.1 if next(taken) < 2 else 0.001 for _ in range(steps)))
+
+  assert 40 < loop.steps_within(0.1, run) <= 100
 
 
 @pytest.mark.parametrize(('every', 'saves'), [(50, 50), (100, 0), (1000, 0), (0, 0)])
