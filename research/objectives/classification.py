@@ -13,7 +13,7 @@ from research.errors import ConfigError, check_count, check_range
 from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
 from research.objectives.base import Aux, Objective, apply, expecting
-from research.ops.gather import pick, take
+from research.ops.gather import is_largest, pick, take
 
 
 def softmax_cross_entropy(
@@ -41,7 +41,7 @@ def softmax_cross_entropy(
     if targets.shape != logits.shape[:-1]:  # which could be broadcast
       raise ConfigError(f'targets: are {targets.shape}, and must be {logits.shape[:-1]} for logits {logits.shape}')
     losses = cross_entropies(logits, targets, label_smoothing)
-    metrics = {'accuracy': mean((logits.argmax(-1) == targets).astype(logits.dtype), mask)}
+    metrics = {'accuracy': mean(is_largest(logits, targets).astype(logits.dtype), mask)}
     if top_k:
       check_count('top_k', top_k, most=logits.shape[-1])
       best = jax.lax.top_k(logits, top_k)[1]

@@ -14,7 +14,7 @@ from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean, spread
 from research.objectives.base import Aux, Objective, PyTree, apply, expecting
 from research.objectives.classification import cross_entropies
-from research.ops.gather import take
+from research.ops.gather import is_largest, take
 
 
 def next_token(characters: np.ndarray | None = None) -> Objective:
@@ -37,7 +37,7 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
     targets = filled(batch['targets'], weights)
     loss = _weighted(cross_entropies(logits, targets), weights)
     bits = loss.total / math.log(2)
-    right = (logits.argmax(-1) == targets).astype(logits.dtype)
+    right = is_largest(logits, targets).astype(logits.dtype)
     metrics = {'accuracy': _weighted(right, weights), 'bits_per_token': Mean(bits, loss.count)}
     if characters is not None:
       if len(characters) != logits.shape[-1]:

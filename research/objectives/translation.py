@@ -9,6 +9,7 @@ from research.expected import labels
 from research.metrics import filled, mean, spread
 from research.objectives.base import Aux, Objective, apply, expecting
 from research.objectives.classification import cross_entropies
+from research.ops.gather import is_largest
 from research.ops.padding import valid
 
 
@@ -29,7 +30,7 @@ def token_cross_entropy(label_smoothing: float = 0.0) -> Objective:
     logits, mutable = apply(model, variables, batch, key, train)
     real = _real(batch['targets'], batch['target_lengths'], batch.get('mask'))
     targets = filled(batch['targets'], real)
-    right = (logits.argmax(-1) == targets).astype(logits.dtype)
+    right = is_largest(logits, targets).astype(logits.dtype)
     losses = cross_entropies(logits, targets, label_smoothing)
     return mean(losses, real), Aux({'token_accuracy': mean(right, real)}, mutable)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.ops.gather import pick, take
+from research.ops.gather import is_largest, pick, take
 from research.ops.layers import Embed
 
 TABLE = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -39,6 +39,16 @@ def test_entries_and_their_gradients():
   np.testing.assert_array_equal(gradient, np.eye(3)[index % 3] * there[:, None])
   cube, places = np.arange(24.0).reshape(2, 3, 4), np.array([[3, 0, 4], [-1, 1, 2]])
   np.testing.assert_array_equal(pick(jnp.asarray(cube), places), [[3, 4, np.nan], [np.nan, 17, 22]])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+def test_the_largest_is_that_of_argmax_and_of_equals_the_first(dtype):
+  values = np.random.default_rng(0).integers(4, size=(50, 6, 5)).astype(dtype)
+  for index in range(-1, 6):
+    found = jax.jit(is_largest)(values, np.full((50, 6), index))
+    np.testing.assert_array_equal(found, values.argmax(-1) == index)
+  assert not is_largest(jnp.array([[np.nan, 1], [1, np.nan], [2, 1]]), np.array([1, 0, 2])).any()
+  assert not is_largest(jnp.array([[np.nan, 1]]), np.array([0])).any()
 
 
 def test_an_embedding_is_that_of_linen():
