@@ -84,15 +84,16 @@ def as_launched(family: Family, weights: Path) -> Callable[[int], float]:
   with jax.set_mesh(mesh):
     state, running = jax.jit(lambda batch: first_state(task, batch, key), out_shardings=place)(feed.inputs(0))
   save(weights, state.params)
-  step = jax.jit(make_step(task, feed), donate_argnums=(0, 1), out_shardings=place)
+  step = jax.jit(make_step(task, feed), donate_argnums=0, out_shardings=place)
   zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=everywhere)
 
   def run(steps: int) -> float:
     nonlocal state
-    sums = zeros()
+    sums, in_flight = zeros(), placement.InFlight()
     with jax.set_mesh(mesh):
       for number in range(steps):
         state, sums = step(state, sums, feed.inputs(number), key)
+        in_flight.add(sums.bad_step)
     loss = jax.device_get(sums.metrics['loss'])
     return float(loss.total / loss.count)
 

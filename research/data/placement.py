@@ -1,5 +1,6 @@
 """Puts host arrays on a mesh of devices: each process loads just the rows that its own devices hold."""
 
+import collections
 import math
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,24 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 BATCH_AXES = ('data', 'fsdp')  # of the mesh: the examples of a batch are split along both
+IN_FLIGHT = 16  # computations that the host may run ahead of the devices
+
+
+class InFlight:
+  """Bounds how many computations are dispatched and not yet done.
+
+  XLA lets a CPU device have 32. With all of them taken, a collective deadlocks: one device waits in it for another, which
+  waits for a free place.
+  """
+
+  def __init__(self):
+    self._pending = collections.deque()
+
+  def add(self, result) -> None:
+    """Notes a result of the newest computation, and waits for the one `IN_FLIGHT` before it."""
+    self._pending.append(result)
+    if len(self._pending) > IN_FLIGHT:
+      jax.block_until_ready(self._pending.popleft())
 
 
 def split(mesh: Mesh, axis: int = 0) -> NamedSharding:

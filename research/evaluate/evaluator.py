@@ -72,11 +72,12 @@ class Evaluator:
     mesh = _mesh_of(state)
     parts = placement.parts(mesh)
     size = -(-self.batch_size // parts) * parts
-    swept = []
+    swept, in_flight = [], placement.InFlight()
     for start in range(0, len(self.examples), size):
       index = np.arange(start, start + size, dtype=np.int32)
       batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.split(mesh))
       swept.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
+      in_flight.add(swept[-1])
     metrics, outputs = zip(*placement.fetch(swept), strict=True)
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, jax.tree.map(lambda *parts: np.concatenate(parts)[: len(self.examples)], *outputs)

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from research import metrics as means
 from research import random
 from research.data.feed import Feed
+from research.data.placement import InFlight
 from research.errors import NotFiniteError, RunError, failure, told
 from research.metrics import Metrics
 from research.tasks.base import Batch, PyTree, State, Task, in_dtypes_of
@@ -113,6 +114,7 @@ class Run:
     self._everywhere = replicated(mesh)
     self._finite = jax.jit(_all_finite, out_shardings=self._everywhere)
     self._key = jax.jit(jax.random.key, static_argnums=0, out_shardings=self._everywhere)(config.seed)
+    self._in_flight = InFlight()
     self.step = 0
     self._state: State | None = None
     self._unlogged: tuple[int, Running] | None = None
@@ -153,6 +155,7 @@ class Run:
     inputs = self._feed.inputs(self.step)
     with self._debugging(f'step {self.step + 1}', self._experiment.train.not_finite):
       self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
+    self._in_flight.add(self._running.bad_step)
     self.step += 1
     self._evaluated = not (self._experiment.evaluators and self._due(self._config.evaluate_every))
     self._score = None
@@ -216,7 +219,7 @@ class Run:
       logging.warning(f'{" and ".join(names)}: for debugging, the steps will be slow')
       return jax.jit(step, out_shardings=place)
     with jax.set_mesh(self._mesh):
-      return jax.jit(step, donate_argnums=(0, 1), out_shardings=place).lower(*arguments, self._key).compile()
+      return jax.jit(step, donate_argnums=0, out_shardings=place).lower(*arguments, self._key).compile()
 
   def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)

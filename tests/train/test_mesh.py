@@ -14,6 +14,7 @@ from runs import drain, make, untold
 
 from research import random
 from research.data.examples import Arrays
+from research.data.placement import InFlight
 from research.errors import ConfigError
 from research.metrics import mean
 from research.models.attention import SelfAttention
@@ -263,3 +264,26 @@ def test_eight_devices_take_the_steps_of_one(name):
   assert len(jax.tree.leaves(eight)[0].sharding.device_set) == 8
   for name, value in states[0].metrics.items():
     np.testing.assert_allclose(states[1].metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+class Result:
+  """A leaf that notes when it was waited for."""
+
+  def __init__(self, name: int, waited: list[int]):
+    self.name, self.waited = name, waited
+
+  def block_until_ready(self):
+    self.waited.append(self.name)
+
+
+def test_the_host_runs_no_more_than_a_few_computations_ahead():
+  in_flight, waited = InFlight(), []
+  for number in range(40):
+    in_flight.add(Result(number, waited))
+    assert waited == list(range(number + 1 - 16))
+
+
+def test_steps_with_collectives_that_nobody_waits_for_come_to_an_end():
+  """XLA would deadlock with 32 of them in flight, and end this process."""
+  last = untold(quiet('classifier', steps=150, log_every=150, mesh=MeshShape(8), width=512))
+  assert last.step == 150
