@@ -17,8 +17,8 @@ IN_FLIGHT = 16  # computations that the host may run ahead of the devices
 class InFlight:
   """Bounds how many computations are dispatched and not yet done.
 
-  XLA lets a CPU device have 32. With all of them taken, a collective deadlocks: one device waits in it for another, which
-  waits for a free place.
+  XLA lets a CPU device have 32. Once all are taken, collectives deadlock: one device waits in an all-reduce for another
+  device, whose own part cannot start.
   """
 
   def __init__(self):
