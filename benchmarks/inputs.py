@@ -34,8 +34,8 @@ from research.data.shakespeare import shakespeare
 from research.data.source import Source
 from research.data.windows import stream_examples
 from research.errors import DataError
+from research.parallel.mesh import MeshShape, make_mesh
 from research.report.tables import grid
-from research.train.mesh import MeshShape, make_mesh
 
 SHAPE = (64, 64, 3)  # of an image in the file
 CHUNK = 2**13  # of them that are made at once

@@ -29,12 +29,12 @@ from launch.progress import Progress
 from research import random
 from research.data.feed import Feed, make_feed
 from research.errors import ConfigError, DataError
+from research.parallel.mesh import make_mesh
 from research.report.tables import grid
 from research.tasks.base import Task
 from research.train.config import Config
 from research.train.experiment import checked
 from research.train.loop import train
-from research.train.mesh import make_mesh
 from research.train.run import HASHED_STEPS, Record
 
 CONFIG = define_config()

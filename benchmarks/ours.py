@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from benchmarks import models
 from benchmarks.families import Family
 from research import random
-from research.data import placement
 from research.models.cnn import ConvNet
 from research.models.language import LanguageModel
 from research.models.mlp import MLP
@@ -25,10 +24,11 @@ from research.objectives.base import Objective
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.language import next_token
 from research.objectives.regression import mean_squared_error
+from research.parallel import placement
+from research.parallel.backend import on_mesh
+from research.parallel.mesh import MeshShape, make_mesh, replicated
 from research.tasks.base import Batch, PyTree, Task
 from research.tasks.supervised import supervised
-from research.train.backend import on_mesh
-from research.train.mesh import MeshShape, make_mesh, replicated
 from research.train.optimizer import Optimizer, make_optimizer
 from research.train.run import first_state, make_step
 

@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from launch import cpu
 from launch.flags import ROOT, PathParser, parse
-from research.errors import ConfigError, RunError, naming
+from research.errors import ConfigError, RunError, exit_code_of, naming
 from research.ops import kernels
 from research.paths import user_cache
 
@@ -50,7 +50,7 @@ def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]]
   except (Exception, KeyboardInterrupt) as error:
     if not (line := _line_of(error)):
       raise
-    sys.exit(_tell(line, code_of(error)))
+    sys.exit(_tell(line, exit_code_of(error)))
 
 
 def _line_of(error: BaseException) -> str:
@@ -62,13 +62,6 @@ def _line_of(error: BaseException) -> str:
   if isinstance(error, OSError):
     return _of_system(error)
   return str(error) if isinstance(error, RunError) else ''
-
-
-def code_of(error: BaseException) -> int:
-  """Exit code that an exception stands for; 1 is a bug."""
-  if isinstance(error, KeyboardInterrupt):
-    return 130
-  return getattr(error, 'exit_code', 74 if isinstance(error, OSError) else 1)
 
 
 def machine_flags() -> list[str]:

@@ -1,6 +1,9 @@
-"""What jobs on a cluster ask for, by flags, and submitit's executor that asks for it."""
+"""Jobs on a cluster: the resources that flags ask for, and `launch.train` as a job that a requeue resumes."""
 
 import re
+import signal
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -44,6 +47,41 @@ def executor(whole: bool = False) -> Any:
   return found
 
 
+class TrainJob:
+  """What submitit calls in every task: `launch.train` with `words`, its command line."""
+
+  def __init__(self, words: Sequence[str], requeue: bool):
+    self.words, self.requeue = list(words), requeue
+    self._preempted = False
+
+  def __call__(self) -> None:
+    """Trains, and has the job started again if it was to make room; raises SystemExit with the code of a fault."""
+    start_again = signal.getsignal(signal.SIGUSR2)  # what submitit does when a job is to make room
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGUSR2, self._make_room)
+    from launch import app, distributed, train  # whose flags are none of a launcher that only submits
+
+    sys.argv = ['launch.train', *self.words]
+    try:
+      app.run(distributed.together(train.main))
+    except SystemExit as ended:
+      if self._preempted and self.requeue and ended.code == 128 + signal.SIGTERM:
+        start_again(signal.SIGUSR2, None)
+      if ended.code:
+        raise
+
+  def checkpoint(self) -> object:
+    """What submitit runs in the next turn: the same, as all else is in the workdir."""
+    from submitit.helpers import DelayedSubmission
+
+    return DelayedSubmission(TrainJob(self.words, self.requeue))
+
+  def _make_room(self, signum: int, frame) -> None:
+    """SIGUSR2 means what SIGTERM does, and often comes with one: it must not be the second, which ends at once."""
+    self._preempted = True
+    signal.getsignal(signal.SIGTERM)(signal.SIGTERM, frame)
+
+
 def minutes(text: str) -> int:
   """Whole minutes of a time as SLURM writes it."""
   match = re.fullmatch(r'(?:(\d+)-)?(\d+):(\d\d):(\d\d)|(\d+)', text)
@@ -69,3 +107,8 @@ def _resources(whole: bool) -> dict[str, Any]:
     'slurm_additional_parameters': {'requeue' if REQUEUE.value else 'no-requeue': True, **more},
   }
   return {name: value for name, value in wanted.items() if value}
+
+
+def _end(signum: int, frame) -> None:
+  """Before and after the loop, which sees to SIGTERM itself, there is nothing to save."""
+  raise SystemExit(128 + signum)

@@ -10,14 +10,14 @@ import jax
 
 from launch import app
 from launch.flags import define_config
-from research.data import placement
+from research.parallel import placement
+from research.parallel.backend import on_mesh
+from research.parallel.collectives import collectives
+from research.parallel.layout import abstract, bytes_per_device
+from research.parallel.mesh import make_mesh, replicated
 from research.tasks.base import State
-from research.train.backend import on_mesh
-from research.train.collectives import collectives
 from research.train.experiment import checked
 from research.train.flops import count_flops
-from research.train.layout import abstract, bytes_per_device
-from research.train.mesh import make_mesh, replicated
 
 CONFIG = define_config()
 

@@ -15,8 +15,8 @@ import jax
 from absl import flags, logging
 from jax._src.distributed import global_state  # the client and the address in use; JAX shows them nowhere else
 
-from launch.liveness import Liveness, leave, watch_for_the_end_of_the_coordinator
 from research.errors import ConfigError
+from research.parallel.liveness import Liveness, leave, watch_for_the_end_of_the_coordinator
 
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT where all processes meet; the first listens there')
 PROCESSES = flags.DEFINE_integer('processes', None, 'how many train together; 1: this one alone, in any cluster')

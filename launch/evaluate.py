@@ -11,15 +11,14 @@ import jax
 from absl import flags
 
 from launch import app
-from launch.checkpoints import parse_checkpoint
 from launch.flags import PathParser
-from launch.predictions import saved_to
 from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, failure, told
 from research.evaluate.evaluator import Evaluator
+from research.evaluate.predictions import saved_to
 from research.train.experiment import Experiment, checked
-from research.train.restore import restore_state
+from research.train.restore import parse_checkpoint, restore_state
 from research.train.workdir import load_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)

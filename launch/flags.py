@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import functools
 import inspect
 import re
 import sys
@@ -16,7 +15,7 @@ from absl import flags
 
 from research.errors import ConfigError, alike, unknown
 from research.paths import local
-from research.train.config import check_types, fits
+from research.train.config import check_types, fits, set_field
 from research.train.modules import import_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,11 +87,6 @@ def config_of(words: list[str]) -> Any:
   return holder.value
 
 
-def override(field: str, value: Any) -> str:
-  """The word of a command line that sets a field of the config."""
-  return f'--config.{field}={value}'
-
-
 def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) -> list[str]:
   if 'config' not in values:
     return _parsed(argv, values)
@@ -109,8 +103,7 @@ def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) ->
   rest = _parsed(argv, values)
   for name in names:
     if (flag := values[f'config.{name}']).present:
-      *parents, last = name.split('.')
-      object.__setattr__(functools.reduce(getattr, parents, config), last, flag.value)  # which may be frozen
+      set_field(config, name, flag.value)
   check_types(config)
   values['config'].file, values['config'].value = path, config
   return rest

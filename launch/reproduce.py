@@ -10,13 +10,13 @@ from pathlib import Path
 from absl import flags, logging
 
 from launch import app, tables
-from launch.curves import draw_curves
 from launch.flags import PathParser
 from launch.folders import folder_of, recorded
 from launch.progress import Progress
 from research.errors import ConfigError, RunError, WorkdirError
 from research.report import results
 from research.report.agreement import RECORDED, judge, judge_beginnings
+from research.report.curves import draw_curves
 from research.report.tables import summary
 from research.report.verdict import verdict
 from research.train.config import Config

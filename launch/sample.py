@@ -11,12 +11,11 @@ import jax
 from absl import flags
 
 from launch import app
-from launch.checkpoints import parse_checkpoint
 from launch.flags import PathParser
 from research import random
 from research.errors import ConfigError, check_range, naming
 from research.train.experiment import Request
-from research.train.restore import restore_variables
+from research.train.restore import parse_checkpoint, restore_variables
 from research.train.workdir import load_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from launch import app, train
-from launch.cluster import OWN, REQUEUE, executor
-from launch.job import Job
+from launch.cluster import OWN, REQUEUE, TrainJob, executor
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def submit(commands: Sequence[Sequence[str]], to: Any) -> list[Any]:
   from submitit.helpers import clean_env
 
   with clean_env(), to.batch():  # clean, or a job would take itself for a part of the one it is submitted from
-    return [to.submit(Job(words, REQUEUE.value)) for words in commands]
+    return [to.submit(TrainJob(words, REQUEUE.value)) for words in commands]
 
 
 def _of_train(argv: Sequence[str]) -> list[str]:

@@ -10,14 +10,12 @@ from absl import flags
 
 from launch import app
 from launch.cluster import executor
-from launch.flags import PathParser, define_config
-from launch.jobs import Job
-from launch.outcomes import check, show
-from launch.runners import run_array, run_local
-from launch.trials import make_plan
-from research.report.trials import by_metric, by_score, ranked, read_outcome
+from launch.flags import PathParser, config_of, define_config
+from research.sweep.plan import make_plan
+from research.sweep.root import claim, held
+from research.sweep.runners import Job, run_array, run_local
+from research.sweep.selection import by_metric, by_score, check, ranked, read_outcome, write_report
 from research.train.rerun import finished
-from research.train.root import claim, held
 from research.train.signals import Stop
 
 CONFIG = define_config()
@@ -32,7 +30,7 @@ DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of
 def main() -> None:
   jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
   config, root = CONFIG.value, RUNS.value
-  plan = make_plan(flags.FLAGS['config'].file, config, SWEEP.value)
+  plan = make_plan(flags.FLAGS['config'].file, config, SWEEP.value, config_of)
   criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
   with held(root, plan.facts), Stop() as stop:
     experiment = config.build()  # here, so that the data are fetched once and not by every trial
@@ -42,7 +40,8 @@ def main() -> None:
     left = [job for job in jobs if not finished(job.workdir)]
     codes = {job.name: 0 for job in jobs} | dict(zip((job.name for job in left), run(left, root, stop), strict=True))
     outcomes = [read_outcome(job.name, plan.fields[job.name], codes[job.name], job.workdir) for job in jobs]
-    show(ranked(outcomes, criterion), criterion, plan, root)
+    text = write_report(ranked(outcomes, criterion), criterion, plan, root)
+    print(text, '', *sorted(root.glob('trials.*')), sep='\n')  # last: the terminal may be closed
   check(outcomes, root, stop.signum)
 
 

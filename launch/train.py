@@ -9,13 +9,13 @@ import jax
 from absl import flags
 
 from launch import app, distributed
-from launch.curves import draw_curves
 from launch.flags import PathParser, define_config
 from launch.progress import Progress, final_table
 from research.errors import NotFiniteError
+from research.parallel.mesh import make_mesh
+from research.parallel.processes import is_first
+from research.report.curves import draw_curves
 from research.train.loop import train
-from research.train.mesh import make_mesh
-from research.train.processes import is_first
 from research.train.run import Interrupted
 from research.train.signals import Stop
 from research.train.workdir import Workdir, agree_on_run

@@ -51,6 +51,13 @@ class LostProcessError(RunError):
   exit_code = 7
 
 
+def exit_code_of(error: BaseException) -> int:
+  """Exit code of a process that ends with this exception: 74 for an OSError, 130 for Ctrl-C, 1 for a bug."""
+  if isinstance(error, KeyboardInterrupt):
+    return 130
+  return getattr(error, 'exit_code', 74 if isinstance(error, OSError) else 1)
+
+
 def check_range(
   name: str,
   value: float,

@@ -14,10 +14,12 @@ MAY_IMPORT = {
   'models': {'ops'},
   'objectives': {'ops'},
   'tasks': set(),
-  'data': set(),
-  'evaluate': {'data', 'ops', 'tasks'},
-  'report': set(),
-  'train': {'data', 'tasks'},
+  'parallel': {'tasks'},
+  'data': {'parallel'},
+  'evaluate': {'data', 'ops', 'parallel', 'tasks'},
+  'train': {'data', 'parallel', 'tasks'},
+  'report': {'evaluate', 'train'},
+  'sweep': {'evaluate', 'report', 'train'},
 }
 
 

@@ -1,6 +1,6 @@
 """Eight trials of a random search (Bergstra & Bengio 2012) around the recorded experiment."""
 
-from research.train.sweep import Trial, choice, log_uniform, uniform, zipped
+from research.sweep.trials import Trial, choice, log_uniform, uniform, zipped
 
 COUNT = 8
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.wiring import supervised_experiment
-from research.data import bible, parallel, text
+from research.data import bible, text
+from research.data import pairs as parallel
 from research.data.examples import Dataset
 from research.errors import ConfigError
 from research.evaluate import translation

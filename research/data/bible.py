@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from research.data import files, sword
 from research.data.files import Archive, Places
 from research.data.origins import Debian
-from research.data.parallel import Pairs, Parts
+from research.data.pairs import Pairs, Parts
 from research.errors import DataError
 
 _SWORD = 'usr/share/sword/modules/texts/ztext'

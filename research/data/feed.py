@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.data import placement
 from research.data.examples import Arrays
 from research.data.source import Source
+from research.parallel import placement
 
 RESIDENT_BYTES = 2**30  # sets up to this size are kept on the devices
 CHUNK = 128  # steps whose indices are put on the devices at once

@@ -12,10 +12,10 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from research import metrics as means
-from research.data import placement
 from research.data.examples import Examples, counting, not_finite
 from research.errors import DataError, NotFiniteError
 from research.metrics import Metrics
+from research.parallel import placement
 from research.tasks.base import Batch, PyTree, State, Task
 
 # (outputs, rows) of all the examples that count -> pairs of a name and a number, a text or a figure

@@ -21,24 +21,6 @@ PANEL, SQUARE, IMAGE = (4.6, 3.2), (4.0, 4.0), (1.5, 1.9)  # inches, of one pair
 DPI = 110
 
 
-def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
-  """Every metric that training and validation share, over steps; `records` are those of metrics.jsonl."""
-  names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
-  figure, axes = make_figure(columns=len(names))
-  for axis, name in zip(axes, names, strict=True):
-    for part, color, marker in (('train', FAINT, ''), ('validation', ACCENT, 'o')):
-      points = [(record['step'], record[f'{part}/{name}']) for record in records if f'{part}/{name}' in record]
-      if points:
-        axis.plot(*np.transpose(points), color=color, label=part, linewidth=THICK, marker=marker, markersize=4)
-    axis.set(xlabel='step', ylabel=name.replace('_', ' '))
-    values = [value for line in axis.lines for value in line.get_ydata()]
-    if values and 0 < 20 * min(values) < max(values):
-      axis.set_yscale('log')
-    axis.legend(frameon=False)
-    plain(axis)
-  return figure
-
-
 def confusion(classes: Sequence[str]) -> Report:
   """Report that draws the confusion matrix; shades are parts of the true class.
 

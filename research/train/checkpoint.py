@@ -25,7 +25,8 @@ from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from research.errors import CheckpointError, naming, shortened
-from research.train import manifest, processes
+from research.parallel import processes
+from research.train import manifest
 
 PyTree = Any
 UNFINISHED = 'unfinished'

@@ -14,9 +14,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from research.errors import ConfigError, check_range, unknown
+from research.parallel.mesh import MeshShape
 from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
 
 # What the loop alone reads, and no experiment is built from.
@@ -212,6 +212,12 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
     nested = dataclasses.is_dataclass(value)
     flat.update(flatten(value, f'{prefix}{field.name}.') if nested else {prefix + field.name: value})
   return flat
+
+
+def set_field(config: Any, name: str, value: Any) -> None:
+  """Sets a field by its dotted name, also of a frozen dataclass."""
+  *parents, last = name.split('.')
+  object.__setattr__(functools.reduce(getattr, parents, config), last, value)
 
 
 def check_types(config: Any, prefix: str = 'config.') -> None:

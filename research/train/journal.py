@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from research.errors import ConfigError, naming
+from research.parallel import processes
 from research.tasks.base import PyTree, State
-from research.train import processes
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.environment import changes

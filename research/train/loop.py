@@ -13,11 +13,11 @@ import jax
 from absl import logging
 
 from research.data.feed import make_feed
+from research.parallel.mesh import make_mesh
 from research.paths import local
 from research.train.config import Config, check_built
 from research.train.experiment import Experiment, checked
 from research.train.journal import Journal, NoJournal
-from research.train.mesh import make_mesh
 from research.train.optimizer import cut_short
 from research.train.run import Record, Run
 from research.train.signals import Stop

@@ -1,18 +1,27 @@
 """Reads a State out of a run's workdir, in another process or a notebook, also while the run goes on."""
 
 import os
+from pathlib import Path
 
 import jax
 from flax import traverse_util
 
 from research.errors import CheckpointError, ConfigError
+from research.parallel.layout import abstract, layout
+from research.parallel.mesh import MeshShape, make_mesh
 from research.paths import local
 from research.tasks.base import PyTree, State, evaluation_variables
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.experiment import Experiment
-from research.train.layout import abstract, layout
-from research.train.mesh import MeshShape, make_mesh
+
+
+def parse_checkpoint(text: str, workdir: Path) -> int:
+  """The step that --checkpoint means, or -1 for 'best' and 'latest'. Raises ConfigError that lists the steps."""
+  if text not in ('best', 'latest') and not text.isdecimal():
+    steps = ', '.join(map(str, Checkpoints(workdir / 'checkpoints').steps())) or 'none yet'
+    raise ConfigError(f'--checkpoint={text}: must be best, latest or a step of {workdir}: {steps}')
+  return int(text) if text.isdecimal() else -1
 
 
 def restore_state(

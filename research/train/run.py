@@ -23,16 +23,16 @@ from jax.sharding import Mesh
 from research import metrics as means
 from research import random
 from research.data.feed import Feed
-from research.data.placement import InFlight
 from research.errors import NotFiniteError, RunError, failure, told
 from research.metrics import Metrics
+from research.parallel.backend import on_mesh
+from research.parallel.layout import abstract
+from research.parallel.mesh import replicated
+from research.parallel.placement import InFlight
 from research.tasks.base import Batch, PyTree, State, Task, in_dtypes_of
-from research.train.backend import on_mesh
 from research.train.config import Config
 from research.train.experiment import Evaluator, Experiment
 from research.train.journal import Journal, NoJournal
-from research.train.layout import abstract
-from research.train.mesh import replicated
 from research.train.signals import Stop, Stopped
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from research.train import processes
+from research.parallel import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal hangs up twice: the kernel does, and the shell

@@ -14,11 +14,10 @@ from typing import IO, Any
 import jax
 from absl import logging
 
-from research.data import placement
 from research.errors import ConfigError, DataError, WorkdirError, naming
+from research.parallel import placement, processes
 from research.paths import local
 from research.tasks.base import PyTree
-from research.train import processes
 from research.train.config import RESUMABLE, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
 from research.train.modules import ROOT, class_at, home_of

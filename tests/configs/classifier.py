@@ -8,9 +8,9 @@ from research.data.preprocess import standardize
 from research.evaluate import exact
 from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
+from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 
 
 @dataclasses.dataclass

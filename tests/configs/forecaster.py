@@ -10,9 +10,9 @@ from research.evaluate import forecasts
 from research.models.forecasting import PatchRNN
 from research.models.rnn import RNN
 from research.objectives.forecasting import forecast_error
+from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 SEASON = 4

@@ -10,9 +10,9 @@ from research.data.examples import Arrays
 from research.data.preprocess import standardize
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
+from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 

@@ -12,11 +12,11 @@ from research.data.source import Source
 from research.evaluate.evaluator import Evaluator, make_sweep
 from research.models.mlp import MLP
 from research.models.remat import with_remat
+from research.parallel.mesh import MeshShape
 from research.tasks.adversarial import GENERATOR, adversarial
 from research.tasks.base import evaluation_variables
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer, make_optimizer
 
 MODES, SPREAD, LATENT = 8, 0.1, 2

@@ -12,9 +12,9 @@ from research.data.examples import Arrays, Dataset
 from research.evaluate import exact
 from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
+from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 CLASSES, LENGTH = 3, 12

@@ -12,9 +12,9 @@ from research.models.language import LanguageModel
 from research.models.rnn import RNN
 from research.objectives.base import carries_state
 from research.objectives.language import next_token
+from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 SIZE = 11  # tokens of the vocabulary

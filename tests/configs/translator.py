@@ -12,10 +12,10 @@ from research.models.rnn import RNN, Padded
 from research.models.search import Hypotheses
 from research.models.seq2seq import LuongDecoder, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
+from research.parallel.mesh import MeshShape
 from research.tasks.base import Batch, State, evaluation_variables
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 LETTERS, LONGEST = 4, 5

@@ -15,9 +15,9 @@ from research.evaluate.evaluator import Evaluator, make_sweep, padded_rows
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
+from research.parallel.mesh import MeshShape, make_mesh, replicated
 from research.tasks.base import Task
 from research.tasks.supervised import predictor, supervised
-from research.train.mesh import MeshShape, make_mesh, replicated
 
 KEY = jax.random.key(0)
 NUMBERS = np.random.default_rng(0)

@@ -6,26 +6,6 @@ import pytest
 from research.evaluate import figures
 
 
-def test_learning_curves_hold_both_parts():
-  records = [
-    {'step': 0, 'state_sha256': 'abc'},
-    {'step': 10, 'train/loss': 2.0, 'train/accuracy': 0.1, 'seconds': 1.0},
-    {'step': 20, 'train/loss': 1.0, 'train/accuracy': 0.5},
-    {'step': 20, 'validation/loss': 1.5, 'validation/accuracy': 0.4, 'validation/macro_f1': 0.3},
-  ]
-  axes = figures.learning_curves(records).axes
-  assert [axis.get_ylabel() for axis in axes] == ['accuracy', 'loss']
-  train, validation = axes[1].lines
-  assert (list(train.get_xdata()), list(train.get_ydata())) == ([10, 20], [2.0, 1.0])
-  assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([20], [1.5])
-
-
-@pytest.mark.parametrize(('values', 'scale'), [((1, 21), 'log'), ((1, 20), 'linear'), ((0, 21), 'linear')])
-def test_a_curve_over_more_than_a_decade_is_on_a_logarithmic_scale(values, scale):
-  records = [{'step': step, 'train/loss': value} for step, value in enumerate(values)]
-  assert figures.learning_curves(records).axes[0].get_yscale() == scale
-
-
 def test_a_figure_is_as_large_as_its_axes():
   figure, axes = figures.make_figure(3, 2, (2, 5))
   np.testing.assert_array_equal(figure.get_size_inches(), [6, 10])

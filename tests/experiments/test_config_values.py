@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 from research.errors import ConfigError
-from research.train.mesh import MeshShape
+from research.parallel.mesh import MeshShape
 
 INFINITY, NAN = float('inf'), float('nan')
 WRONG = [

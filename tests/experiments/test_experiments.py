@@ -12,8 +12,8 @@ import pytest
 from launch.flags import fields
 from research.data.examples import Examples
 from research.errors import DataError
+from research.parallel.mesh import MeshShape
 from research.train.loop import train
-from research.train.mesh import MeshShape
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))

@@ -8,8 +8,8 @@ from arch.data import sp500 as package
 
 from experiments.gru_sp500_volatility.config import get_config
 from research.data import finance
+from research.parallel.mesh import MeshShape
 from research.train.loop import train
-from research.train.mesh import MeshShape
 
 FOLD = 2
 CONFIG = dataclasses.replace(get_config('tiny'), fold=FOLD, evaluate_every=0, mesh=MeshShape(1))

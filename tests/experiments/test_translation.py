@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.seq2seq_translation import config as experiment
-from research.data import parallel, text
-from research.data.parallel import Pairs
+from research.data import pairs as parallel
+from research.data import text
+from research.data.pairs import Pairs
 from research.errors import ConfigError
 from research.models.rnn import Padded
 from research.models.seq2seq import translate

@@ -11,10 +11,10 @@ from launch import describe
 from research.data.examples import Arrays
 from research.data.source import Source
 from research.objectives.regression import mean_squared_error
+from research.parallel.mesh import MeshShape, make_mesh
 from research.tasks.supervised import supervised
 from research.train.config import Config
 from research.train.experiment import Experiment
-from research.train.mesh import MeshShape, make_mesh
 from research.train.optimizer import make_optimizer
 
 

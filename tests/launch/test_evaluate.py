@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from launch.predictions import saved_to
 from research.errors import CheckpointError
 from research.train.loop import train
 from research.train.modules import import_file
@@ -109,17 +108,6 @@ def test_numbers_are_those_of_the_run_and_predictions_are_kept(evaluate, workdir
   assert accuracy == pytest.approx(expected['test/accuracy'], abs=1e-6)
   assert list(tmp_path.iterdir()) == [target]
   assert contents(workdir) == before
-
-
-def test_outputs_that_are_a_tree_are_kept_as_arrays(tmp_path):
-  """Numpy would pickle the tree as a whole."""
-  outputs = {'labels': np.arange(6).reshape(3, 2), 'score': np.ones(3, np.float32)}
-  rows = {'inputs': np.zeros(3), 'targets': np.arange(3), 'index': np.array([0, 2, 5])}
-  list(saved_to(tmp_path / 'out.npz')(outputs, rows))
-  with np.load(tmp_path / 'out.npz') as kept:
-    assert sorted(kept) == ['index', 'outputs_labels', 'outputs_score', 'targets']
-    np.testing.assert_array_equal(kept['outputs_labels'], outputs['labels'])
-    assert kept['index'].tolist() == [0, 2, 5]
 
 
 def test_predictions_never_take_the_place_of_a_file(evaluate, workdir, tmp_path):

@@ -14,7 +14,8 @@ from forks import Program
 from runs import free_port, wait_for_line
 
 from research.errors import ConfigError
-from research.train import processes, recorder
+from research.parallel import processes
+from research.train import recorder
 from research.train.restore import restore_state
 from research.train.workdir import load_config
 
@@ -152,8 +153,8 @@ def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, 
 
 ASKS = r"""
 import jax, numpy as np, sys
-from research.data import placement
-from research.train.mesh import MeshShape, make_mesh
+from research.parallel import placement
+from research.parallel.mesh import MeshShape, make_mesh
 address, count, process = sys.argv[1:]
 jax.distributed.initialize(address, int(count), int(process))
 for sizes in ((4, 1, 1), (2, 1, 2), (1, 1, 4), (1, 2, 2)):

@@ -10,9 +10,9 @@ import pytest
 
 from research.data.text import Corpus
 from research.errors import ConfigError
+from research.parallel.mesh import MeshShape
 from research.train.experiment import Request
 from research.train.loop import train
-from research.train.mesh import MeshShape
 from research.train.modules import import_file
 from research.train.restore import restore_variables
 from research.train.workdir import load_config

@@ -10,22 +10,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from absl.testing import flagsaver
 from forks import Program
-
-from launch import cluster
-from launch.flags import load_config
-from launch.jobs import Job
-from launch.runners import device_shares, run_array
-from launch.trials import make_plan
-from research.errors import ConfigError
-from research.train.signals import Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'tests/configs/classifier.py'
 CACHE = f'--compilation_cache={jax.config.jax_compilation_cache_dir}-launched'
 SWEEP = """
-from research.train.sweep import chain, product, values
+from research.sweep.trials import chain, product, values
 
 
 def sweep():
@@ -191,75 +182,3 @@ def test_mistakes_leave_the_root_as_it_is(flags, code, told, alone, start):
   returned, line = end(start(alone[0], *flags))
   assert returned == code and told in line
   assert {path: path.read_bytes() for path in alone[0].rglob('*') if path.is_file()} == before
-
-
-def plan_of(tmp_path, body):
-  path = tmp_path / 'sweep.py'
-  path.write_text(f'def sweep():\n  return {body}\n')
-  file = str(ROOT / CONFIG)
-  return make_plan(file, load_config(file), str(path))
-
-
-@pytest.mark.parametrize(
-  ('body', 'told'),
-  [
-    ("[{'optimizer.lrr': 1e-3}]", ['trial 0-lrr=0.001', 'config.optimizer.lrr', 'nearest: optimizer.lr']),
-    ("[{'width': 8}, {'widht': 8}]", ['trial 1-widht=8', 'nearest: width']),
-    ("[{'width': 8.5}]", ['trial 0-width=8.5', "config.width='8.5': must be int"]),
-    ("[{'width': '8'}]", ["config.width='8': must be int"]),
-    ("[{'width': True}]", ['config.width', 'int']),
-    ("[{'optimizer.name': 3}]", ['config.optimizer.name=3: must be str']),
-    ("[{'optimizer.milestones': 3}]", ['config.optimizer.milestones=3: must be tuple[int, ...]']),
-    ("[{'optimizer': {'lr': 1}}]", ['config.optimizer', 'nearest: optimizer.name']),
-    ("[{'optimizer.name': 'adamm'}]", ['trial 0-name=adamm', "'adamm': is unknown", 'adam']),
-    ("[{'batch_size': 0}]", ['trial 0-batch_size=0', 'must be at least 1']),
-    ('[]', ['sweep.py', 'no trials']),
-    ('None', ['sweep.py', 'no trials']),
-  ],
-)
-def test_trials_that_no_run_could_use_are_told_in_one_line(body, told, tmp_path):
-  with pytest.raises(ConfigError) as error:
-    plan_of(tmp_path, body)
-  assert all(word in str(error.value) for word in [*told, 'sweep.py']) and '\n' not in str(error.value)
-
-
-def test_a_file_that_is_no_sweep_is_told(tmp_path):
-  file = str(ROOT / CONFIG)
-  with pytest.raises(ConfigError, match=r'configs/sweep\.py: no such file'):
-    make_plan(file, load_config(file), '')
-  (tmp_path / 'empty.py').write_text('')
-  with pytest.raises(ConfigError, match='no function sweep'):
-    make_plan(file, load_config(file), str(tmp_path / 'empty.py'))
-
-
-def test_the_sweep_beside_the_config_is_taken_at_any_scale():
-  file = str(ROOT / 'experiments/cnn_digits/config.py:tiny')
-  plan = make_plan(file, load_config(file), '')
-  assert len(plan.trials) == 8 and all(
-    command.startswith(f'--config={file}') for command in plan.words(min(plan.trials))[:1]
-  )
-
-
-def test_values_of_any_type_reach_the_config(tmp_path):
-  plan = plan_of(tmp_path, "[{'optimizer.milestones': [3, 5], 'optimizer.freeze': ('a b/*',), 'optimizer.lr': 1}]")
-  ((name, fields),) = plan.fields.items()
-  assert fields == {'optimizer.milestones': (3, 5), 'optimizer.freeze': ('a b/*',), 'optimizer.lr': 1.0}
-  assert plan.words(name) == shlex.split(plan.command(name, tmp_path))[3:-1]
-
-
-def test_devices_are_dealt_out():
-  name = 'CUDA_VISIBLE_DEVICES'
-  assert device_shares('', 3) == [{}] * 3
-  assert device_shares('0,1,2,3', 1) == [{name: '0,1,2,3'}]
-  assert device_shares('0,1,2', 2) == [{name: '0,2'}, {name: '1'}]
-  assert device_shares('4,5', 3) == [{name: '4'}, {name: '5'}, {name: '4'}]
-
-
-def test_an_array_of_jobs(tmp_path):
-  words = [f'--config={CONFIG}', '--config.steps=5', '--config.evaluate_every=0', CACHE]
-  jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.batch_size=0'])]
-  with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
-    assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 2]
-  assert (tmp_path / '0' / 'result.json').exists()
-  with flagsaver.flagsaver(nodes=2), pytest.raises(ConfigError, match='--nodes=2: a job of this launcher is one'):
-    cluster.executor(whole=True)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 IMPORTED = (  # what a run takes long to import; nothing that defines the flags of one launcher
   'experiments.wiring',
   'launch.app',
-  'launch.curves',
+  'research.report.curves',
   'matplotlib.pyplot',
   'research.evaluate.exact',
   'research.train.loop',

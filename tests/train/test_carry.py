@@ -16,11 +16,11 @@ from research.models.language import LanguageModel, Stream
 from research.models.rnn import RNN
 from research.objectives.base import carries_state
 from research.objectives.language import next_token
+from research.parallel.layout import layout
+from research.parallel.mesh import MeshShape, make_mesh
 from research.tasks.supervised import supervised
 from research.train import recorder
-from research.train.layout import layout
 from research.train.loop import train
-from research.train.mesh import MeshShape, make_mesh
 from research.train.optimizer import Optimizer
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'stream.py'

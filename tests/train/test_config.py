@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
+from research.parallel.mesh import MeshShape
 from research.train.config import (
   REMAT,
   Config,
@@ -22,7 +23,6 @@ from research.train.config import (
   from_fields,
   steps_of,
 )
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 
 

@@ -9,7 +9,7 @@ from research.data import feed
 from research.data.examples import Arrays
 from research.data.feed import Resident, Streamed, make_feed
 from research.data.source import Source
-from research.train.mesh import MeshShape, make_mesh
+from research.parallel.mesh import MeshShape, make_mesh
 
 EXAMPLES = Arrays({'inputs': np.arange(200, dtype=np.uint8).reshape(100, 2), 'targets': np.arange(100, dtype=np.int32)})
 SOURCE = Source(EXAMPLES, 16, seed=3)

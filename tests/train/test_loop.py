@@ -19,10 +19,10 @@ from runs import drain, make, outcome, untold
 from research import random
 from research.data.examples import Arrays
 from research.errors import ConfigError
+from research.parallel.mesh import MeshShape
 from research.tasks.base import State
 from research.train import checkpoint, recorder
 from research.train.loop import train
-from research.train.mesh import MeshShape
 from research.train.optimizer import Optimizer
 from research.train.run import Interrupted
 from research.train.signals import Stop

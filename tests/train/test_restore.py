@@ -9,9 +9,9 @@ import pytest
 
 from launch.flags import load_config
 from research.errors import CheckpointError
+from research.parallel.mesh import MeshShape
 from research.tasks.base import evaluation_variables
 from research.train.loop import train
-from research.train.mesh import MeshShape
 from research.train.restore import restore_state, restore_variables
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

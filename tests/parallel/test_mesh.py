@@ -14,7 +14,6 @@ from runs import drain, make, untold
 
 from research import random
 from research.data.examples import Arrays
-from research.data.placement import InFlight
 from research.errors import ConfigError
 from research.metrics import mean
 from research.models.attention import SelfAttention
@@ -22,12 +21,13 @@ from research.models.mlp import MLP
 from research.objectives.base import Aux, couples_examples
 from research.objectives.classification import softmax_cross_entropy
 from research.ops.layers import Dense, Embed
+from research.parallel.layout import abstract, bytes_per_device, layout
+from research.parallel.mesh import MeshShape, make_mesh
+from research.parallel.placement import InFlight
 from research.tasks.base import State
 from research.tasks.supervised import supervised
 from research.train import recorder
-from research.train.layout import abstract, bytes_per_device, layout
 from research.train.loop import train
-from research.train.mesh import MeshShape, make_mesh
 from research.train.optimizer import Optimizer
 
 MESHES = {

@@ -18,8 +18,7 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state
 
-from launch.app import code_of
-from research.errors import LostProcessError
+from research.errors import LostProcessError, exit_code_of
 
 KEY = 'strata/alive'
 SILENT = 10  # rounds without a sign of life after which a process is lost
@@ -57,7 +56,7 @@ class Liveness:
       self._wait_for_the_watch()
     self._stop()
     if not self._wait_for_all('failed', self._seconds / 2):
-      atexit.register(_end, code_of(error))
+      atexit.register(_end, exit_code_of(error))
 
   def _wait_for_the_watch(self) -> None:
     """Ends the process if what broke came of a lost one."""

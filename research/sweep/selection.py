@@ -1,13 +1,16 @@
-"""What the trials of a sweep reached on the validation part, which of them is best, and the table that says so."""
+"""What the trials of a sweep reached on the validation part, which of them is best, and the table and picture of it."""
 
 import json
 import math
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.errors import ConfigError
+from research.errors import ConfigError, RunError
 from research.report.tables import grid
+from research.sweep import figures
+from research.sweep.plan import Plan
 
 PART = 'validation/'
 CAPTION = "The best trial first; metrics are of the validation part and each trial's final State."
@@ -106,6 +109,40 @@ def trials_table(outcomes: Sequence[Outcome], criterion: Criterion) -> str:
     values = [_text(outcome.fields[field]) for field in fields]
     rows.append((outcome.name, *values, _state(outcome), *map(_text, numbers), time))
   return f'{CAPTION}\n\n{grid(rows)}'
+
+
+def write_report(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, root: Path) -> str:
+  """Writes the outcomes, the best first, to trials.md and trials.png in `root`; returns the text."""
+  text = trials_table(outcomes, criterion)
+  best, values = outcomes[0], [criterion.value(outcome) for outcome in outcomes]
+  if not math.isnan(values[0]):
+    text += f'\n\nBest by {criterion.label}: {best.name}. It is trained already; this command goes on in its workdir.'
+    text += f'\n\n    {plan.command(best.name, root)}'
+    fields = {field: [outcome.fields[field] for outcome in outcomes] for field in best.fields}
+    if fields:
+      figures.trials(fields, values, criterion.label).savefig(root / 'trials.png')
+  temporary = root / 'trials.md.tmp'
+  temporary.write_text(f'{text}\n', 'utf-8')
+  temporary.replace(root / 'trials.md')
+  return text
+
+
+def check(outcomes: Sequence[Outcome], root: Path, signum: int) -> None:
+  """Raises RunError where the sweep was stopped, with the signal's exit code, or where trials failed."""
+  if signum:
+    raise SweepStopped(signum, root)
+  if failed := [f'{outcome.name} (exit {outcome.code})' for outcome in outcomes if outcome.code]:
+    these = f'{len(failed)} of {len(outcomes)} trials failed: {", ".join(failed)}'
+    raise RunError(f'{these}; {root / "logs"} says why, and the same command tries them again')
+
+
+class SweepStopped(RunError):
+  """A signal stopped the sweep."""
+
+  def __init__(self, signum: int, root: Path):
+    name = signal.Signals(signum).name
+    super().__init__(f'stopped by {name}: all is in {root}, and the same command goes on from there')
+    self.exit_code = 128 + signum
 
 
 def _state(outcome: Outcome) -> str:

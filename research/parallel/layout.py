@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.data import placement
+from research.parallel import placement
 from research.tasks.base import Batch, PyTree, State
 
 # Tensor parallelism: where on the mesh the axes lie that layers name (research/ops/logical.py). A layer is split by

@@ -5,9 +5,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from research.metrics import Metrics
+from research.parallel.layout import layout, log_layout
+from research.parallel.mesh import MeshShape
 from research.tasks.base import Batch, PyTree, State, Task
-from research.train.layout import layout, log_layout
-from research.train.mesh import MeshShape
 
 
 def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) -> tuple[Task, State]:

@@ -1,18 +1,19 @@
 """The trials of a sweep: read from its file, checked against the config, and made command lines."""
 
-import inspect
+import copy
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.flags import config_of, fields, load_config, override
-from launch.jobs import Job
 from research.errors import ConfigError
-from research.train.config import Config, flatten
+from research.sweep.root import facts_of_sweep
+from research.sweep.runners import Job
+from research.sweep.trials import Trial, named
+from research.train.config import Config, check_types, flatten, set_field
 from research.train.modules import import_file
-from research.train.root import facts_of_sweep
-from research.train.sweep import Trial, named
+
+Parse = Callable[[list[str]], Config]  # the config of the words `--config=FILE --config.FIELD=VALUE ...`
 
 
 class Plan(NamedTuple):
@@ -36,16 +37,17 @@ class Plan(NamedTuple):
     return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={root / name}'])
 
 
-def make_plan(file: str, config: Config, sweep: str) -> Plan:
+def make_plan(file: str, config: Config, sweep: str, parse: Parse) -> Plan:
   """The plan of `config`, which is that of `file` or overridden for all trials, and the file `sweep`.
 
-  Without `sweep` it is the `sweep.py` beside the config. Raises ConfigError that names the trial and the field.
+  Without `sweep` it is the `sweep.py` beside the config. `parse` reads a command line as each trial will.
+  Raises ConfigError that names the trial and the field.
   """
   path = Path(sweep or Path(file.partition(':')[0]).with_name('sweep.py'))
-  own, before = read_trials(path), flatten(load_config(file))
+  own, before = read_trials(path), flatten(parse([f'--config={file}']))
   shared = {field: value for field, value in flatten(config).items() if value != before[field]}
   trials = {name: {**shared, **trial} for name, trial in own.items()}
-  configs = {name: _checked(file, trial, f'{path}, trial {name}') for name, trial in trials.items()}
+  configs = {name: _checked(file, trial, f'{path}, trial {name}', parse) for name, trial in trials.items()}
   swept = dict.fromkeys(field for trial in own.values() for field in trial)
   values = {name: {field: flatten(configs[name])[field] for field in swept} for name in trials}
   return Plan(file, trials, values, facts_of_sweep(config, own))
@@ -64,9 +66,9 @@ def read_trials(path: Path) -> dict[str, Trial]:
     raise ConfigError(f'--sweep={path}: {error}') from error
 
 
-def _checked(file: str, trial: Trial, place: str) -> Config:
+def _checked(file: str, trial: Trial, place: str, parse: Parse) -> Config:
   try:
-    config = config_of(_words(file, trial))
+    config = parse(_words(file, trial))
     _check_values(trial, config)
     config.validate()
   except ConfigError as error:
@@ -75,12 +77,12 @@ def _checked(file: str, trial: Trial, place: str) -> Config:
 
 
 def _check_values(trial: Trial, config: Config) -> None:
-  """A command line is kinder than a type: there the text '3' is the number 3."""
-  kinds = {field: inspect.formatannotation(kind) for field, _, kind, _ in fields(config)}
+  """A command line is more lenient than a type: there the text '3' is the number 3."""
+  given = copy.deepcopy(config)
   for field, value in trial.items():
-    if flatten(config)[field] != value:
-      raise ConfigError(f'config.{field}={value!r}: must be {kinds[field]}')
+    set_field(given, field, value)
+  check_types(given)
 
 
 def _words(file: str, trial: Trial) -> list[str]:
-  return [f'--config={file}', *(override(field, value) for field, value in trial.items())]
+  return [f'--config={file}', *(f'--config.{field}={value}' for field, value in trial.items())]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from research.data import parallel
-from research.data.parallel import END, Pairs
+from research.data import pairs as parallel
+from research.data.pairs import END, Pairs
 from research.errors import ConfigError
 
 PAIRS = Pairs(['the sea was calm', 'a b', 'light'], ['la mar estaba en calma', 'á é', 'luz'])

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from research.errors import ConfigError
-from research.report.trials import by_metric, by_score, ranked, read_outcome, trials_table
+from research.sweep.selection import by_metric, by_score, ranked, read_outcome, trials_table
 
 METRICS = {  # validation prefers b, the test part c
   'a': {'validation/accuracy': 0.7, 'validation/loss': 0.9, 'test/accuracy': 0.7, 'test/loss': 0.8},

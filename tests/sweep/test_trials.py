@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError, WorkdirError
-from research.train import root as roots
+from research.sweep import root as roots
+from research.sweep.trials import LONGEST, chain, choice, log_uniform, named, product, uniform, values, zipped
 from research.train.config import Config
 from research.train.optimizer import Optimizer
-from research.train.sweep import LONGEST, chain, choice, log_uniform, named, product, uniform, values, zipped
 
 RATES, WIDTHS, NAMES = [1e-3, 1e-2], [8, 16, 32], ['adam', 'sgd']
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import WorkdirError
+from research.sweep.trials import Trial
 from research.train.config import Config
-from research.train.sweep import Trial
 from research.train.workdir import differences, facts_of, take, write_json
 
 NAME = 'sweep.json'
