@@ -20,17 +20,17 @@ from research.models.mlp import MLP
 from research.models.resnet import ResNet
 from research.models.resnet import resnet as resnet_of
 from research.models.rnn import RNN
-from research.objectives.base import Objective
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.language import next_token
 from research.objectives.regression import mean_squared_error
 from research.parallel import placement
 from research.parallel.backend import on_mesh
 from research.parallel.mesh import MeshShape, make_mesh, replicated
-from research.tasks.base import Batch, PyTree, Task
+from research.tasks.base import Task
 from research.tasks.supervised import supervised
 from research.train.optimizer import Optimizer, make_optimizer
 from research.train.run import first_state, make_step
+from research.types import Batch, Objective, PyTree
 
 
 def mlp(inputs: int, widths: Sequence[int], classes: int) -> MLP:

@@ -8,15 +8,15 @@ from jax import Array
 
 from research.data.examples import Dataset
 from research.data.source import Source
-from research.evaluate.evaluator import Evaluator, Report, make_sweep
+from research.evaluate.evaluator import Evaluator, Report, make_eval_step
 from research.models.fields import with_field
 from research.models.remat import with_remat
-from research.objectives.base import Objective
-from research.tasks.base import Batch, PyTree, State
+from research.tasks.base import State
 from research.tasks.supervised import predictor, supervised
 from research.train.config import Config
 from research.train.experiment import Experiment
 from research.train.optimizer import make_optimizer
+from research.types import Batch, Objective, PyTree
 
 
 def supervised_experiment(
@@ -44,9 +44,9 @@ def supervised_experiment(
   options = {'precision': config.precision, 'accumulate': config.accumulate, 'axis_name': config.mesh.axis_name}
   task = supervised(model, objective, optimizer, preprocess, augment, config.ema, **options)
   predict = predict or predictor(model, preprocess, config.precision)
-  sweep = make_sweep(task, predict)
-  validation = Evaluator(sweep, data.validation, config.evaluate_batch_size, metrics)
-  test = Evaluator(sweep, data.test, config.evaluate_batch_size, (*metrics, *figures))
+  eval_step = make_eval_step(task, predict)
+  validation = Evaluator(eval_step, data.validation, config.evaluate_batch_size, metrics)
+  test = Evaluator(eval_step, data.test, config.evaluate_batch_size, (*metrics, *figures))
   return Experiment(
     task=task,
     train=source or Source(data.train, config.batch_size, config.seed),

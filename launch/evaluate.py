@@ -19,7 +19,7 @@ from research.evaluate.evaluator import Evaluator
 from research.evaluate.predictions import saved_to
 from research.train.experiment import Experiment, checked
 from research.train.restore import parse_checkpoint, restore_state
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
 SPLIT = flags.DEFINE_string('split', 'validation', 'part of the data: validation, test or train')
@@ -35,7 +35,7 @@ def main() -> None:
     raise ConfigError(f'--predictions={target}: exists already; give another file')
   if target and not os.access(target.parent, os.W_OK | os.X_OK):
     raise ConfigError(f'--predictions={target}: there is no folder {target.parent} that can be written; make it first')
-  config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
+  config, step = saved_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   experiment = checked(config.build())
   evaluator = evaluator_of(experiment, SPLIT.value)
   if target:

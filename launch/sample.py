@@ -16,7 +16,7 @@ from research import random
 from research.errors import ConfigError, check_range, naming
 from research.train.experiment import Request
 from research.train.restore import parse_checkpoint, restore_variables
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
 PROMPT = flags.DEFINE_string('prompt', '', 'text that the model goes on from, or translates')
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
   workdir, request = WORKDIR.value, make_request()
-  config, step = load_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
+  config, step = saved_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   sampler = config.sampler(texts_of(workdir))
   step, variables = restore_variables(workdir, step, best=CHECKPOINT.value == 'best')
   key = random.stream(jax.random.key(SEED.value), 'sample', step)

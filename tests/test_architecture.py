@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMON = {'metrics', 'random', 'errors', 'paths', 'expected'}
+COMMON = {'types', 'metrics', 'random', 'errors', 'paths', 'expected'}
 MAY_IMPORT = {
   'ops': set(),
   'models': {'ops'},

@@ -15,7 +15,7 @@ from research.data.files import Archive, Places
 from research.report import results
 from research.train import manifest
 from research.train.checkpoint import Checkpoints
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ('research', 'launch', 'experiments')
@@ -74,7 +74,7 @@ def test_in_place_of_results(bomb, tmp_path, told, fault):
 
 def test_in_place_of_a_config(bomb, tmp_path, told, fault):
   (tmp_path / 'config.json').write_bytes(bomb)
-  line, code = told(lambda: load_config(tmp_path))
+  line, code = told(lambda: saved_config(tmp_path))
   assert code == 6
   fault('a pickle in place of config.json', line, code, 'nothing is unpickled')
 

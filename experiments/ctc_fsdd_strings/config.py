@@ -15,12 +15,13 @@ from research.evaluate import transcripts
 from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.report.agreement import Target
-from research.tasks.base import Batch, PyTree, State
+from research.tasks.base import State
 from research.tasks.supervised import predictor
 from research.train.config import Config as Base
 from research.train.config import at_scale, check_below, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.types import Batch, PyTree
 
 TARGET = Target('test/label_error_rate', most=0.03, margin=0.015)
 BLANK = len(speech.DIGITS)

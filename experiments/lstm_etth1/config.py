@@ -23,11 +23,11 @@ from research.models.forecasting import DLinear, PatchRNN
 from research.models.rnn import RNN
 from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
-from research.tasks.base import PyTree
 from research.train.config import Config as Base
 from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.types import PyTree
 
 TARGET = Target('test/mse', most=0.42, margin=0.02)
 SERIES = ('ETTh1', 'ETTh2', 'elecdemand')

@@ -16,11 +16,11 @@ from research.evaluate import exact, figures, transcripts
 from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
-from research.tasks.base import Batch, PyTree
 from research.train.config import Config as Base
 from research.train.config import at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.types import Batch, PyTree
 
 TARGET = Target('test/accuracy', least=0.975, margin=0.02, examples=300)
 MOST_STACKED = 61  # frames of a second, after which recordings are cut

@@ -17,12 +17,13 @@ from research.objectives.base import carries_state
 from research.objectives.classification import cross_entropies
 from research.objectives.language import next_token
 from research.report.agreement import Target
-from research.tasks.base import Batch, PyTree, State
+from research.tasks.base import State
 from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
 from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.types import Batch, PyTree
 
 TARGET = Target('test/bits_per_character', most=2.15, margin=0.03)
 MOST = 2**16  # tokens at once in an evaluation: a whole play

@@ -23,12 +23,13 @@ from research.models.search import Hypotheses
 from research.models.seq2seq import SCORES, BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.report.agreement import Target
-from research.tasks.base import Batch, State, evaluation_variables
+from research.tasks.base import State, evaluation_variables
 from research.tasks.precision import computing_in
 from research.train.config import Config as Base
 from research.train.config import as_field, at_scale, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.types import Batch
 
 TARGET = Target('test/bleu', least=8.0, margin=1.0)
 END = 0  # the token parallel.END

@@ -7,7 +7,7 @@ padding never changes a valid frame.
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +18,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num
 
+from research.data.augment import Augmentation
 from research.errors import ConfigError, DataError, check_count, check_counts, check_range
 from research.random import per_example
+from research.types import Batch
 
-Batch = Mapping[str, Array]
-Augmentation = Callable[[Batch, Array], Batch]
 Waveforms = Num[Array, 'batch samples']
 Spectra = Float[Array, 'batch frames bands']
 Lengths = Int[Array, ' batch']

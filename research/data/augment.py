@@ -4,7 +4,7 @@ An augmentation is `(batch, key) -> batch`. It reads the images `inputs`, uint8 
 shape, and fills what it uncovers with zeros unless it says otherwise. A negative number raises ConfigError.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, Key, Num
 
 from research.errors import check_count, check_range
 from research.random import per_example
+from research.types import Batch
 
-Batch = Mapping[str, Array]
 Images = Num[Array, 'batch height width channels']
 Augmentation = Callable[[Batch, Array], Batch]
 

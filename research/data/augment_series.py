@@ -4,7 +4,7 @@ An augmentation is `(batch, key) -> batch`, as in `augment.py`, of `inputs` [bat
 has `lengths`, a series is changed within its own. A negative number raises ConfigError.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, Key
 from research.data.augment import Augmentation, chain
 from research.errors import check_count, check_range
 from research.random import per_example
+from research.types import Batch
 
-Batch = Mapping[str, Array]
 Series = Float[Array, 'length features']
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from research.data.examples import Arrays, Examples, counting
 from research.errors import DataError
 from research.expected import Expected
+from research.types import Rows
 
-Rows = Mapping[str, np.ndarray]
 Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must hold
 
 MASK = Expected(least=0, most=1, whole=True, masks=(), optional=True, why='where it is 0 an example does not count')

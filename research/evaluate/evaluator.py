@@ -1,6 +1,6 @@
 """Measures a State on every example of a part of the data, each exactly once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -16,21 +16,22 @@ from research.data.examples import Examples, counting, not_finite
 from research.errors import DataError, NotFiniteError
 from research.metrics import Metrics
 from research.parallel import placement
-from research.tasks.base import Batch, PyTree, State, Task
+from research.tasks.base import State, Task
+from research.types import Batch, PyTree, Rows
 
 # (outputs, rows) of all the examples that count -> pairs of a name and a number, a text or a figure
-Report = Callable[[PyTree, Mapping[str, np.ndarray]], Iterator[tuple[str, Any]]]
-Sweep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
+Report = Callable[[PyTree, Rows], Iterator[tuple[str, Any]]]
+EvalStep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
 
 
-def make_sweep(task: Task, predict: Callable[[State, Batch], PyTree]) -> Sweep:
+def make_eval_step(task: Task, predict: Callable[[State, Batch], PyTree]) -> EvalStep:
   """Compiled function (state, batch, key) -> metrics, outputs; shared by the evaluators of an experiment."""
 
   @jax.jit
-  def sweep(state: State, batch: Batch, key: Array) -> tuple[Metrics, PyTree]:
+  def eval_step(state: State, batch: Batch, key: Array) -> tuple[Metrics, PyTree]:
     return task.eval_step(state, batch, key), predict(state, batch)
 
-  return sweep
+  return eval_step
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Evaluator:
   counts.
   """
 
-  sweep: Sweep
+  eval_step: EvalStep
   examples: Examples
   batch_size: int
   reports: Sequence[Report] = ()
@@ -72,13 +73,13 @@ class Evaluator:
     mesh = _mesh_of(state)
     parts = placement.parts(mesh)
     size = -(-self.batch_size // parts) * parts
-    swept, in_flight = [], placement.InFlight()
+    steps, in_flight = [], placement.InFlight()
     for start in range(0, len(self.examples), size):
       index = np.arange(start, start + size, dtype=np.int32)
       batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.split(mesh))
-      swept.append(self.sweep(state, batch, key))  # noise is drawn by the index of an example
-      in_flight.add(swept[-1])
-    metrics, outputs = zip(*placement.fetch(swept), strict=True)
+      steps.append(self.eval_step(state, batch, key))  # noise is drawn by the index of an example
+      in_flight.add(steps[-1])
+    metrics, outputs = zip(*placement.fetch(steps), strict=True)
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, jax.tree.map(lambda *parts: np.concatenate(parts)[: len(self.examples)], *outputs)
 

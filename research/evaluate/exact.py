@@ -4,14 +4,13 @@ Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `resear
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
-
-Rows = Mapping[str, np.ndarray]
+from research.types import Rows
 
 
 def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """Pictures of a run and of what its model does, drawn without a display."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
 from research.evaluate.exact import confusion_matrix, log_odds, sigmoid
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def confusion(classes: Sequence[str]) -> Report:
   Up to 30 classes the numbers are counts; of more classes not every one is named.
   """
 
-  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     counted = counting(rows)
     counts = confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
     few = len(classes) <= COUNTED
@@ -51,7 +52,7 @@ def confusion(classes: Sequence[str]) -> Report:
 def mistakes(classes: Sequence[str], most: int = 18) -> Report:
   """Report that draws the images whose wrong class the model was surest of, the surest first."""
 
-  def report(logits: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     guesses, targets = logits.argmax(-1), rows['targets']
     wrong, confidence = surest_mistakes(logits, targets, most)
     figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), IMAGE)
@@ -75,7 +76,7 @@ def surest_mistakes(logits: np.ndarray, targets: np.ndarray, most: int) -> tuple
 def predictions(unit: str = '') -> Report:
   """Report that draws predictions over targets; a perfect model is the diagonal."""
 
-  def report(outputs: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     counts = counting(rows).ravel()
     targets, outputs = rows['targets'].ravel()[counts], outputs.ravel()[counts]
     low, high = min(targets.min(), outputs.min()), max(targets.max(), outputs.max())

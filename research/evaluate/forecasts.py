@@ -4,7 +4,7 @@ A report's outputs are [examples, horizon, variables, 1 + quantiles], a point an
 [examples, context, variables] and `targets` [examples, horizon, variables].
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,11 @@ from research.data.examples import counting
 from research.errors import ConfigError
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-Rows = Mapping[str, np.ndarray]
 FORECAST = (2.6, 2.1)  # inches, of one variable of an example
 
 

@@ -1,7 +1,7 @@
 """Reports of a language model, from what each target costs: nats [windows, length] of `research.data.windows`."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from research.data.examples import counting
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, THICK, THIN, make_figure, plain
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-Rows = Mapping[str, np.ndarray]
 MOST_NATS = 700  # whose exponential a float still holds
 
 

@@ -1,7 +1,7 @@
 """Outputs of a model in a file."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from research.errors import naming
 from research.evaluate.evaluator import Report
-from research.tasks.base import PyTree
+from research.types import PyTree, Rows
 
 
 def saved_to(path: Path) -> Report:
@@ -19,7 +19,7 @@ def saved_to(path: Path) -> Report:
   Outputs that are a tree of arrays are written as `outputs_NAME` each.
   """
 
-  def report(outputs: PyTree, rows: Mapping[str, np.ndarray]) -> Iterator:
+  def report(outputs: PyTree, rows: Rows) -> Iterator:
     temporary = path.with_name(f'{path.name}.{os.getpid()}.npz')
     kept = {name: array for name, array in rows.items() if name != 'inputs'}
     leaves = [('_'.join(['outputs', *map(_name, where)]), leaf) for where, leaf in jax.tree.leaves_with_path(outputs)]

@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from research.errors import check_counts, check_range
-from research.tasks.base import PyTree
+from research.types import PyTree
 
 # (variables, tokens [batch, length], carry) -> (logits [batch, length, vocabulary], carry)
 Advance = Callable[[PyTree, Array, PyTree], tuple[Array, PyTree]]

@@ -17,12 +17,12 @@ from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain
 from research.ops.ctc import prefix_beam
 from research.ops.edit_distance import edit_distance
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Outputs = Mapping[str, np.ndarray]
-Rows = Mapping[str, np.ndarray]
 TIMELINE = (5.0, 2.2)  # inches, of the spectrum of a recording, and of the probabilities below it
 
 

@@ -4,13 +4,14 @@
 the weights [examples, length, source] of the attention.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import INK, SMALL, make_figure
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def corpus_scores(decode: Decode) -> Report:
   Their signatures: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
   """
 
-  def report(outputs, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+  def report(outputs, rows: Rows) -> Iterator[tuple[str, float]]:
     import sacrebleu  # half a second, which no start should wait for
 
     guesses = [decode(tokens) for tokens in outputs.tokens]
@@ -38,7 +39,7 @@ def corpus_scores(decode: Decode) -> Report:
 def attention_of_one(decode: Decode, end: int, tokens: int = 18) -> Report:
   """Report that draws the attention for the first example whose source has at least so many tokens."""
 
-  def report(outputs, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+  def report(outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     number = int((rows['lengths'] >= min(tokens, rows['lengths'].max())).argmax())
     source = rows['inputs'][number, : rows['lengths'][number]]
     yield 'attention', attention_of(decode, end, source, outputs.tokens[number], outputs.kept[number])

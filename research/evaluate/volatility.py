@@ -1,17 +1,17 @@
 """Forecasts of a variance beside GARCH: which loses less, and whether that could be chance."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
+from research.types import Rows
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-Rows = Mapping[str, np.ndarray]
 WIDE = (8.0, 3.0)  # inches, of a picture of thousands of days
 
 

@@ -1,6 +1,6 @@
 """Language models: logits of the token that follows each token."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float, Int
 from research.errors import check_counts, check_range
 from research.models.rnn import RNN, check_forward
 from research.ops.layers import Dense, Embed
-
-PyTree = Any
+from research.types import PyTree
 
 
 class Stream(NamedTuple):

@@ -13,8 +13,8 @@ from research.errors import ConfigError, check_counts, check_range
 from research.ops import recurrent
 from research.ops.layers import Dense
 from research.ops.padding import valid
+from research.types import PyTree
 
-PyTree = Any
 GATES = {'elman': 1, 'gru': 3, 'lstm': 4, 'layer_norm_lstm': 4}  # blocks of units that a cell computes
 MEMORIES = {'elman': 1, 'gru': 1, 'lstm': 2, 'layer_norm_lstm': 2}  # arrays [batch, units] of a carry
 

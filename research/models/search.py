@@ -1,7 +1,7 @@
 """Beam search for the most probable sequence of tokens, compiled and batched."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from research.errors import check_count, check_counts, check_range
+from research.types import PyTree
 
-PyTree = Any
 # (carry, tokens [batch]) -> (carry, log-probabilities [batch, vocabulary], what to keep of the step [batch, ...])
 Step = Callable[[PyTree, Array], tuple[PyTree, Array, Array]]
 

@@ -1,6 +1,6 @@
 """Encoder and decoder with attention: sequences of tokens into sequences of tokens."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from research.ops import recurrent
 from research.ops.bias import bias_add
 from research.ops.layers import Dense, Embed
 from research.ops.padding import valid
+from research.types import PyTree
 
-PyTree = Any
 SCORES = ('dot', 'general', 'additive')
 
 

@@ -1,33 +1,12 @@
 """An objective: what is minimised and what is reported, as one pure function of a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jax import Array
 from jaxtyping import Float
 
 from research.expected import Expected
-from research.metrics import Mean, Metrics
-
-PyTree = Any
-
-
-class Aux(NamedTuple):
-  """What an objective gives beside its loss."""
-
-  metrics: Metrics
-  mutable: PyTree  # Linen collections changed by the forward pass; empty in evaluation
-
-
-@runtime_checkable
-class Model(Protocol):
-  """A Linen module, or one that is to be applied in another precision."""
-
-  def apply(self, variables: PyTree, *args: Any, **options: Any) -> Any: ...
-
-
-# (model, variables, batch, key, train) -> (loss, aux)
-Objective = Callable[[Model, PyTree, Mapping[str, PyTree], Array, bool], tuple[Mean, Aux]]
+from research.types import Model, Objective, PyTree
 
 
 def expecting(expects: Callable[[PyTree], Mapping[str, Expected]]) -> Callable[[Objective], Objective]:

@@ -12,8 +12,9 @@ from jaxtyping import Float, Integer, Num
 from research.errors import ConfigError, check_count, check_range
 from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
-from research.objectives.base import Aux, Objective, apply, expecting
+from research.objectives.base import apply, expecting
 from research.ops.gather import is_largest, pick, take
+from research.types import Aux, Objective
 
 
 def softmax_cross_entropy(

@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 
 from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
-from research.objectives.base import Aux, Objective, apply, expecting
+from research.objectives.base import apply, expecting
 from research.ops.ctc import check_blank, greedy
 from research.ops.edit_distance import edit_distance
 from research.ops.padding import valid
+from research.types import Aux, Objective
 
 
 def ctc(blank: int = 0) -> Objective:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from research.errors import ConfigError
 from research.expected import Expected
 from research.metrics import filled, mean
-from research.objectives.base import Aux, Objective, apply, expecting
+from research.objectives.base import apply, expecting
+from research.types import Aux, Objective
 
 
 def forecast_error(

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from research.errors import ConfigError
 from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean, spread
-from research.objectives.base import Aux, Objective, PyTree, apply, expecting
+from research.objectives.base import apply, expecting
 from research.objectives.classification import cross_entropies
 from research.ops.gather import is_largest, take
+from research.types import Aux, Objective, PyTree
 
 
 def next_token(characters: np.ndarray | None = None) -> Objective:

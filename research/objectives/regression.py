@@ -9,7 +9,8 @@ from jax import Array
 from research.errors import check_range
 from research.expected import Expected
 from research.metrics import filled, mean
-from research.objectives.base import Aux, Objective, apply, expecting
+from research.objectives.base import apply, expecting
+from research.types import Aux, Objective
 
 
 def mean_squared_error() -> Objective:

@@ -7,10 +7,11 @@ from jaxtyping import Int, Num
 from research.errors import check_range
 from research.expected import labels
 from research.metrics import filled, mean, spread
-from research.objectives.base import Aux, Objective, apply, expecting
+from research.objectives.base import apply, expecting
 from research.objectives.classification import cross_entropies
 from research.ops.gather import is_largest
 from research.ops.padding import valid
+from research.types import Aux, Objective
 
 
 def token_cross_entropy(label_smoothing: float = 0.0) -> Objective:

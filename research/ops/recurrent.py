@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from research.ops.standardize import standardized
+from research.types import PyTree
 
-PyTree = Any
 Carry = tuple[Array, ...]  # each [batch, units]; the first is the output
 
 

@@ -7,7 +7,8 @@ from jax.sharding import Mesh
 from research.metrics import Metrics
 from research.parallel.layout import layout, log_layout
 from research.parallel.mesh import MeshShape
-from research.tasks.base import Batch, PyTree, State, Task
+from research.tasks.base import State, Task
+from research.types import Batch, PyTree
 
 
 def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) -> tuple[Task, State]:

@@ -10,7 +10,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.parallel import placement
-from research.tasks.base import Batch, PyTree, State
+from research.tasks.base import State
+from research.types import Batch, PyTree
 
 # Tensor parallelism: where on the mesh the axes lie that layers name (research/ops/logical.py). A layer is split by
 # what it makes, not by what it sums over.

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from research.tasks.base import Batch, PyTree, State, Totals, in_dtypes_of
+from research.tasks.base import State, Totals, in_dtypes_of
+from research.types import Batch, PyTree
 
 # (state, batch, key, number of the micro-batch) -> sums over the batch, collections that changed
 Gradient = Callable[..., tuple[Totals, PyTree]]

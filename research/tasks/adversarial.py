@@ -13,8 +13,6 @@ from research.errors import check_counts
 from research.metrics import Mean, Metrics, mean
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
-  Batch,
-  PyTree,
   State,
   Task,
   Totals,
@@ -25,6 +23,7 @@ from research.tasks.base import (
   without_masked_inputs,
 )
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
+from research.types import Batch, PyTree
 
 GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'
 

@@ -1,7 +1,7 @@
 """A Task is three pure functions, as an `optax.GradientTransformation` is two."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax
 import jax
@@ -10,9 +10,8 @@ from jax import Array
 
 from research.expected import Expected
 from research.metrics import Mean, Metrics, filled
+from research.types import Batch, PyTree
 
-Batch = Mapping[str, Array]
-PyTree = Any
 LOSS_SCALE = 'loss_scale'  # the one entry of `State.mutable` that is no Linen collection
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from research.errors import ConfigError, DataError
 from research.expected import Expected
-from research.tasks.base import Batch
+from research.types import Batch
 
 
 def expected_by(

@@ -13,7 +13,8 @@ import jmp
 from flax import linen as nn
 
 from research.metrics import Mean
-from research.tasks.base import LOSS_SCALE, PyTree, State, Totals
+from research.tasks.base import LOSS_SCALE, State, Totals
+from research.types import PyTree
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 FIRST_SCALE = 2.0**15

@@ -14,8 +14,6 @@ from research.errors import ConfigError, check_counts, check_range
 from research.metrics import Mean, Metrics
 from research.tasks.accumulate import accumulated
 from research.tasks.base import (
-  Batch,
-  PyTree,
   State,
   Task,
   Totals,
@@ -29,15 +27,13 @@ from research.tasks.base import (
 )
 from research.tasks.expects import expected_by
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
+from research.types import Batch, Objective, PyTree
 
 # Collections that `ema` averages. Statistics too, for those of the network as it is are not the averaged network's. A
 # tenth of the way into a schedule the validation loss of lstm_fcn_forda is .387 with them, .357 with averaged ones and
 # .354 with statistics that 200 batches recompute; of cnn_digits .361, .356, .356; of cnn_mnist .594, .593, .591. At the
 # end of a schedule, where the parameters hardly move, all three are alike.
 AVERAGED = ('params', 'batch_stats')
-
-# (model, variables, batch, key, train) -> (loss, Aux(metrics, mutable))
-Objective = Callable[..., tuple[Mean, tuple[Metrics, PyTree]]]
 
 
 def supervised(

@@ -27,8 +27,8 @@ from orbax.checkpoint import v1 as ocp
 from research.errors import CheckpointError, naming, shortened
 from research.parallel import processes
 from research.train import manifest
+from research.types import PyTree
 
-PyTree = Any
 UNFINISHED = 'unfinished'
 SET_ASIDE = 'set_aside'
 NONE = -1  # no step

@@ -13,10 +13,11 @@ from research.data import checks
 from research.data.source import Source
 from research.errors import ConfigError, DataError
 from research.expected import Expected
-from research.tasks.base import Batch, PyTree, State, Task
+from research.tasks.base import State, Task
+from research.types import Batch, PyTree
 
 # (state, key) -> pairs of a name and a number, a text, a figure, or the exception that was raised in place of these
-Evaluator = Callable[[State, Array], Iterator[tuple[str, Any]]]
+EvalFn = Callable[[State, Array], Iterator[tuple[str, Any]]]
 
 
 class Request(NamedTuple):
@@ -44,8 +45,8 @@ class Experiment:
 
   task: Task
   train: Source
-  evaluators: Mapping[str, Evaluator] = field(default_factory=dict)  # every `evaluate_every` steps
-  final_evaluators: Mapping[str, Evaluator] = field(default_factory=dict)  # once, after the last step: the test set
+  evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # every `evaluate_every` steps
+  final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test set
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
   files: Mapping[str, str] = field(default_factory=dict)  # texts kept in the workdir, by name: a tokenizer
@@ -72,7 +73,7 @@ def checked(experiment: Experiment) -> Experiment:
     examples = checks.checked(part, owner.examples, expects)
     return owner if examples is owner.examples else dataclasses.replace(owner, examples=examples)
 
-  def check_all(evaluators: Mapping[str, Evaluator]) -> dict[str, Evaluator]:
+  def check_all(evaluators: Mapping[str, EvalFn]) -> dict[str, EvalFn]:
     return {part: check(part, it) if hasattr(it, 'examples') else it for part, it in evaluators.items()}
 
   return dataclasses.replace(

@@ -9,12 +9,13 @@ import numpy as np
 
 from research.errors import ConfigError, naming
 from research.parallel import processes
-from research.tasks.base import PyTree, State
+from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.environment import changes
 from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
+from research.types import PyTree
 
 
 class Journal:

@@ -10,10 +10,11 @@ from research.errors import CheckpointError, ConfigError
 from research.parallel.layout import abstract, layout
 from research.parallel.mesh import MeshShape, make_mesh
 from research.paths import local
-from research.tasks.base import PyTree, State, evaluation_variables
+from research.tasks.base import State, evaluation_variables
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
 from research.train.experiment import Experiment
+from research.types import PyTree
 
 
 def parse_checkpoint(text: str, workdir: Path) -> int:
@@ -29,7 +30,7 @@ def restore_state(
 ) -> tuple[int, State]:
   """Step and State of the newest checkpoint in `workdir`, of the best or of `step`; writes nothing there.
 
-  The config is `research.train.workdir.load_config(workdir)`, and the experiment `config.build()`.
+  The config is `research.train.workdir.saved_config(workdir)`, and the experiment `config.build()`.
   Raises CheckpointError: none is there, not that one, it is damaged or of another model.
   """
   checkpoints = Checkpoints(local(workdir, 'workdir') / 'checkpoints')

@@ -29,11 +29,12 @@ from research.parallel.backend import on_mesh
 from research.parallel.layout import abstract
 from research.parallel.mesh import replicated
 from research.parallel.placement import InFlight
-from research.tasks.base import Batch, PyTree, State, Task, in_dtypes_of
+from research.tasks.base import State, Task, in_dtypes_of
 from research.train.config import Config
-from research.train.experiment import Evaluator, Experiment
+from research.train.experiment import EvalFn, Experiment
 from research.train.journal import Journal, NoJournal
 from research.train.signals import Stop, Stopped
+from research.types import Batch, PyTree
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})
 DEBUGGING = ('jax_disable_jit', 'jax_debug_nans', 'jax_debug_infs')  # what needs more than a compiled step
@@ -284,7 +285,7 @@ class Run:
     kept = f'; everything else is in {self._journal.path}, and the same command tries it again'
     return told(error, failure(name, error) + (kept if self._journal.path else ''))
 
-  def _evaluate(self, evaluators: Mapping[str, Evaluator]) -> tuple[dict[str, float], dict[str, Exception]]:
+  def _evaluate(self, evaluators: Mapping[str, EvalFn]) -> tuple[dict[str, float], dict[str, Exception]]:
     """The numbers, which are written, and what reports have raised.
 
     Figures are drawn after everything has been measured, where no signal cuts one short.

@@ -17,11 +17,11 @@ from absl import logging
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.parallel import placement, processes
 from research.paths import local
-from research.tasks.base import PyTree
 from research.train.config import RESUMABLE, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
 from research.train.modules import ROOT, class_at, home_of
 from research.train.optimizer import PHASED
+from research.types import PyTree
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -67,7 +67,7 @@ class Workdir:
         raise DataError(f'the {part} examples are not those that {self.path} began with; use those or a new workdir')
     self._drop_result_of_other_steps()
     if (self.path / 'config.json').exists():
-      _tell_of_other_steps(load_config(self.path), self.config)
+      _tell_of_other_steps(saved_config(self.path), self.config)
     file, name = home_of(self.config)
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
 
@@ -102,7 +102,7 @@ class Workdir:
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
-      _refuse_differences(facts_of(load_config(self.path)), self._facts, self.path)
+      _refuse_differences(facts_of(saved_config(self.path)), self._facts, self.path)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
       raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is not a run; give another')
 
@@ -148,7 +148,7 @@ def agree_on_run(config: Config, workdir: str | os.PathLike) -> None:
   processes.agree({**own, **values, **commit, **here['versions'], **here['code']})
 
 
-def load_config(workdir: str | os.PathLike) -> Config:
+def saved_config(workdir: str | os.PathLike) -> Config:
   """The config of the run in `workdir`. Raises WorkdirError when there is none."""
   path = local(workdir, 'workdir') / 'config.json'
   if not path.exists():

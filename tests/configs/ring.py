@@ -9,7 +9,7 @@ import numpy as np
 from research import random
 from research.data.examples import Arrays
 from research.data.source import Source
-from research.evaluate.evaluator import Evaluator, make_sweep
+from research.evaluate.evaluator import Evaluator, make_eval_step
 from research.models.mlp import MLP
 from research.models.remat import with_remat
 from research.parallel.mesh import MeshShape
@@ -60,7 +60,7 @@ class Config(Base):
       noise = jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(keys)
       return generator.apply({'params': evaluation_variables(state)['params'][GENERATOR]}, noise)
 
-    validation = Evaluator(make_sweep(task, predict), ring(1024, 1), self.evaluate_batch_size, (coverage,))
+    validation = Evaluator(make_eval_step(task, predict), ring(1024, 1), self.evaluate_batch_size, (coverage,))
     return Experiment(
       task=task,
       train=Source(ring(4096, 0), self.batch_size, self.seed),

@@ -12,11 +12,12 @@ from research.evaluate import transcripts
 from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.parallel.mesh import MeshShape
-from research.tasks.base import Batch, PyTree, State
+from research.tasks.base import State
 from research.tasks.supervised import predictor
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Batch, PyTree
 
 LABELS, FRAMES, FEATURES = 3, 14, 6
 

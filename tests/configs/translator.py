@@ -13,10 +13,11 @@ from research.models.search import Hypotheses
 from research.models.seq2seq import LuongDecoder, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.parallel.mesh import MeshShape
-from research.tasks.base import Batch, State, evaluation_variables
+from research.tasks.base import State, evaluation_variables
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Batch
 
 LETTERS, LONGEST = 4, 5
 

@@ -12,7 +12,7 @@ from research.data import checks
 from research.data.examples import Arrays
 from research.data.source import Source
 from research.errors import DataError, NotFiniteError
-from research.evaluate.evaluator import Evaluator, make_sweep
+from research.evaluate.evaluator import Evaluator, make_eval_step
 from research.expected import Expected
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy, softmax_cross_entropy
@@ -103,8 +103,8 @@ def experiment(parts, model=TEN[0], objective=TEN[1], **options) -> Experiment:
   """Of the training part, and of the validation and test parts where there are any."""
   train, *others = parts
   task = supervised(model, objective, optax.sgd(0.1), **options)
-  sweep = make_sweep(task, predictor(model))
-  evaluators = {name: Evaluator(sweep, part, 8) for name, part in zip(('validation', 'test'), others, strict=False)}
+  eval_step = make_eval_step(task, predictor(model))
+  evaluators = {name: Evaluator(eval_step, part, 8) for name, part in zip(('validation', 'test'), others, strict=False)}
   return Experiment(task, Source(train, 8), final_evaluators=evaluators)
 
 

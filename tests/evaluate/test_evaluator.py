@@ -11,7 +11,7 @@ from research import random
 from research.data.examples import Arrays
 from research.errors import DataError, NotFiniteError
 from research.evaluate import exact
-from research.evaluate.evaluator import Evaluator, make_sweep, padded_rows
+from research.evaluate.evaluator import Evaluator, make_eval_step, padded_rows
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
@@ -36,7 +36,7 @@ class Linear(nn.Module):
 
 
 TASK = supervised(Linear(), softmax_cross_entropy(), optax.sgd(0.1), ema=0.5)
-SWEEP = make_sweep(TASK, predictor(Linear()))
+EVAL_STEP = make_eval_step(TASK, predictor(Linear()))
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ def logits_of(params) -> np.ndarray:
 def test_means_and_outputs_are_those_of_all_examples(batch_size, devices, state):
   placed = jax.device_put(state, replicated(make_mesh(MeshShape(devices), 8))) if devices else state
   logits, targets = logits_of(state.ema['params']), EXAMPLES.arrays['targets']
-  evaluator = Evaluator(SWEEP, EXAMPLES, batch_size, (exact.multiclass,))
+  evaluator = Evaluator(EVAL_STEP, EXAMPLES, batch_size, (exact.multiclass,))
   metrics, outputs = evaluator.collect(placed, KEY)
   np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
   assert metrics['loss'].count == metrics['accuracy'].count == 37
@@ -81,27 +81,27 @@ def maker():
 
 
 def test_what_a_report_raises_is_yielded_under_its_name(state):
-  found = dict(Evaluator(SWEEP, EXAMPLES, 10, (maker(), exact.multiclass))(state, KEY))
+  found = dict(Evaluator(EVAL_STEP, EXAMPLES, 10, (maker(), exact.multiclass))(state, KEY))
   assert found['half'] == 0.5 and type(found['maker']) is ValueError
 
   def broken(outputs, rows):
     raise OSError
 
-  assert type(dict(Evaluator(SWEEP, EXAMPLES, 10, (broken,))(state, KEY))['broken']) is OSError
+  assert type(dict(Evaluator(EVAL_STEP, EXAMPLES, 10, (broken,))(state, KEY))['broken']) is OSError
   assert dict(exact.multiclass(logits_of(state.ema['params']), EXAMPLES.arrays)).keys() < found.keys()
 
 
 def test_a_number_of_any_kind_is_a_float(state):
   numbers = {'int': 3, 'numpy': np.float32(0.5), 'array': np.ones(()), 'jax': jnp.ones(()), 'bool': True}
   found = dict(
-    Evaluator(SWEEP, EXAMPLES, 10, (lambda outputs, rows: iter([*numbers.items(), ('text', '3')]),))(state, KEY)
+    Evaluator(EVAL_STEP, EXAMPLES, 10, (lambda outputs, rows: iter([*numbers.items(), ('text', '3')]),))(state, KEY)
   )
   assert all(type(found[name]) is float and found[name] == number for name, number in numbers.items())
   assert found['text'] == '3'
 
 
 def test_averaged_parameters_are_measured_and_not_the_newest(state):
-  _, outputs = Evaluator(SWEEP, EXAMPLES, 10).collect(state, KEY)
+  _, outputs = Evaluator(EVAL_STEP, EXAMPLES, 10).collect(state, KEY)
   assert np.abs(outputs - logits_of(state.params)).max() > 1e-3
 
 
@@ -125,7 +125,7 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
     yield 'count', float(len(outputs))
 
   task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema=0.5)
-  values = dict(Evaluator(make_sweep(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
+  values = dict(Evaluator(make_eval_step(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
   errors = (logits_of(state.ema['params']) - targets) ** 2
   np.testing.assert_allclose(values['loss'], errors[~np.isnan(targets)].mean(), rtol=1e-5)
   np.testing.assert_array_equal(seen['index'], np.flatnonzero(kept))
@@ -136,10 +136,10 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
 def test_an_evaluation_in_which_nothing_counts_or_the_data_are_nan_is_told(state):
   nothing = Arrays({**EXAMPLES.arrays, 'mask': np.zeros(37)})
   with pytest.raises(DataError, match='no example of an evaluation counts'):
-    dict(Evaluator(SWEEP, nothing, 10)(state, KEY))
+    dict(Evaluator(EVAL_STEP, nothing, 10)(state, KEY))
   inputs = np.where(np.arange(37)[:, None] == 20, np.nan, EXAMPLES.arrays['inputs']).astype(np.float32)
   with pytest.raises(NotFiniteError, match='so are inputs of example 20, fix the data'):
-    dict(Evaluator(SWEEP, Arrays({**EXAMPLES.arrays, 'inputs': inputs}), 10)(state, KEY))
+    dict(Evaluator(EVAL_STEP, Arrays({**EXAMPLES.arrays, 'inputs': inputs}), 10)(state, KEY))
 
 
 def test_noise_does_not_depend_on_the_batch_size():
@@ -147,17 +147,17 @@ def test_noise_does_not_depend_on_the_batch_size():
     draws = jax.vmap(jax.random.normal)(random.per_example(key, batch['index']))
     return {'draw': mean(draws, batch['mask'])}
 
-  sweep = make_sweep(Task(None, None, eval_step), lambda state, batch: batch['index'])
-  values = [dict(Evaluator(sweep, EXAMPLES, size)(jnp.zeros(1), KEY))['draw'] for size in (4, 37, 50)]
+  eval_step = make_eval_step(Task(None, None, eval_step), lambda state, batch: batch['index'])
+  values = [dict(Evaluator(eval_step, EXAMPLES, size)(jnp.zeros(1), KEY))['draw'] for size in (4, 37, 50)]
   np.testing.assert_allclose(values, values[0], rtol=1e-5)
-  other = dict(Evaluator(sweep, EXAMPLES, 4)(jnp.zeros(1), jax.random.key(1)))['draw']
+  other = dict(Evaluator(eval_step, EXAMPLES, 4)(jnp.zeros(1), jax.random.key(1)))['draw']
   assert abs(other - values[0]) > 1e-3
 
 
 def test_all_parts_share_one_compilation(state, caplog):
-  sweep = make_sweep(TASK, predictor(Linear()))
+  eval_step = make_eval_step(TASK, predictor(Linear()))
   other = Arrays({name: array[:11] for name, array in EXAMPLES.arrays.items()})
   with jax.log_compiles():
     for examples in (EXAMPLES, other, EXAMPLES):
-      dict(Evaluator(sweep, examples, 10)(state, KEY))
-  assert len([r for r in caplog.records if r.getMessage().startswith('Compiling jit(sweep)')]) == 1
+      dict(Evaluator(eval_step, examples, 10)(state, KEY))
+  assert len([r for r in caplog.records if r.getMessage().startswith('Compiling jit(eval_step)')]) == 1

@@ -14,7 +14,7 @@ from research.errors import CheckpointError
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.restore import restore_state
-from research.train.workdir import load_config, tree_sha256
+from research.train.workdir import saved_config, tree_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +69,7 @@ def test_reads_the_state_of_a_run_that_goes_on(running):
 
 
 def test_a_workdir_alone_gives_the_state_of_any_step(workdir):
-  config = load_config(workdir)
+  config = saved_config(workdir)
   for wanted, step in ((-1, 20), (20, 20), (10, 10)):
     found, state = restore_state(config.build(), config, workdir, wanted)
     assert (found, int(state.step)) == (step, step)
@@ -77,7 +77,7 @@ def test_a_workdir_alone_gives_the_state_of_any_step(workdir):
 
 
 def test_best_is_the_step_of_the_best_validation_score(workdir):
-  config = load_config(workdir)
+  config = saved_config(workdir)
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   losses = {line['step']: line['validation/loss'] for line in lines if 'validation/loss' in line}
   assert losses[10] > losses[20]
@@ -85,7 +85,7 @@ def test_best_is_the_step_of_the_best_validation_score(workdir):
 
 
 def test_what_is_not_there_is_named(workdir, tmp_path):
-  config = load_config(workdir)
+  config = saved_config(workdir)
   with pytest.raises(CheckpointError, match='no checkpoint of step 7; there are steps 10, 20'):
     restore_state(config.build(), config, workdir, 7)
   with pytest.raises(CheckpointError, match='has no checkpoint yet'):
@@ -101,7 +101,7 @@ def test_numbers_are_those_of_the_run_and_predictions_are_kept(evaluate, workdir
   expected = {name: value for name, value in result.items() if name.startswith('test/')}
   assert {name: float(value) for name, value in printed.items()} == pytest.approx(expected, abs=1e-4)
 
-  saved, examples = np.load(target), load_config(workdir).build().final_evaluators['test'].examples
+  saved, examples = np.load(target), saved_config(workdir).build().final_evaluators['test'].examples
   np.testing.assert_array_equal(saved['index'], np.arange(len(examples)))
   np.testing.assert_array_equal(saved['targets'], examples.rows(saved['index'])['targets'])
   accuracy = accuracy_score(saved['targets'], saved['outputs'].ravel() > 0)
@@ -127,7 +127,7 @@ def test_predictions_that_cannot_be_written_cost_no_number(evaluate, workdir, tm
 def test_the_training_part_is_measured_without_augmentation(evaluate, workdir):
   run = evaluate(f'--workdir={workdir}', '--split=train', '--checkpoint=10')
   assert run.returncode == 0, run.stderr
-  config = load_config(workdir)
+  config = saved_config(workdir)
   experiment = config.build()
   _, state = restore_state(experiment, config, workdir, 10)
   rows = experiment.train.examples.rows(np.arange(len(experiment.train.examples)))

@@ -17,7 +17,7 @@ from research.errors import ConfigError
 from research.parallel import processes
 from research.train import recorder
 from research.train.restore import restore_state
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 ROOT = Path(__file__).parents[2]
 QUIET = '--config.evaluate_every=0'
@@ -42,7 +42,7 @@ def ends(processes: list[Program]) -> list[tuple[int, str]]:
 
 
 def end_of(workdir: Path):
-  config = load_config(workdir)
+  config = saved_config(workdir)
   return restore_state(config.build(), config, workdir)[1]
 
 

@@ -15,7 +15,7 @@ from research.train.experiment import Request
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.restore import restore_variables
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = 'ROMEO.\nBut soft! what light through yonder window breaks?\n' * 20
@@ -34,7 +34,7 @@ def workdir(tmp_path_factory):
 
 def drawn(workdir: Path, **request) -> str:
   """What the sampler writes, in this process."""
-  config = load_config(workdir)
+  config = saved_config(workdir)
   files = {'tokenizer.json': (workdir / 'tokenizer.json').read_text()}
   key = jax.random.key(request.pop('seed', 0))
   ((name, text),) = config.sampler(files)(restore_variables(workdir)[1], key, Request(**request))
@@ -86,4 +86,4 @@ def test_a_text_needs_a_prompt_and_a_tokenizer(workdir):
     with pytest.raises(ConfigError, match=r'^--prompt: this model goes on with a text and reads no --input'):
       drawn(workdir, **request)
   with pytest.raises(ConfigError, match='the workdir has no tokenizer.json'):
-    load_config(workdir).sampler({})
+    saved_config(workdir).sampler({})

@@ -18,7 +18,7 @@ from research.errors import ConfigError
 from research.metrics import mean
 from research.models.attention import SelfAttention
 from research.models.mlp import MLP
-from research.objectives.base import Aux, couples_examples
+from research.objectives.base import couples_examples
 from research.objectives.classification import softmax_cross_entropy
 from research.ops.layers import Dense, Embed
 from research.parallel.layout import abstract, bytes_per_device, layout
@@ -29,6 +29,7 @@ from research.tasks.supervised import supervised
 from research.train import recorder
 from research.train.loop import train
 from research.train.optimizer import Optimizer
+from research.types import Aux
 
 MESHES = {
   'data 8': MeshShape(8),

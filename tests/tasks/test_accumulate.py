@@ -16,7 +16,6 @@ from research import random
 from research.metrics import Mean, mean
 from research.models.cnn import ConvNet
 from research.models.mlp import MLP
-from research.objectives.base import Aux
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
 from research.tasks.accumulate import accumulated
@@ -24,6 +23,7 @@ from research.tasks.adversarial import adversarial
 from research.tasks.base import State, Totals
 from research.tasks.supervised import supervised
 from research.train.optimizer import Optimizer
+from research.types import Aux
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 KEY = jax.random.key(0)

@@ -21,7 +21,7 @@ from research.models.cnn import ConvNet
 from research.models.mlp import MLP
 from research.models.norms import norm
 from research.models.resnet import ResNet
-from research.objectives.base import Aux, apply
+from research.objectives.base import apply
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
 from research.tasks import precision
@@ -29,6 +29,7 @@ from research.tasks.adversarial import adversarial
 from research.tasks.base import LOSS_SCALE, State, evaluation_variables
 from research.tasks.supervised import predictor, supervised
 from research.train.loop import train
+from research.types import Aux
 
 KEY = jax.random.key(0)
 HALF = ('bfloat16', 'float16')

@@ -11,12 +11,13 @@ from flax import linen as nn
 
 from research.errors import ConfigError
 from research.metrics import mean
-from research.objectives.base import Aux, apply, carries_state, couples_examples
+from research.objectives.base import apply, carries_state, couples_examples
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.ctc import ctc
 from research.objectives.regression import mean_squared_error
 from research.tasks.base import evaluation_variables
 from research.tasks.supervised import predictor, supervised
+from research.types import Aux
 
 RATE = 0.1
 KEY = jax.random.key(0)

@@ -176,7 +176,7 @@ def compiled_once(caplog, *names: str):
     yield
   messages = [record.getMessage() for record in caplog.records]
   found = collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
-  assert max(found.values()) == 1 and {'step', 'sweep', '_first_state'} & found.keys() == set(names)
+  assert max(found.values()) == 1 and {'step', 'eval_step', '_first_state'} & found.keys() == set(names)
 
 
 def test_a_start_traces_the_step_once():
@@ -241,11 +241,11 @@ def test_a_run_stopped_by_signals_ends_with_the_same_bits(tmp_path, undisturbed)
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_family_goes_on_with_the_same_bits_and_compiles_once_at_each_start(name, tmp_path, caplog, undisturbed):
-  with compiled_once(caplog, '_first_state', 'step', 'sweep'):
+  with compiled_once(caplog, '_first_state', 'step', 'eval_step'):
     interrupt(make(name), tmp_path, 20, 'saving')
   stop_at(train(make(name).build(), make(name), tmp_path), 33)
   assert not (tmp_path / 'result.json').exists()
-  with compiled_once(caplog, 'step', 'sweep'):
+  with compiled_once(caplog, 'step', 'eval_step'):
     drain(make(name), tmp_path)
   assert outcome(tmp_path) == undisturbed(name)[0]
 
@@ -314,10 +314,10 @@ def test_a_stop_at_an_evaluation_costs_no_best_checkpoint(tmp_path):
 @pytest.mark.parametrize('name', ['classifier', 'stream'])
 def test_a_data_parallel_run_goes_on_with_the_same_bits(name, tmp_path, caplog):
   config = make(name, mesh=MeshShape(8))
-  with compiled_once(caplog, '_first_state', 'step', 'sweep'):
+  with compiled_once(caplog, '_first_state', 'step', 'eval_step'):
     drain(config, tmp_path / 'alone')
   interrupt(config, tmp_path / 'stopped', 23, 'training')
-  with compiled_once(caplog, 'step', 'sweep'):
+  with compiled_once(caplog, 'step', 'eval_step'):
     drain(config, tmp_path / 'stopped')
   assert outcome(tmp_path / 'stopped') == outcome(tmp_path / 'alone')
 

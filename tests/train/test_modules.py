@@ -8,11 +8,11 @@ import sys
 import pytest
 from runs import claim, make
 
-from launch.flags import load_config as config_of
+from launch.flags import load_config
 from research.errors import ConfigError, WorkdirError
 from research.train.environment import changes
 from research.train.loop import train
-from research.train.workdir import load_config
+from research.train.workdir import saved_config
 
 OUTSIDE = """
 import dataclasses
@@ -42,25 +42,25 @@ def outside(tmp_path):
 
 
 def test_a_class_of_any_name_in_a_file_anywhere_comes_back_and_can_be_pickled(outside, tmp_path):
-  config = config_of(str(outside))
+  config = load_config(str(outside))
   claim(tmp_path / 'run', config)
-  loaded = load_config(tmp_path / 'run')
+  loaded = saved_config(tmp_path / 'run')
   assert type(loaded) is type(config) and loaded.width == 7
   assert pickle.loads(pickle.dumps(loaded)) == config
 
 
 def test_another_class_of_the_same_file_is_another_config(outside, tmp_path):
   outside.write_text(outside.read_text() + '\n\nclass Other(Wide):\n  pass\n')
-  config = config_of(str(outside))
+  config = load_config(str(outside))
   claim(tmp_path / 'run', config)
   with pytest.raises(WorkdirError, match='class: Wide there, Other now'):
     claim(tmp_path / 'run', sys.modules[type(config).__module__].Other())
 
 
 def test_a_config_file_that_was_moved_is_told(outside, tmp_path, told, fault):
-  claim(tmp_path / 'run', config_of(str(outside)))
+  claim(tmp_path / 'run', load_config(str(outside)))
   outside.rename(outside.with_name('moved.py'))
-  line, code = told(lambda: load_config(tmp_path / 'run'))
+  line, code = told(lambda: saved_config(tmp_path / 'run'))
   fault('the file of a config was moved after the run', line, code, 'all; untouched')
 
 
@@ -84,11 +84,11 @@ def test_a_module_beside_a_config_that_another_one_hides_is_told(outside):
   (outside.parent / 'json.py').write_text('')
   outside.write_text('import json.decoder\n' + outside.read_text())
   with pytest.raises(ConfigError, match=r'imports json, which is .*/json/__init__.py and not .*/mine/json.py'):
-    config_of(str(outside))
+    load_config(str(outside))
 
 
 def test_other_code_is_told_when_a_run_goes_on(outside, tmp_path, monkeypatch, fault):
-  lines, run, config = [], tmp_path / 'run', config_of(str(outside))
+  lines, run, config = [], tmp_path / 'run', load_config(str(outside))
   (helper,) = outside.parent.glob('width_of*.py')
   monkeypatch.setattr('research.train.workdir.logging.warning', lines.append)
   claim(run, config)

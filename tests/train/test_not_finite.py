@@ -16,12 +16,12 @@ from research.data.preprocess import standardize
 from research.errors import NotFiniteError
 from research.metrics import mean
 from research.models.mlp import MLP
-from research.objectives.base import Aux
 from research.train import checkpoint
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.optimizer import Optimizer
 from research.train.run import first_state, to_save
+from research.types import Aux
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'classifier.py'
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from runs import claim, make
 
-from launch.flags import load_config as config_of
+from launch.flags import load_config
 from research.data.examples import Arrays
 from research.errors import ConfigError, DataError, WorkdirError
 from research.train.config import RESUMABLE, Config, flatten
 from research.train.loop import train
 from research.train.optimizer import Optimizer
-from research.train.workdir import Workdir, in_use, load_config, take, tree_sha256, write_json
+from research.train.workdir import Workdir, in_use, saved_config, take, tree_sha256, write_json
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 def test_a_config_comes_back_from_its_workdir(tmp_path):
   config = make('regularized', optimizer=Optimizer('step', milestones=(3, 5), freeze=('a/*',)), dropout=0.25)
   claim(tmp_path, config)
-  loaded = load_config(tmp_path)
+  loaded = saved_config(tmp_path)
   assert type(loaded).__name__ == 'Config' and flatten(loaded) == flatten(config)
   assert isinstance(loaded.optimizer, Optimizer) and loaded.optimizer.milestones == (3, 5)
 
@@ -58,7 +58,7 @@ class Doubled(Config):
 
 def test_a_config_that_would_come_back_as_another_is_told_before_training(tmp_path, told, fault):
   claim(tmp_path / 'computed', Computed(width=3))
-  assert flatten(load_config(tmp_path / 'computed')) == flatten(Computed(width=3))
+  assert flatten(saved_config(tmp_path / 'computed')) == flatten(Computed(width=3))
   line, code = told(lambda: claim(tmp_path / 'doubled', Doubled(width=3)))
   assert not (tmp_path / 'doubled').exists()
   fault('a config whose `__post_init__` changes a field', line, code, 'nothing is begun')
@@ -70,18 +70,18 @@ def test_older_workdirs_hold_a_class_called_config(tmp_path):
   del saved['class']
   write_json(tmp_path / 'config.json', saved)
   claim(tmp_path, make('classifier'))
-  assert type(load_config(tmp_path)) is type(make('classifier'))
+  assert type(saved_config(tmp_path)) is type(make('classifier'))
 
 
 def test_a_workdir_without_a_run_is_told(tmp_path, told, fault):
   with pytest.raises(WorkdirError, match='no run to use'):
-    load_config(tmp_path)
-  line, code = told(lambda: load_config(tmp_path / 'run'))
+    saved_config(tmp_path)
+  line, code = told(lambda: saved_config(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
   fault('a workdir that is not there, for `launch.evaluate`', line, code, 'nothing is made')
   (tmp_path / 'config.json').write_text('{"file": "tests/configs/classifier.py", "config": {"widht": 3}}')
   with pytest.raises(WorkdirError, match='config.widht'):
-    load_config(tmp_path)
+    saved_config(tmp_path)
 
 
 OTHER = {'mesh.backend': 'pmap'}
@@ -95,7 +95,7 @@ def test_what_a_run_may_change_when_it_goes_on(name, tmp_path):
   owner = dataclasses.replace(owner, **{field: OTHER.get(name) or getattr(owner, field) + 1})
   changed = make('classifier', **{room: owner}) if room else owner
   claim(tmp_path, changed)
-  assert flatten(load_config(tmp_path)) == flatten(changed)
+  assert flatten(saved_config(tmp_path)) == flatten(changed)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_another_experiment_with_the_same_fields_is_refused(tmp_path):
   configs = []
   for name in ('first', 'second'):
     (tmp_path / f'{name}.py').write_text(source)
-    configs.append(config_of(str(tmp_path / f'{name}.py')))
+    configs.append(load_config(str(tmp_path / f'{name}.py')))
   claim(tmp_path / 'run', configs[0])
   with pytest.raises(WorkdirError, match=r'first\.py there, .*second\.py now'):
     claim(tmp_path / 'run', configs[1])
@@ -194,7 +194,7 @@ def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
   (tmp_path / 'config.json.tmp').write_text('{"file": "tes')
   (tmp_path / 'lock').touch()
   claim(tmp_path, make('classifier'))
-  assert flatten(load_config(tmp_path)) == flatten(make('classifier'))
+  assert flatten(saved_config(tmp_path)) == flatten(make('classifier'))
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
