@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-by-$(notdir $(PYTHON))
 .PHONY: demo test faults lint install
 
 demo: install  ## train the small digits network and show what it reaches
-	$(BIN)/python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/demo
+	$(BIN)/python -m launch.train --config=cnn_digits --workdir=runs/demo
 
 test: install  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=20

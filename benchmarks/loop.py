@@ -1,7 +1,7 @@
 """What the training loop costs: every recorded experiment beside a bare jitted loop over the same step.
 
 python -m benchmarks.loop
-python -m benchmarks.loop --config=experiments/mlp_mnist/config.py --config.batch_size=64
+python -m benchmarks.loop --config=mlp_mnist --config.batch_size=64
 
 The loop logs, saves and shows a progress bar as `launch.train` does, as often as the experiment says before its last
 step. It does not evaluate: that is work of its own. The two take turns in one process; times are medians over the
@@ -24,12 +24,12 @@ from absl import flags
 from benchmarks.record import Row, define_record_flag, publish
 from launch import app
 from launch.flags import define_config, load_config, parse
-from launch.folders import recorded
 from launch.progress import Progress
 from research import random
 from research.data.feed import Feed, make_feed
 from research.errors import ConfigError, DataError
 from research.parallel.mesh import make_mesh
+from research.report.results import recorded
 from research.report.tables import grid
 from research.tasks.base import Task
 from research.train.config import Config

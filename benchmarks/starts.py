@@ -18,8 +18,8 @@ from absl import flags
 
 from benchmarks.record import Row, define_record_flag, publish
 from launch import app
-from launch.flags import ROOT
 from research.errors import RunError
+from research.paths import ROOT
 from research.report.tables import grid
 
 CONFIG = 'experiments/cnn_digits/config.py'

@@ -27,8 +27,8 @@ from benchmarks.families import FAMILIES, Family
 from benchmarks.libraries import LIBRARIES
 from benchmarks.record import define_record_flag, environment
 from launch import app
-from launch.flags import ROOT
 from research.errors import ConfigError, RunError, unknown
+from research.paths import ROOT
 
 ADVICE = "is not installed; pip install -e '.[peers]'"
 ENVIRONMENT = dict(os.environ)  # as it is before the launcher gives it settings for JAX, which not all are to have

@@ -13,10 +13,10 @@ import jax
 from absl import flags, logging
 
 from launch import cpu
-from launch.flags import ROOT, PathParser, parse
+from launch.flags import PathParser, parse
 from research.errors import ConfigError, RunError, exit_code_of, naming
 from research.ops import kernels
-from research.paths import user_cache
+from research.paths import ROOT, user_cache
 
 CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; sums by YNNPACK; keep barriers')
 PLAIN = flags.DEFINE_list('plain_kernels', [], f'fast forms on CPU to do without, of: {", ".join(kernels.NAMES)}')

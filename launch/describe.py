@@ -1,6 +1,6 @@
 """Describes an experiment without training it: parameters, floating-point operations of a step, memory, sharding.
 
-python -m launch.describe --config=experiments/cnn_digits/config.py --config.batch_size=256
+python -m launch.describe --config=cnn_digits --config.batch_size=256
 """
 
 import math

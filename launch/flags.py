@@ -14,11 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from absl import flags
 
 from research.errors import ConfigError, alike, unknown
-from research.paths import local
+from research.paths import experiments, local
 from research.train.config import check_types, fits, set_field
 from research.train.modules import import_file
 
-ROOT = Path(__file__).resolve().parent.parent
 PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
 HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
 
@@ -44,7 +43,7 @@ class ConfigFlag(flags.Flag):
   file = ''  # FILE[:SCALE]
 
   def __init__(self):
-    note = 'file of the experiment; :SCALE after it if wanted'
+    note = 'name or file of the experiment; :SCALE after it if wanted'
     super().__init__(flags.ArgumentParser(), flags.ArgumentSerializer(), 'config', None, note)
 
 
@@ -97,7 +96,7 @@ def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) ->
     rest = _parsed(others, values)
     if optional and others == argv:
       return rest
-    raise ConfigError(f'--config=FILE is missing; {_experiments("")}')
+    raise ConfigError(f'--config=FILE is missing; {_nearest_experiments("")}')
   config = load_config(path)
   names = _define_fields(config, values, argv, path)
   rest = _parsed(argv, values)
@@ -197,15 +196,21 @@ def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:
   return f'this launcher has {", ".join(f"--{flag.name}" for flag in _own_flags(program, values))}'
 
 
+def config_file(path: str) -> Path:
+  """The file of `FILE[:SCALE]`, or of `NAME[:SCALE]` for a folder in experiments/; raises ConfigError for neither."""
+  name, known = path.partition(':')[0], experiments()
+  if (file := local(name, '--config')).is_file():
+    if file.suffix != '.py':
+      raise ConfigError(f'--config={path}: not a Python file; {_nearest_experiments(name)}')
+    return file
+  if name in known:
+    return known[name] / 'config.py'
+  raise ConfigError(f'--config={path}: no such file or experiment; {_nearest_experiments(name)}')
+
+
 def load_config(path: str) -> Any:
-  """The config of `FILE[:SCALE]`; raises ConfigError where there is none."""
-  name, _, scale = path.partition(':')
-  file = local(name, '--config')
-  if not file.is_file():
-    raise ConfigError(f'--config={path}: no such file; {_experiments(name)}')
-  if not name.endswith('.py'):
-    raise ConfigError(f'--config={path}: not a Python file; {_experiments(name)}')
-  module = import_file(file)
+  """The config of `FILE[:SCALE]` or `NAME[:SCALE]`; raises ConfigError where there is none."""
+  module, scale = import_file(config_file(path)), path.partition(':')[2]
   if not hasattr(module, 'get_config'):
     raise ConfigError(f'--config={path}: the file has no function get_config(scale)')
   if scale and not inspect.signature(module.get_config).parameters:
@@ -226,7 +231,7 @@ def help_text(argv: list[str]) -> str:
     return '\n'.join(lines)
   path = _config_path(argv)
   if not path:
-    return '\n'.join([*lines, '', f'--config=FILE --help lists the fields of a config; {_experiments("")}'])
+    return '\n'.join([*lines, '', f'--config=FILE --help lists the fields of a config; {_nearest_experiments("")}'])
   rows = [
     (f'--config.{name}={value!r}', inspect.formatannotation(kind), note)
     for name, value, kind, note in fields(load_config(path))
@@ -297,10 +302,9 @@ def _nearest(name: str, known: list[str]) -> list[str]:
   return list(dict.fromkeys([*same, *alike(name, known)]))[:3] or known
 
 
-def _experiments(name: str) -> str:
-  """The config files that are nearest to `name`, or all."""
-  paths = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('experiments/*/config.py'))]
-  folders = {Path(path).parent.name: path for path in paths}
+def _nearest_experiments(name: str) -> str:
+  """The experiments whose names are nearest to that in a path, or all."""
+  known = experiments()
   parts = [part for part in Path(name).parts if part not in ('experiments', 'config.py')]
-  near = alike(Path(parts[-1]).stem, folders) if parts else []
-  return f'there are: {", ".join([folders[folder] for folder in near] or paths or ["no experiments yet"])}'
+  near = alike(Path(parts[-1]).stem, known) if parts else []
+  return f'nearest: {", ".join(near)}' if near else f'there are: {", ".join(known) or "no experiments yet"}'

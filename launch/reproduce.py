@@ -11,9 +11,9 @@ from absl import flags, logging
 
 from launch import app, tables
 from launch.flags import PathParser
-from launch.folders import folder_of, recorded
 from launch.progress import Progress
-from research.errors import ConfigError, RunError, WorkdirError
+from research.errors import ConfigError, RunError, WorkdirError, unknown
+from research.paths import experiments, local
 from research.report import results
 from research.report.agreement import RECORDED, judge, judge_beginnings
 from research.report.curves import draw_curves
@@ -38,11 +38,23 @@ flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
 
 
 def main() -> None:
-  folders = recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
+  folders = results.recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
   if not folders:
     raise ConfigError('--all: no experiment has runs on record; put some there with --experiment=NAME --record')
   if faults := [fault for folder in folders if (fault := reproduce(folder))]:
     raise RunError('; '.join(faults))
+
+
+def folder_of(name: str) -> Path:
+  """The folder of an experiment, given its name or its path. Raises ConfigError with the nearest names."""
+  known = experiments()
+  if not name:
+    raise ConfigError(f'--experiment=NAME is missing; there are: {", ".join(known)}')
+  if name in known:
+    return known[name]
+  if not ((folder := local(name, '--experiment')) / 'config.py').is_file():
+    raise ConfigError(f'--experiment={name}: {unknown(name, known)}')
+  return folder
 
 
 def reproduce(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Submits `launch.train` to a SLURM cluster: one task for each GPU, or for each node where none is asked for.
 
 python -m launch.slurm --nodes=2 --gpus_per_node=8 --partition=gpu --time=24:00:00 --requeue \\
-  --config=experiments/cnn_mnist/config.py --workdir=/shared/runs/mnist --config.batch_size=1024
+  --config=cnn_mnist --workdir=/shared/runs/mnist --config.batch_size=1024
 
 Flags that are not told here are those of launch.train, which gets them as they are.
 """

@@ -1,6 +1,6 @@
 """Runs every trial of a sweep, or goes on where it ends, and says which one is best on the validation part.
 
-python -m launch.sweep --config=experiments/cnn_digits/config.py --root=runs/sweep/digits --runner=processes
+python -m launch.sweep --config=cnn_digits --root=runs/sweep/digits --runner=processes
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import app
 from launch.cluster import executor
-from launch.flags import PathParser, config_of, define_config
+from launch.flags import PathParser, config_file, config_of, define_config
 from research.sweep.plan import make_plan
 from research.sweep.root import claim, held
 from research.sweep.runners import Job, run_array, run_local
@@ -30,7 +30,8 @@ DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of
 def main() -> None:
   jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
   config, root = CONFIG.value, RUNS.value
-  plan = make_plan(flags.FLAGS['config'].file, config, SWEEP.value, config_of)
+  file = flags.FLAGS['config'].file
+  plan = make_plan(file, config, SWEEP.value or config_file(file).with_name('sweep.py'), config_of)
   criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
   with held(root, plan.facts), Stop() as stop:
     experiment = config.build()  # here, so that the data are fetched once and not by every trial

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from launch import app
-from launch.flags import ROOT
-from launch.folders import recorded
+from research.paths import ROOT
 from research.report import results
+from research.report.results import recorded
 from research.report.tables import Entry, experiment_table, fill, overview_table
 from research.train.modules import import_file
 

@@ -1,6 +1,6 @@
 """Trains an experiment, or goes on where its workdir ends.
 
-python -m launch.train --config=experiments/cnn_digits/config.py --workdir=runs/digits --config.optimizer.lr=3e-3
+python -m launch.train --config=cnn_digits --workdir=runs/digits --config.optimizer.lr=3e-3
 """
 
 import collections

@@ -1,10 +1,17 @@
-"""Folders and files that a user names, in a flag, a variable of the environment or a notebook."""
+"""Folders of the project, and the folders and files that a user names in a flag, a variable or a notebook."""
 
 import os
 import re
 from pathlib import Path
 
 from research.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]  # of the project
+
+
+def experiments() -> dict[str, Path]:
+  """The folders of the project's experiments, by name."""
+  return {path.parent.name: path.parent for path in sorted(ROOT.glob('experiments/*/config.py'))}
 
 
 def local(path: str | os.PathLike, name: str = '') -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import DataError
+from research.paths import experiments
 
 Record = Mapping[str, Any]
 FIELDS = {'seed', 'metrics', 'seconds', 'device', 'versions', 'commit', 'data', 'config_sha256', 'state_sha256'}
@@ -23,6 +24,11 @@ def read(path: Path) -> list[dict[str, Any]]:
   except UnicodeDecodeError as error:
     raise DataError(f'{path}: is not text; take the file from git') from error
   return [_parse(line, f'{path} line {number}') for number, line in enumerate(lines, 1)]
+
+
+def recorded() -> list[Path]:
+  """The folders of the experiments that have runs on record."""
+  return [folder for folder in experiments().values() if read(folder / 'results.jsonl')]
 
 
 def add(path: Path, records: Sequence[Record]) -> None:

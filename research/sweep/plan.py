@@ -37,17 +37,16 @@ class Plan(NamedTuple):
     return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={root / name}'])
 
 
-def make_plan(file: str, config: Config, sweep: str, parse: Parse) -> Plan:
+def make_plan(file: str, config: Config, sweep: Path, parse: Parse) -> Plan:
   """The plan of `config`, which is that of `file` or overridden for all trials, and the file `sweep`.
 
-  Without `sweep` it is the `sweep.py` beside the config. `parse` reads a command line as each trial will.
+  `parse` reads a command line as each trial will.
   Raises ConfigError that names the trial and the field.
   """
-  path = Path(sweep or Path(file.partition(':')[0]).with_name('sweep.py'))
-  own, before = read_trials(path), flatten(parse([f'--config={file}']))
+  own, before = read_trials(sweep), flatten(parse([f'--config={file}']))
   shared = {field: value for field, value in flatten(config).items() if value != before[field]}
   trials = {name: {**shared, **trial} for name, trial in own.items()}
-  configs = {name: _checked(file, trial, f'{path}, trial {name}', parse) for name, trial in trials.items()}
+  configs = {name: _checked(file, trial, f'{sweep}, trial {name}', parse) for name, trial in trials.items()}
   swept = dict.fromkeys(field for trial in own.values() for field in trial)
   values = {name: {field: flatten(configs[name])[field] for field in swept} for name in trials}
   return Plan(file, trials, values, facts_of_sweep(config, own))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from research.errors import WorkdirError
-from research.train.modules import ROOT
+from research.paths import ROOT
 from research.train.rerun import finished
 from research.train.signals import Stop
 from research.train.workdir import in_use

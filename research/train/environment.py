@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 
+from research.paths import ROOT
 from research.train.config import Config
-from research.train.modules import ROOT, code_of
+from research.train.modules import code_of
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 

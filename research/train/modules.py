@@ -11,10 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import research
 from research.errors import ConfigError
+from research.paths import ROOT
 
-ROOT = Path(research.__file__).parents[1]
 ROOMS = ('research', 'experiments')  # packages whose code the numbers of a run depend on
 
 

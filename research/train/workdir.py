@@ -16,10 +16,10 @@ from absl import logging
 
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.parallel import placement, processes
-from research.paths import local
+from research.paths import ROOT, local
 from research.train.config import RESUMABLE, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
-from research.train.modules import ROOT, class_at, home_of
+from research.train.modules import class_at, home_of
 from research.train.optimizer import PHASED
 from research.types import PyTree
 

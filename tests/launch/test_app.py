@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,13 @@ def test_a_script_and_a_module_are_the_same(tmp_path):
 def test_no_launcher_hides_a_module_of_the_standard_library():
   names = {file.stem for file in (ROOT / 'launch').glob('*.py')} - {'__init__'}
   assert names and not names & set(sys.stdlib_module_names)
+
+
+def test_the_commands_are_listed_without_jax():
+  """JAX would refuse the variable."""
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': 'two'}
+  run = subprocess.run([sys.executable, '-m', 'launch'], cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert run.returncode == 0 and not run.stderr
+  listed = dict(re.findall(r'^(launch\.\w+) +(.+)$', run.stdout, re.MULTILINE))
+  assert listed['launch.train'].startswith('Trains an experiment')
+  assert {'launch.evaluate', 'launch.sweep'} < set(listed) and not {'launch.app', 'launch.flags'} & set(listed)

@@ -104,6 +104,17 @@ def test_a_config_of_the_repository_is_of_the_class_that_others_import(parse):
   assert pickle.loads(pickle.dumps(config)) == config
 
 
+def test_a_config_is_found_by_the_name_of_its_folder(parse, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  by_path = parse(f'--config={ROOT}/experiments/cnn_digits/config.py:tiny', '--config.steps=3')
+  assert parse('--config=cnn_digits:tiny', '--config.steps=3') == by_path != parse('--config=cnn_digits')
+  assert type(parse('--config', 'cnn_digits')) is type(by_path)
+  assert flags.config_file('cnn_digits:tiny') == ROOT / 'experiments/cnn_digits/config.py'
+  Path('cnn_digits').write_text(CONFIG)
+  with pytest.raises(ConfigError, match='--config=cnn_digits: not a Python file'):  # what exists comes first
+    parse('--config=cnn_digits')
+
+
 @pytest.mark.parametrize(
   ('words', 'told'),
   [
@@ -210,9 +221,9 @@ def test_a_launcher_without_such_a_flag_says_which_it_has(parse):
 @pytest.mark.parametrize(
   ('argument', 'told'),
   [
-    ('', ['--config=FILE', 'missing', 'experiments/cnn_digits/config.py']),
-    ('--config=experiments/cnn_digit/config.py', ['no such file', ': experiments/cnn_digits/config.py']),
-    ('--config=cnn_digits', ['no such file', ': experiments/cnn_digits/config.py']),
+    ('', ['--config=FILE', 'missing', 'there are: cnn_digits, ']),
+    ('--config=experiments/cnn_digit/config.py', ['no such file', 'nearest: cnn_digits']),
+    ('--config=cnn_digit:tiny', ['cnn_digit:tiny: no such file or experiment; nearest: cnn_digits']),
     ('--config=FOLDER/notes.txt', ['not a Python file']),
     ('--config=FOLDER/empty.py', ['get_config']),
     ('--config=FOLDER/unscaled.py:tiny', ['get_config() of the file takes no scale; leave out :tiny']),

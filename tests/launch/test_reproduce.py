@@ -12,7 +12,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import folders, reproduce, tables
+from launch import reproduce, tables
+from research import paths
 from research.errors import ConfigError, RunError, WorkdirError
 from research.report import results
 from research.report.tables import BEGIN, END
@@ -153,21 +154,21 @@ def test_all_runs_those_that_have_records(again, monkeypatch, capsys):
   for name in ('first', 'second', 'unrecorded'):
     shutil.copytree(again, home / name)
   (home / 'unrecorded' / 'results.jsonl').unlink()
-  monkeypatch.setattr(folders, 'ROOT', again.parent)
+  monkeypatch.setattr(paths, 'ROOT', again.parent)
   launch('', again, all=True)
   out = capsys.readouterr().out.splitlines()
   assert [line for line in out if '|' not in line] == ['first', 'second']
 
 
 def test_all_of_nothing_is_a_mistake(again, monkeypatch):
-  monkeypatch.setattr(folders, 'ROOT', again.parent)
+  monkeypatch.setattr(paths, 'ROOT', again.parent)
   with pytest.raises(ConfigError, match='--all: no experiment has runs on record'):
     launch('', again, all=True)
 
 
 def test_a_folder_elsewhere_leaves_the_projects_readme_alone(again, monkeypatch):
   (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
-  for module in (folders, tables):
+  for module in (paths, tables):
     monkeypatch.setattr(module, 'ROOT', again.parent)
   assert tables.update([again]) == [again / 'README.md']
 
@@ -176,16 +177,16 @@ def test_readmes_of_an_experiment_and_of_the_project(again, monkeypatch):
   home = again.parent / 'experiments' / 'first'
   shutil.copytree(again, home)
   (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
-  for module in (folders, tables):
+  for module in (paths, tables):
     monkeypatch.setattr(module, 'ROOT', again.parent)
-  assert tables.update(folders.recorded()) == [home / 'README.md', again.parent / 'README.md']
+  assert tables.update(results.recorded()) == [home / 'README.md', again.parent / 'README.md']
   assert '[first](experiments/first/README.md) | A tiny thing |' in (again.parent / 'README.md').read_text()
 
 
 def test_an_experiment_is_found_by_name_and_by_path(monkeypatch):
   folder = ROOT / 'experiments' / 'cnn_digits'
   monkeypatch.chdir(ROOT)
-  assert [folders.folder_of(name) for name in ('cnn_digits', 'experiments/cnn_digits/', str(folder))] == [folder] * 3
+  assert [reproduce.folder_of(name) for name in ('cnn_digits', 'experiments/cnn_digits/', str(folder))] == [folder] * 3
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from launch import tables as launcher
-from launch.folders import recorded
 from research.report.agreement import Target
+from research.report.results import recorded
 from research.report.tables import BEGIN, END, Entry, experiment_table, fill, overview_table
 
 TARGET = Target('test/accuracy', least=0.9, margin=0.1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.flags import config_of, load_config
+from launch.flags import config_file, config_of, load_config
 from research.errors import ConfigError
 from research.sweep.plan import make_plan
 
@@ -17,7 +17,7 @@ def plan_of(tmp_path, body):
   path = tmp_path / 'sweep.py'
   path.write_text(f'def sweep():\n  return {body}\n')
   file = str(ROOT / CONFIG)
-  return make_plan(file, load_config(file), str(path), config_of)
+  return make_plan(file, load_config(file), path, config_of)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_trials_that_no_run_could_use_are_told_in_one_line(body, told, tmp_path)
 def test_a_file_that_is_no_sweep_is_told(tmp_path):
   file = str(ROOT / CONFIG)
   with pytest.raises(ConfigError, match=r'configs/sweep\.py: no such file'):
-    make_plan(file, load_config(file), '', config_of)
+    make_plan(file, load_config(file), Path(CONFIG).with_name('sweep.py'), config_of)
   (tmp_path / 'empty.py').write_text('')
   with pytest.raises(ConfigError, match='no function sweep'):
-    make_plan(file, load_config(file), str(tmp_path / 'empty.py'), config_of)
+    make_plan(file, load_config(file), tmp_path / 'empty.py', config_of)
 
 
 def test_the_sweep_beside_the_config_is_taken_at_any_scale():
-  file = str(ROOT / 'experiments/cnn_digits/config.py:tiny')
-  plan = make_plan(file, load_config(file), '', config_of)
+  file = 'cnn_digits:tiny'
+  plan = make_plan(file, load_config(file), config_file(file).with_name('sweep.py'), config_of)
   assert len(plan.trials) == 8 and all(
     command.startswith(f'--config={file}') for command in plan.words(min(plan.trials))[:1]
   )
