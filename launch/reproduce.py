@@ -15,10 +15,9 @@ from launch.progress import Progress
 from research.errors import ConfigError, RunError, WorkdirError, unknown
 from research.paths import experiments, local
 from research.report import results
-from research.report.agreement import RECORDED, judge, judge_beginnings
+from research.report.agreement import RECORDED, judge, judge_beginnings, verdict
 from research.report.curves import draw_curves
 from research.report.tables import summary
-from research.report.verdict import verdict
 from research.train.config import Config
 from research.train.environment import changes
 from research.train.loop import train

@@ -68,6 +68,21 @@ def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list
   ]
 
 
+def verdict(runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequence[Record], target: Target) -> str:
+  """What is wrong: runs that agree at no level, or a mean short of the target; '' for nothing.
+
+  The mean is over the seeds on record, with the new runs in the place of theirs: a single seed may well lie below.
+  """
+  lost = sorted({run['seed'] for run, one in zip(runs, found, strict=True) if not one.level})
+  if lost:
+    return f'seed {", ".join(map(str, lost))} agrees with the record at no level'
+  ended = [run for run in runs if 'metrics' in run]
+  means = {**seed_means(recorded, target.metric), **seed_means(ended, target.metric)}
+  mean = fmean(means.values())
+  short = 'below' if mean < target.least else 'above'
+  return '' if target.reached(mean) else f'{target.metric} is {mean:.4f} on average, {short} {target.goal}'
+
+
 def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
   of_fold = [record for record in recorded if run_of(record)[1] == run_of(run)[1]]
   same = next((record for record in of_fold if run_of(record) == run_of(run)), run)

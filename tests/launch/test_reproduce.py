@@ -138,7 +138,7 @@ def test_another_number_is_refused_once_it_is_outside_the_margin(again, capsys):
 
 def test_a_mean_below_what_is_to_be_reached_is_a_fault(again):
   (again / 'config.py').write_text(CONFIG.replace('least=0.3', 'least=0.999'))
-  with pytest.raises(RunError, match='tiny: test/accuracy is 0.* in the mean, below 0.999') as error:
+  with pytest.raises(RunError, match='tiny: test/accuracy is 0.* on average, below 0.999') as error:
     launch(again, again)
   assert error.value.exit_code == 1
 

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.agreement import Target, agreement, band, judge, judge_beginnings, sampling_error, seed_means
-from research.report.verdict import verdict
+from research.report.agreement import (
+  Target,
+  agreement,
+  band,
+  judge,
+  judge_beginnings,
+  sampling_error,
+  seed_means,
+  verdict,
+)
 
 WIDE = Target('test/accuracy', least=0.9, margin=1.0)
 
@@ -146,14 +154,14 @@ def test_verdict_takes_the_mean_over_the_recorded_seeds_with_the_new_runs_in_pla
   bitwise = judge(recorded[:1], recorded, WIDE)
   assert verdict(recorded[:1], bitwise, recorded, WIDE) == ''
   lower = [record(0, 0.85)]
-  assert verdict(lower, bitwise, recorded, WIDE) == 'test/accuracy is 0.8850 in the mean, below 0.9'
+  assert verdict(lower, bitwise, recorded, WIDE) == 'test/accuracy is 0.8850 on average, below 0.9'
 
 
 def test_where_less_is_better_a_mean_may_not_lie_above():
   target = Target('test/accuracy', most=0.9, margin=1.0)
   bitwise = [agreement(record(0, 0.95), [record(0, 0.95)])]
   assert (
-    verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], target) == 'test/accuracy is 0.9500 in the mean, above 0.9'
+    verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], target) == 'test/accuracy is 0.9500 on average, above 0.9'
   )
   assert verdict([record(0, 0.9)], bitwise, [record(0, 0.9)], target) == '' and target.goal == 0.9
 
