@@ -1,11 +1,14 @@
 """Runs experiments again, and says how far they agree with what their folders have on record.
 
 python -m launch.reproduce --experiment=cnn_digits --seeds=0,1,2
+python -m launch.reproduce --experiment=NAME --variant=NAME --seeds=0 --record
 """
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from absl import flags, logging
 
@@ -13,13 +16,13 @@ from launch import app, tables
 from launch.flags import PathParser
 from launch.progress import Progress
 from research.errors import ConfigError, RunError, WorkdirError, unknown
-from research.paths import experiments, local
+from research.paths import ROOT, experiments, local
 from research.report import results
 from research.report.agreement import RECORDED, judge, judge_beginnings, verdict
 from research.report.curves import draw_curves
 from research.report.tables import summary
 from research.train.config import Config
-from research.train.environment import changes
+from research.train.environment import changes, commit, is_kept, uncommitted
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.rerun import finished, folds_of, workdir_for
@@ -27,13 +30,19 @@ from research.train.run import HASHED_STEPS
 from research.train.signals import Stop
 
 EXPERIMENT = flags.DEFINE_string('experiment', '', 'name of a folder in experiments/, or its path')
-ALL = flags.DEFINE_bool('all', False, 'every experiment that has a results.jsonl')
+VARIANT = flags.DEFINE_string('variant', '', "one of the config's VARIANTS; the default unless given")
+ALL = flags.DEFINE_bool('all', False, 'the default of every experiment that has a results.jsonl')
 SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'seeds to run; a cross-validation runs every fold of each')
-RECORD = flags.DEFINE_bool('record', False, 'put the runs on record, in place of older ones of the same seed and fold')
+RECORD = flags.DEFINE_bool(
+  'record', False, 'put the runs on record, in place of older ones of the same variant, seed and fold'
+)
 QUICK = flags.DEFINE_bool('quick', False, f'only the first {HASHED_STEPS[-1]} steps, of the first fold')
 RUNS = flags.DEFINE(PathParser(), 'root', 'runs/reproduce', 'folder of the workdirs')
 flags.register_validator('seeds', lambda seeds: seeds and all(map(str.isdecimal, seeds)), 'must be such as 0,1,2')
 flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
+flags.register_multi_flags_validator(
+  ['all', 'variant'], lambda values: not (values['all'] and values['variant']), '--all runs no variants'
+)
 
 
 def main() -> None:
@@ -57,29 +66,74 @@ def folder_of(name: str) -> Path:
 
 
 def reproduce(folder: Path) -> str:
-  """Runs an experiment, prints what was found, and returns what is wrong, '' for nothing."""
-  module, path = import_file(folder / 'config.py'), folder / 'results.jsonl'
-  if missing := [name for name in ('__doc__', 'get_config', 'TARGET') if not getattr(module, name, None)]:
-    raise ConfigError(f'{folder / "config.py"}: has no {missing[0]}; see the configs in experiments/')
-  records, seeds = results.read(path), [int(seed) for seed in SEEDS.value]
-  if not records and not RECORD.value:
-    raise ConfigError(f'{path} has no runs to compare with; put some on record with --record')
-  if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
-    raise ConfigError(f'--seeds: {path} has no seed {min(missing)}, whose beginning --quick could compare')
-  configs = [config for seed in seeds for config in folds_of(module.get_config(), seed)[: 1 if QUICK.value else None]]
-  workdirs = [run(config, RUNS.value / folder.name) for config in configs]
-  runs = [results.from_workdir(workdir) for workdir in workdirs]
+  """Runs an experiment, prints what was found, and returns what is wrong, '' if nothing is."""
+  module, path, variant = module_of(folder), folder / 'results.jsonl', VARIANT.value
+  targets = [target.without_goal() for target in module.TARGETS] if variant else module.TARGETS
+  records = results.of_variant(results.read(path), variant)
+  configs = configs_of(module, records, path)
+  workdirs = [run(config, RUNS.value / folder.name / variant) for config in configs]
+  runs = [results.from_workdir(workdir, variant) for workdir in workdirs]
   if RECORD.value:
     for workdir in workdirs:
       check_of_one_code(workdir)
     results.add(path, runs)
-    records, found = results.read(path), [RECORDED] * len(runs)
+    records, found = results.of_variant(results.read(path), variant), [RECORDED] * len(runs)
     tables.update([folder])
   else:
-    found = judge_beginnings(runs, records) if QUICK.value else judge(runs, records, module.TARGET)
-  print(f'{folder.name}\n{summary(runs, found, module.TARGET)}')
-  fault = verdict(runs, found, records, module.TARGET)
-  return fault and f'{folder.name}: {fault}'
+    found = judge_beginnings(runs, records) if QUICK.value else judge(runs, records, targets)
+  name = f'{folder.name}, variant {variant}' if variant else folder.name
+  print(f'{name}\n{summary(runs, found, targets)}')
+  fault = verdict(runs, found, records, targets)
+  return fault and f'{name}: {fault}'
+
+
+def module_of(folder: Path) -> ModuleType:
+  """The config file of an experiment. Raises ConfigError if it lacks what is needed to run it again, as asked."""
+  path, variant = folder / 'config.py', VARIANT.value
+  module = import_file(path)
+  if missing := [name for name in ('__doc__', 'get_config', 'TARGETS') if not getattr(module, name, None)]:
+    raise ConfigError(f'{path}: has no {missing[0]}; see the configs in experiments/')
+  variants = getattr(module, 'VARIANTS', ())
+  if variant and variant not in variants:
+    listed = unknown(variant, variants) if variants else 'the experiment has no VARIANTS'
+    raise ConfigError(f'--variant={variant}: {listed} ({path})')
+  if RECORD.value:
+    check_committed(folder)
+  return module
+
+
+def configs_of(module: ModuleType, records: Sequence[results.Record], path: Path) -> list[Config]:
+  """What is to be run. Raises ConfigError if that is to be compared with records which `path` does not have."""
+  seeds, variant = [int(seed) for seed in SEEDS.value], VARIANT.value
+  whose = f' of variant {variant}' if variant else ''
+  if not records and not RECORD.value:
+    raise ConfigError(f'{path} has no runs{whose} to compare with; put some on record with --record')
+  if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
+    raise ConfigError(f'--seeds: {path} has no seed {min(missing)}{whose}, whose beginning --quick could compare')
+  config = module.get_config(variant) if variant else module.get_config()
+  return [one for seed in seeds for one in folds_of(config, seed)[: 1 if QUICK.value else None]]
+
+
+def check_committed(folder: Path) -> None:
+  """Raises ConfigError unless the commit that a record will name is one where a reader finds this very code.
+
+  Nothing may differ from it but what recording changes: the folder's results, README and pictures, and the table in
+  the project's README.
+  """
+
+  def is_output(path: Path) -> bool:
+    own = path.name in ('results.jsonl', 'README.md') or path.suffix == '.png'
+    return path == ROOT / 'README.md' or (path.parent == folder.resolve() and own)
+
+  if not commit():
+    raise ConfigError(f'--record: {ROOT} is not a git checkout, so no commit could be recorded; work in a clone')
+  if changed := [name for name in uncommitted() if not is_output(ROOT / name)]:
+    more = f' and {len(changed) - 1} more' if len(changed) > 1 else ''
+    raise ConfigError(
+      f'--record: {changed[0]}{more} is not committed; commit or remove it, since a record names its commit'
+    )
+  if not is_kept():
+    raise ConfigError(f'--record: commit {commit()} is on no branch and could be lost; git switch -c NAME keeps it')
 
 
 def check_of_one_code(workdir: Path) -> None:

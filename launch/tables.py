@@ -23,13 +23,13 @@ def entry_of(folder: Path) -> Entry:
   """An experiment with its records; what it is, is the beginning of its config's docstring."""
   module = import_file(folder / 'config.py')
   what = re.split('[.:]', module.__doc__)[0]
-  return Entry(folder.name, what, module.TARGET, results.read(folder / 'results.jsonl'))
+  return Entry(folder.name, what, module.TARGETS, results.read(folder / 'results.jsonl'))
 
 
 def readmes(folders: list[Path]) -> dict[Path, str]:
   """The text that each README is to have, by path; those without markers stay as they are."""
   entries = {folder / 'README.md': entry_of(folder) for folder in folders}
-  tables = {path: experiment_table(entry.records, entry.target) for path, entry in entries.items()}
+  tables = {path: experiment_table(entry.records, entry.targets) for path, entry in entries.items()}
   if set(folders) & set(listed := recorded()):  # a folder that lies elsewhere is none of the project's
     tables[ROOT / 'README.md'] = overview_table([entry_of(folder) for folder in listed])
   return {path: fill(path.read_text(), table) for path, table in tables.items() if path.exists()}

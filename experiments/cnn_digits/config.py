@@ -14,7 +14,7 @@ from research.train.config import at_scale, check_below, check_each, check_fille
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
-TARGET = Target('test/accuracy', least=0.985, margin=0.015, examples=360)
+TARGETS = (Target('test/accuracy', least=0.985, margin=0.015, examples=360),)
 
 
 @dataclasses.dataclass

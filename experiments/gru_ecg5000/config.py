@@ -19,7 +19,7 @@ from research.train.config import as_field, at_scale, check_below, check_known, 
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
-TARGET = Target('test/accuracy', least=0.940, margin=0.010, examples=4_500)
+TARGETS = (Target('test/accuracy', least=0.940, margin=0.010, examples=4_500),)
 
 
 @dataclasses.dataclass

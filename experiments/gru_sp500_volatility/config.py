@@ -19,7 +19,7 @@ from research.train.config import as_field, at_scale, check_below, check_least, 
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
-TARGET = Target('test/qlike', most=0.50, margin=0.03)
+TARGETS = (Target('test/qlike', most=0.50, margin=0.03),)
 YEARS = 8  # from 2011 to 2018
 
 

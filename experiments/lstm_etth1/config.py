@@ -29,7 +29,7 @@ from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.types import PyTree
 
-TARGET = Target('test/mse', most=0.42, margin=0.02)
+TARGETS = (Target('test/mse', most=0.42, margin=0.02),)
 SERIES = ('ETTh1', 'ETTh2', 'elecdemand')
 
 

@@ -22,7 +22,7 @@ from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.types import Batch, PyTree
 
-TARGET = Target('test/accuracy', least=0.975, margin=0.02, examples=300)
+TARGETS = (Target('test/accuracy', least=0.975, margin=0.02, examples=300),)
 MOST_STACKED = 61  # frames of a second, after which recordings are cut
 
 

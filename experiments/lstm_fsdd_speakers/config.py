@@ -8,7 +8,7 @@ from research.data.examples import Dataset
 from research.errors import ConfigError
 from research.report.agreement import Target
 
-TARGET = Target('test/accuracy', least=0.7, margin=0.05)
+TARGETS = (Target('test/accuracy', least=0.7, margin=0.05),)
 
 
 @dataclasses.dataclass

@@ -25,7 +25,7 @@ from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.types import Batch, PyTree
 
-TARGET = Target('test/bits_per_character', most=2.15, margin=0.03)
+TARGETS = (Target('test/bits_per_character', most=2.15, margin=0.03),)
 MOST = 2**16  # tokens at once in an evaluation: a whole play
 
 

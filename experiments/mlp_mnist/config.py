@@ -15,7 +15,7 @@ from research.train.config import at_scale, check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
-TARGET = Target('test/accuracy', least=0.984, margin=0.004, examples=10_000)
+TARGETS = (Target('test/accuracy', least=0.984, margin=0.004, examples=10_000),)
 
 
 @dataclasses.dataclass

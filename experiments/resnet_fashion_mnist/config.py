@@ -15,7 +15,7 @@ from research.train.config import at_scale, check_below, check_least, steps_of
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 
-TARGET = Target('test/accuracy', least=0.930, margin=0.008, examples=10_000)
+TARGETS = (Target('test/accuracy', least=0.930, margin=0.008, examples=10_000),)
 
 
 @dataclasses.dataclass

@@ -31,7 +31,7 @@ from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.types import Batch
 
-TARGET = Target('test/bleu', least=8.0, margin=1.0)
+TARGETS = (Target('test/bleu', least=8.0, margin=1.0),)
 END = 0  # the token parallel.END
 
 

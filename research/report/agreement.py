@@ -18,7 +18,7 @@ class Target(NamedTuple):
   """
 
   metric: str  # of result.json
-  least: float = -math.inf  # mean over the recorded seeds
+  least: float = -math.inf  # of the mean over the recorded seeds
   most: float = math.inf  # the same, where less is better
   margin: float = math.inf  # largest distance from the recorded mean, whatever their spread
   examples: int = 0  # of the test part, whose sampling error is allowed; 0: none is (no accuracy)
@@ -32,6 +32,10 @@ class Target(NamedTuple):
     """The end of the range that is to be reached."""
     return self.least if self.most == math.inf else self.most
 
+  def without_goal(self) -> 'Target':
+    """What a variant is compared by: it need not reach anything, but must agree with its own record."""
+    return self._replace(least=-math.inf, most=math.inf)
+
 
 class Agreement(NamedTuple):
   """What was found out about a run."""
@@ -44,15 +48,24 @@ class Agreement(NamedTuple):
 RECORDED = Agreement('on record now', '', ())
 
 
-def judge(runs: Sequence[Record], recorded: Sequence[Record], target: Target) -> list[Agreement]:
-  """What is found out about each run. For `statistical` the mean over a seed's folds is held against such means."""
-  low, high = band(list(seed_means(recorded, target.metric).values()), target)
-  inside = {seed for seed, value in seed_means(runs, target.metric).items() if low <= value <= high}
+def judge(runs: Sequence[Record], recorded: Sequence[Record], targets: Sequence[Target]) -> list[Agreement]:
+  """How far each run agrees with the records.
+
+  A seed agrees statistically if, for every target, its mean over the folds lies in the band of the recorded means.
+  """
+  inside = set.intersection(*(_seeds_inside(runs, recorded, target) for target in targets))
   found = [agreement(run, recorded) for run in runs]
   return [
     one._replace(level='statistical') if not one.level and run['seed'] in inside else one
     for run, one in zip(runs, found, strict=True)
   ]
+
+
+def _seeds_inside(runs: Sequence[Record], recorded: Sequence[Record], target: Target) -> set[int]:
+  if not (means := seed_means(recorded, target.metric)):
+    return set()
+  low, high = band(list(means.values()), target)
+  return {seed for seed, value in seed_means(runs, target.metric).items() if low <= value <= high}
 
 
 def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list[Agreement]:
@@ -68,23 +81,32 @@ def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list
   ]
 
 
-def verdict(runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequence[Record], target: Target) -> str:
-  """What is wrong: runs that agree at no level, or a mean short of the target; '' for nothing.
-
-  The mean is over the seeds on record, with the new runs in the place of theirs: a single seed may well lie below.
-  """
+def verdict(
+  runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequence[Record], targets: Sequence[Target]
+) -> str:
+  """What is wrong: runs that agree at no level, or means that miss their targets; '' if nothing is."""
   lost = sorted({run['seed'] for run, one in zip(runs, found, strict=True) if not one.level})
   if lost:
     return f'seed {", ".join(map(str, lost))} agrees with the record at no level'
   ended = [run for run in runs if 'metrics' in run]
-  means = {**seed_means(recorded, target.metric), **seed_means(ended, target.metric)}
+  return ', '.join(missed for target in targets if (missed := _missed(ended, recorded, target)))
+
+
+def _missed(runs: Sequence[Record], recorded: Sequence[Record], target: Target) -> str:
+  """How the mean over the recorded seeds, with the new runs in place of theirs, misses the target; '' if it does not.
+
+  A single seed may well miss it.
+  """
+  means = {**seed_means(recorded, target.metric), **seed_means(runs, target.metric)}
+  if not means:
+    return f'{target.metric} is not among the metrics'
   mean = fmean(means.values())
   short = 'below' if mean < target.least else 'above'
   return '' if target.reached(mean) else f'{target.metric} is {mean:.4f} on average, {short} {target.goal}'
 
 
 def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
-  of_fold = [record for record in recorded if run_of(record)[1] == run_of(run)[1]]
+  of_fold = [record for record in recorded if record.get('fold', 0) == run.get('fold', 0)]
   same = next((record for record in of_fold if run_of(record) == run_of(run)), run)
   if all(run[name] == same[name] for name in ('device', 'versions')) or len(of_fold) < 2:
     return False
@@ -97,7 +119,7 @@ def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
 
 
 def agreement(run: Record, recorded: Sequence[Record]) -> Agreement:
-  """Compares a run, which need not have finished, with the record of its seed and fold: bitwise or numerical."""
+  """Compares a run, which need not have finished, with the record of the same run: bitwise or numerical."""
   same = next((record for record in recorded if run_of(record) == run_of(run)), None)
   if same is None:
     return Agreement('', '', differences(run, recorded[0]))

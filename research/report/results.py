@@ -18,7 +18,7 @@ OF_ONE_RUN = ('seed', 'fold')  # fields of a config that tell the runs of an exp
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """The records in a file, none where there is no file. Raises DataError that names the line at fault."""
+  """The records in a file; none if there is no file. Raises DataError that names the line at fault."""
   try:
     lines = path.read_text().splitlines() if path.exists() else []
   except UnicodeDecodeError as error:
@@ -27,12 +27,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def recorded() -> list[Path]:
-  """The folders of the experiments that have runs on record."""
-  return [folder for folder in experiments().values() if read(folder / 'results.jsonl')]
+  """The folders of the experiments whose default has runs on record."""
+  return [folder for folder in experiments().values() if of_variant(read(folder / 'results.jsonl'), '')]
 
 
 def add(path: Path, records: Sequence[Record]) -> None:
-  """Adds records to a file, each in place of an older one of its seed and fold; whole or not at all."""
+  """Adds records to a file, each in place of an older one of the same run; whole or not at all."""
   with _locked(path.parent):
     merged = {run_of(record): record for record in [*read(path), *records]}
     temporary = path.with_name(path.name + '.tmp')
@@ -40,13 +40,23 @@ def add(path: Path, records: Sequence[Record]) -> None:
     temporary.replace(path)
 
 
-def run_of(record: Record) -> tuple[int, int]:
-  """Seed and fold; fold 0 where there is no cross-validation."""
-  return record['seed'], record.get('fold', 0)
+def run_of(record: Record) -> tuple[str, int, int]:
+  """What tells the runs of an experiment apart: variant, seed and fold (0 without cross-validation)."""
+  return variant_of(record), record['seed'], record.get('fold', 0)
 
 
-def from_workdir(workdir: Path) -> dict[str, Any]:
-  """The record of the run in a workdir; without `seconds` and `metrics` where it has not finished.
+def variant_of(record: Record) -> str:
+  """The variant of an experiment; '' is the default, as are records from before there were variants."""
+  return record.get('variant', '')
+
+
+def of_variant(records: Sequence[Record], variant: str) -> list[Record]:
+  """The records of one variant."""
+  return [record for record in records if variant_of(record) == variant]
+
+
+def from_workdir(workdir: Path, variant: str = '') -> dict[str, Any]:
+  """The record of the run in a workdir, without `seconds` and `metrics` if it has not finished.
 
   `state_sha256` is by step, the last one called 'end'. `early` holds the training metrics that were logged up to
   the last of the other steps, for a comparison that does not wait for the end. Raises DataError for a damaged line.
@@ -57,6 +67,7 @@ def from_workdir(workdir: Path) -> dict[str, Any]:
   hashes = {str(line['step']): line['state_sha256'] for line in lines if 'state_sha256' in line}
   last = max(map(int, hashes), default=0)
   record = {
+    'variant': variant,
     **{name: config[name] for name in OF_ONE_RUN if name in config},
     'device': f'{start["device"]}, {start["cores"]} cores',
     'versions': {'python': start['python'], **start['versions']},

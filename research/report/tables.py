@@ -1,11 +1,12 @@
 """Tables of results for the READMEs, between two markers of Markdown, made of results.jsonl alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from research.report.agreement import Agreement, Target, seed_means
-from research.report.results import Record
+from research.report.results import Record, of_variant, variant_of
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
 
@@ -15,40 +16,58 @@ class Entry(NamedTuple):
 
   name: str
   what: str  # one phrase
-  target: Target
+  targets: Sequence[Target]  # the first is shown in the project's table
   records: Sequence[Record]
 
 
-def experiment_table(records: Sequence[Record], target: Target) -> str:
-  """What the runs of an experiment reach on the test part, and how they were run; for its own README."""
+def experiment_table(records: Sequence[Record], targets: Sequence[Target]) -> str:
+  """What an experiment reaches on the test part and how it was run, then its variants; for its own README."""
+  default, variants = of_variant(records, ''), sorted({variant_of(record) for record in records})
+  parts = [_metrics_table(default, targets), _how(default)] if default else []
+  if variants != ['']:
+    parts.append(_variants_table({name: of_variant(records, name) for name in variants}, targets))
+  return '\n\n'.join(parts)
+
+
+def _metrics_table(records: Sequence[Record], targets: Sequence[Target]) -> str:
   names = dict.fromkeys(name for record in records for name in record['metrics'] if name.startswith('test/'))
+  goals = {target.metric: _number(target.goal) for target in targets}
   rows = [('test', 'mean ± sd', 'least', 'greatest', 'to reach')]
-  for name in sorted(names, key=lambda name: name != target.metric):
+  for name in sorted(names, key=lambda name: [*goals, name].index(name)):
     values = list(seed_means(records, name).values())
-    goal = _number(target.goal) if name == target.metric else ''
-    rows.append((_label(name), spread(values), _number(min(values)), _number(max(values)), goal))
-  return f'{grid(rows)}\n\n{_how(records)}'
+    rows.append((_label(name), spread(values), _number(min(values)), _number(max(values)), goals.get(name, '')))
+  return grid(rows)
+
+
+def _variants_table(variants: Mapping[str, Sequence[Record]], targets: Sequence[Target]) -> str:
+  rows = [('variant', *(_label(target.metric) for target in targets), 'runs', 'time a run', 'commit')]
+  for name, records in variants.items():
+    reached = [list(seed_means(records, target.metric).values()) for target in targets]
+    spreads = [spread(values) if values else '' for values in reached]
+    rows.append((name or 'default', *spreads, str(len(records)), _time(records), _listed(records, 'commit')))
+  return grid(rows)
 
 
 def overview_table(entries: Sequence[Entry]) -> str:
   """A line for each experiment; for the README of the project."""
   rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'time a run')]
-  for name, what, target, records in entries:
-    reached = spread(list(seed_means(records, target.metric).values()))
-    seconds = fmean(record['seconds'] for record in records)
-    time = f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
+  for name, what, (target, *_), records in entries:
+    default = of_variant(records, '')
+    reached = spread(list(seed_means(default, target.metric).values()))
     link = f'[{name}](experiments/{name}/README.md)'
     label, goal = _label(target.metric), _number(target.goal)
-    rows.append((link, what, label, goal, reached, str(len(records)), time))
+    rows.append((link, what, label, goal, reached, str(len(default)), _time(default)))
   return grid(rows)
 
 
-def summary(runs: Sequence[Record], found: Sequence[Agreement], target: Target) -> str:
+def summary(runs: Sequence[Record], found: Sequence[Agreement], targets: Sequence[Target]) -> str:
   """A line for each run, with its level, and what is not as it was when the record was made; for the terminal."""
-  rows = [('seed', 'fold', 'agrees', 'State differs from step', _label(target.metric))]
+  names = [target.metric for target in targets]
+  rows = [('seed', 'fold', 'agrees', 'State differs from step', *map(_label, names))]
   for run, (level, step, _) in zip(runs, found, strict=True):
-    reached = _number(run['metrics'][target.metric]) if 'metrics' in run else 'not run to the end'
-    rows.append((str(run['seed']), str(run.get('fold', '')), level or 'NO', step, reached))
+    unfinished = 'metrics' not in run
+    reached = ['not run to the end' if unfinished else _number(run['metrics'].get(name, math.nan)) for name in names]
+    rows.append((str(run['seed']), str(run.get('fold', '')), level or 'NO', step, *reached))
   changes = dict.fromkeys(change for one in found for change in one.differs)
   return '\n'.join([grid(rows), *(f'not as on record: {change}' for change in changes)])
 
@@ -80,6 +99,11 @@ def _how(records: Sequence[Record]) -> str:
   which = f'seeds {seeds}' + (f'; {folds} folds, whose mean is the number of a seed' if folds else '')
   seconds = fmean(record['seconds'] for record in records)
   return f'{runs} ({which}), {seconds:.0f} s each on {_listed(records, "device")}, commit {_listed(records, "commit")}.'
+
+
+def _time(records: Sequence[Record]) -> str:
+  seconds = fmean(record['seconds'] for record in records)
+  return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
 
 
 def _listed(records: Sequence[Mapping], name: str) -> str:

@@ -77,6 +77,17 @@ def commit() -> str:
   return ''
 
 
+def uncommitted() -> list[str]:
+  """Files, relative to the root, that differ from the commit or that git neither has nor ignores."""
+  changed = _git('diff', '--name-only', '--relative', '-z', 'HEAD')
+  return [name for name in (changed + _git('ls-files', '--others', '--exclude-standard', '-z')).split('\0') if name]
+
+
+def is_kept() -> bool:
+  """Whether the commit of the code belongs to a branch or tag, without which git would drop it some day."""
+  return bool(_git('for-each-ref', '--contains', 'HEAD', '--count=1'))
+
+
 def _git(*command: str) -> str:
   return subprocess.run(['git', '-C', str(ROOT), *command], capture_output=True, text=True, check=True).stdout.strip()
 

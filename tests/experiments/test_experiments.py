@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import importlib
-import json
+import shutil
+import subprocess
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from launch.flags import fields
 from research.data.examples import Examples
 from research.errors import DataError
 from research.parallel.mesh import MeshShape
+from research.report import results
+from research.report.agreement import seed_means
 from research.train.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +89,33 @@ def test_every_field_has_a_comment(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_recorded_runs_reach_the_target(name):
-  target = module_of(name).TARGET
-  runs = [json.loads(line) for line in (ROOT / f'experiments/{name}/results.jsonl').read_text().splitlines()]
+  runs = results.of_variant(results.read(ROOT / f'experiments/{name}/results.jsonl'), '')
   assert len({run['seed'] for run in runs}) >= 3
-  assert target.reached(np.mean([run['metrics'][target.metric] for run in runs]))
+  for target in module_of(name).TARGETS:
+    assert target.reached(fmean(seed_means(runs, target.metric).values()))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_variants_are_configs(name):
+  module = module_of(name)
+  for variant in getattr(module, 'VARIANTS', ()):
+    module.get_config(variant).validate()
+
+
+def git(*command):
+  return subprocess.run(['git', '-C', str(ROOT), *command], capture_output=True, text=True)
+
+
+LOST = pytest.mark.xfail(reason='its runs name commits that no clone has; it must be recorded again')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(name, marks=LOST if name in ('gru_ecg5000', 'seq2seq_translation') else ()) for name in NAMES],
+)
+def test_recorded_commits_are_in_the_history(name):
+  if not shutil.which('git') or git('rev-parse', '--show-prefix', '--is-shallow-repository').stdout != '\nfalse\n':
+    pytest.skip('neither an archive nor a shallow clone has the history')
+  records = results.read(ROOT / f'experiments/{name}/results.jsonl')
+  for commit in {record['commit'] for record in records}:
+    assert git('merge-base', '--is-ancestor', commit, 'HEAD').returncode == 0, f'{commit} is not in the history'

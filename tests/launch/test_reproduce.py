@@ -17,7 +17,7 @@ from research import paths
 from research.errors import ConfigError, RunError, WorkdirError
 from research.report import results
 from research.report.tables import BEGIN, END
-from research.train import rerun
+from research.train import environment, rerun
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = '''"""A tiny thing: for tests."""
@@ -27,11 +27,14 @@ import dataclasses
 from experiments.mlp_breast_cancer import config
 from research.report.agreement import Target
 
-TARGET = Target('test/accuracy', least=0.3, margin=0.05, examples=0)
+TARGETS = (Target('test/accuracy', least=0.3, margin=0.05, examples=0),)
+VARIANTS = ('wide',)
 
 
-def get_config():
+def get_config(name=''):
   fields = {'folds': 2, 'steps': 130, 'evaluate_every': 0, 'checkpoint_every': 0}
+  if name == 'wide':
+    fields |= {'widths': (16,), 'steps': 10}
   return dataclasses.replace(config.get_config('tiny'), **fields)
 '''
 
@@ -44,6 +47,17 @@ def launch(folder, root, **options):
   options = {'experiment': str(folder), 'root': root, 'seeds': ['0'], **options}
   with flagsaver.flagsaver(**options):
     reproduce.main()
+
+
+check_committed = reproduce.check_committed
+
+
+@pytest.fixture(scope='module', autouse=True)
+def committed():
+  """Whoever works on the code can run these tests before a commit."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(reproduce, 'check_committed', lambda folder: None)
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -77,13 +91,27 @@ def tamper(folder, change):
 def test_records_every_fold_and_writes_the_table(on_record):
   folder, root = on_record
   records = results.read(folder / 'results.jsonl')
-  assert [results.run_of(record) for record in records] == [(0, 0), (0, 1)]
+  assert [results.run_of(record) for record in records] == [('', 0, 0), ('', 0, 1)]
   for record in records:
     result = json.loads((root / 'tiny' / f'seed0_fold{record["fold"]}' / 'result.json').read_text())
     assert (record['metrics'], record['state_sha256']['end']) == (result['metrics'], result['state_sha256'])
     assert record['state_sha256'].keys() == {'0', '1', '10', '100', 'end'}
   assert len(list((root / 'tiny').glob('*/figures/learning_curves.png'))) == 2
   assert '2 runs (seeds 0; 2 folds' in (folder / 'README.md').read_text()
+
+
+def test_a_variant_has_runs_and_a_row_of_its_own_and_no_target(again, tmp_path, monkeypatch, capsys):
+  monkeypatch.undo()
+  (again / 'config.py').write_text(CONFIG.replace('least=0.3', 'least=1.0'))
+  before = results.read(again / 'results.jsonl')
+  launch(again, tmp_path / 'runs', variant='wide', record=True)
+  records = results.read(again / 'results.jsonl')
+  assert records[: len(before)] == before
+  assert [results.run_of(record) for record in records[len(before) :]] == [('wide', 0, 0), ('wide', 0, 1)]
+  assert json.loads((tmp_path / 'runs/tiny/wide/seed0_fold0/config.json').read_text())['config']['widths'] == [16]
+  assert [line.split()[1] for line in (again / 'README.md').read_text().splitlines() if 'wide' in line] == ['wide']
+  launch(again, tmp_path / 'runs', variant='wide')
+  assert capsys.readouterr().out.count('bitwise') == 2
 
 
 def test_a_run_of_two_codes_is_not_put_on_record(on_record, again, monkeypatch):
@@ -196,6 +224,8 @@ def test_an_experiment_is_found_by_name_and_by_path(monkeypatch):
     ({'experiment': 'gs://bucket/digits'}, 'experiment=gs://bucket/digits: is an address'),
     ({'experiment': ''}, '--experiment=NAME is missing; there are: cnn_digits, '),
     ({'quick': True, 'seeds': ['0', '7']}, 'has no seed 7'),
+    ({'variant': 'wid', 'record': True}, 'variant=wid: is unknown; nearest: wide'),
+    ({'variant': 'wide'}, 'results.jsonl has no runs of variant wide to compare with'),
   ],
 )
 def test_mistakes_are_told_before_anything_runs(again, options, message):
@@ -210,12 +240,14 @@ def test_without_records_there_is_nothing_to_compare_with(again):
 
 
 def test_an_experiment_without_a_target_is_told_before_anything_runs(again):
-  (again / 'config.py').write_text(CONFIG.replace('TARGET', 'GOAL'))
-  with pytest.raises(ConfigError, match='has no TARGET'):
+  (again / 'config.py').write_text(CONFIG.replace('TARGETS', 'GOALS'))
+  with pytest.raises(ConfigError, match='has no TARGETS'):
     launch(again, again, record=True)
 
 
-@pytest.mark.parametrize('options', [{'seeds': ['one']}, {'seeds': []}, {'quick': True, 'record': True}])
+@pytest.mark.parametrize(
+  'options', [{'seeds': ['one']}, {'seeds': []}, {'quick': True, 'record': True}, {'all': True, 'variant': 'wide'}]
+)
 def test_flags_that_make_no_sense(options):
   with pytest.raises(flags.IllegalFlagValueError), flagsaver.flagsaver(**options):
     pass
@@ -230,6 +262,61 @@ def test_a_mistake_is_one_line_and_exit_code_2(command):
   assert run.returncode == 2
   assert [line for line in run.stderr.splitlines() if line.startswith('error')] == run.stderr.splitlines()[-1:]
   assert 'Traceback' not in run.stderr
+
+
+@pytest.fixture
+def clone(again, monkeypatch):
+  """A repository with one commit that holds the experiment; function that runs git in it."""
+  root = again.parent / 'clone'
+  shutil.copytree(again, root / 'experiments' / 'tiny')
+  for module in (reproduce, environment):
+    monkeypatch.setattr(module, 'ROOT', root)
+
+  def git(*command):
+    subprocess.run(['git', '-C', root, '-c', 'user.name=n', '-c', 'user.email=e', *command], check=True)
+
+  git('init', '--quiet')
+  (root / 'README.md').write_text('')
+  git('add', '.')
+  git('commit', '--quiet', '--message=First')
+  return root / 'experiments' / 'tiny', git
+
+
+def test_a_record_may_only_name_a_commit_that_holds_its_code(clone):
+  folder, git = clone
+  for name in ('results.jsonl', 'README.md', 'new.png', '../../README.md'):
+    (folder / name).write_text('changed')
+  check_committed(folder)
+  for name in ('config.py', 'notes.txt', '../other/results.jsonl', '../../tests.py'):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text() if path.exists() else ''
+    path.write_text('changed')
+    with pytest.raises(ConfigError, match=f'--record: {path.resolve().relative_to(reproduce.ROOT)} is not committed'):
+      check_committed(folder)
+    path.write_text(before) if before else path.unlink()
+  check_committed(folder)
+
+
+def test_code_that_is_not_committed_is_told(clone, told, fault):
+  folder, _ = clone
+  (folder / 'config.py').write_text('changed')
+  line, code = told(lambda: check_committed(folder))
+  fault('--record with changed code', line, code, 'nothing is begun')
+
+
+def test_a_record_may_only_name_a_commit_that_git_keeps(clone):
+  folder, git = clone
+  git('switch', '--quiet', '--detach')
+  check_committed(folder)
+  git('commit', '--quiet', '--allow-empty', '--message=Second')
+  with pytest.raises(ConfigError, match='is on no branch and could be lost'):
+    check_committed(folder)
+  git('tag', 'kept')
+  check_committed(folder)
+  shutil.rmtree(reproduce.ROOT / '.git')
+  with pytest.raises(ConfigError, match='is not a git checkout'):
+    check_committed(folder)
 
 
 @pytest.fixture

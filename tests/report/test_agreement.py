@@ -137,39 +137,69 @@ def test_a_seed_without_record_agrees_statistically_or_not():
   recorded = [record(seed, value) for seed, value in enumerate((0.94, 0.95, 0.96))]
   low, high = band([0.94, 0.95, 0.96], WIDE)
   for inside in (low, low + 1e-9, high):
-    assert judge([record(7, inside)], recorded, WIDE)[0].level == 'statistical'
-  assert judge([record(7, low - 1e-9)], recorded, WIDE)[0].level == ''
-  assert judge([record(7, high + 1e-9)], recorded, WIDE)[0].level == ''
+    assert judge([record(7, inside)], recorded, [WIDE])[0].level == 'statistical'
+  assert judge([record(7, low - 1e-9)], recorded, [WIDE])[0].level == ''
+  assert judge([record(7, high + 1e-9)], recorded, [WIDE])[0].level == ''
 
 
 def test_cross_validation_is_judged_by_the_mean_over_the_folds():
   recorded = [record(seed, 0.9 + seed / 1000 + fold / 10, fold) for seed in (0, 1) for fold in (0, 1)]
   assert seed_means(recorded, 'test/accuracy') == pytest.approx({0: 0.95, 1: 0.951})
   runs = [record(5, accuracy, fold) for fold, accuracy in enumerate((0.99, 0.91))]
-  assert [one.level for one in judge(runs, recorded, WIDE)] == ['statistical', 'statistical']
+  assert [one.level for one in judge(runs, recorded, [WIDE])] == ['statistical', 'statistical']
 
 
 def test_verdict_takes_the_mean_over_the_recorded_seeds_with_the_new_runs_in_place_of_theirs():
   recorded = [record(0, 0.89), record(1, 0.92)]
-  bitwise = judge(recorded[:1], recorded, WIDE)
-  assert verdict(recorded[:1], bitwise, recorded, WIDE) == ''
+  bitwise = judge(recorded[:1], recorded, [WIDE])
+  assert verdict(recorded[:1], bitwise, recorded, [WIDE]) == ''
   lower = [record(0, 0.85)]
-  assert verdict(lower, bitwise, recorded, WIDE) == 'test/accuracy is 0.8850 on average, below 0.9'
+  assert verdict(lower, bitwise, recorded, [WIDE]) == 'test/accuracy is 0.8850 on average, below 0.9'
 
 
 def test_where_less_is_better_a_mean_may_not_lie_above():
   target = Target('test/accuracy', most=0.9, margin=1.0)
   bitwise = [agreement(record(0, 0.95), [record(0, 0.95)])]
   assert (
-    verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], target) == 'test/accuracy is 0.9500 on average, above 0.9'
+    verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], [target]) == 'test/accuracy is 0.9500 on average, above 0.9'
   )
-  assert verdict([record(0, 0.9)], bitwise, [record(0, 0.9)], target) == '' and target.goal == 0.9
+  assert verdict([record(0, 0.9)], bitwise, [record(0, 0.9)], [target]) == '' and target.goal == 0.9
+
+
+def test_every_target_counts():
+  recorded = [record(seed, value) for seed, value in enumerate((0.94, 0.95, 0.96))]
+  loss, missing = Target('test/loss', most=0.1, margin=0.01), Target('test/bleu', least=8.0)
+  far = record(7) | {'metrics': {'test/accuracy': 0.95, 'test/loss': 0.3}}
+  assert [judge([far], recorded, targets)[0].level for targets in ([WIDE], [WIDE, loss], [loss])] == [
+    'statistical',
+    '',
+    '',
+  ]
+  bitwise = judge(recorded, recorded, [WIDE, loss])
+  assert verdict(recorded, bitwise, recorded, [WIDE, loss]) == 'test/loss is 0.2000 on average, above 0.1'
+  low = WIDE._replace(least=0.96)
+  both = 'test/accuracy is 0.9500 on average, below 0.96, test/loss is 0.2000 on average, above 0.1'
+  assert verdict(recorded, bitwise, recorded, [low, loss]) == both
+  assert verdict(recorded, bitwise, recorded, [missing]) == 'test/bleu is not among the metrics'
+  assert judge([record(7)], recorded, [missing])[0].level == ''
+
+
+def test_a_variant_is_compared_with_its_own_record_but_need_not_reach_the_goal():
+  target = WIDE._replace(margin=0.01)
+  recorded, default = [record(0, 0.5) | {'variant': 'small'}], [record(0, 0.95)]
+  run = record(0, 0.505) | {'variant': 'small', 'state_sha256': {'end': 'x'}}
+  assert judge([run], recorded, [target])[0].level == 'statistical', 'a single record has the margin to go by'
+  assert agreement(run, [*default, *recorded]).first_difference == 'end'
+  assert agreement(run, default).level == '', 'the default is another run'
+  assert verdict([run], judge([run], recorded, [target]), recorded, [target.without_goal()]) == ''
 
 
 def test_verdict_names_the_seeds_that_agree_with_nothing():
   recorded = [record(0), record(1)]
   runs = [record(3, 0.2), record(2, 0.2)]
-  assert verdict(runs, judge(runs, recorded, WIDE), recorded, WIDE) == 'seed 2, 3 agrees with the record at no level'
+  assert (
+    verdict(runs, judge(runs, recorded, [WIDE]), recorded, [WIDE]) == 'seed 2, 3 agrees with the record at no level'
+  )
 
 
 def test_a_beginning_on_other_hardware_agrees_statistically_where_another_seed_would():

@@ -34,6 +34,16 @@ def test_a_new_record_replaces_that_of_its_seed_and_fold_alone(tmp_path):
   assert [line['metrics']['test/accuracy'] for line in results.read(path)] == [0.9, 0.5, 0.6]
 
 
+def test_variants_are_runs_of_their_own_and_records_without_one_are_the_default(tmp_path):
+  path = tmp_path / 'results.jsonl'
+  results.add(path, [record(0), record(1) | {'variant': 'small'}])
+  results.add(path, [record(0, accuracy=0.5) | {'variant': ''}, record(0) | {'variant': 'small'}])
+  records = results.read(path)
+  assert [results.run_of(line) for line in records] == [('', 0, 0), ('small', 0, 0), ('small', 1, 0)]
+  assert [line['metrics']['test/accuracy'] for line in results.of_variant(records, '')] == [0.5]
+  assert results.of_variant(records, 'small') == records[1:]
+
+
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
   def write_a_part(path, text):
     path.write_bytes(text[:10].encode())
@@ -100,7 +110,8 @@ def test_a_damaged_line_of_metrics_is_named(workdir):
 def test_record_of_a_finished_run(workdir):
   write(workdir / 'result.json', {'metrics': {'test/r2': 0.4}, 'steps': 9, 'seconds': 2, 'state_sha256': 'last'})
   found = results.from_workdir(workdir)
-  assert set(found) >= results.FIELDS
+  assert set(found) >= results.FIELDS and found['variant'] == ''
+  assert results.from_workdir(workdir, 'small') == found | {'variant': 'small'}
   assert found['metrics'] == {'test/r2': 0.4}
   assert found['state_sha256']['end'] == 'last'
 
