@@ -75,10 +75,13 @@ def _fast_jvp(strides, padding, primals, tangents):
 
 
 def _of_patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
-  """As a matrix product (im2col): filters of one channel are too thin for XLA's convolution."""
+  """As a matrix product (im2col): filters of one channel are too thin for XLA's convolution.
+
+  Each of the window's pixels has a row of its own, copied in long runs; the filters' gradient is then a plain product.
+  """
   patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
-  y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
-  return y.reshape(*patches.shape[:3], -1)
+  y = patches.reshape(len(patches), -1).T @ kernel.reshape(-1, kernel.shape[-1])
+  return y.reshape(*patches.shape[1:], -1)
 
 
 def _plain_transposed(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
@@ -118,8 +121,8 @@ def _patches(
   window: tuple[int, int],
   strides: tuple[int, int],
   padding: Pads,
-) -> Float[Array, 'batch _ _ window']:
-  """What each filter sees of images; the window's pixels are in the last axis."""
+) -> Float[Array, 'window batch _ _']:
+  """What each filter sees of images; the window's pixels are in the first axis."""
   x = jnp.pad(x, ((0, 0), *padding))
   ends = [size - side + 1 for size, side in zip(x.shape[1:], window, strict=True)]
   shifted = [
@@ -127,4 +130,4 @@ def _patches(
     for row in range(window[0])
     for column in range(window[1])
   ]
-  return jnp.stack(shifted, -1)
+  return jnp.stack(shifted)
