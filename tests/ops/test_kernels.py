@@ -105,6 +105,20 @@ def test_value_and_gradient_in_single_precision(case):
 
 
 @every_case
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('bfloat16', 2e-2), ('float16', 2.5e-3)])
+def test_value_and_gradient_in_half_precision(case, dtype, tolerance):
+  """Of the plain form's types, and near its values in float32: off by a part of each array's largest entry."""
+  halves = case.operands(dtype)
+  both = lambda operation: lambda *xs: (operation(*xs), case.gradients(operation)(*xs))  # noqa: E731
+  ours = jax.jit(both(case.operation))(*halves)
+  plain = jax.jit(both(case.plain))(*(x.astype(jnp.float32) for x in halves))
+  types = lambda tree: jax.tree.map(lambda leaf: leaf.dtype, tree)  # noqa: E731
+  assert types(ours) == types(jax.eval_shape(both(case.plain), *halves))
+  for one, other in zip(*map(jax.tree.leaves, (ours, plain)), strict=True):
+    np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=0, atol=tolerance * abs(other).max())
+
+
+@every_case
 def test_vmap_scan_and_derivatives_of_derivatives(x64, case):
   """Forward over reverse and reverse over reverse."""
 
