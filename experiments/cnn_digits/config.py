@@ -10,9 +10,10 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_filled, check_least
+from research.train.config import check_below, check_each, check_filled, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/accuracy', least=0.985, margin=0.015, examples=360),)
 
@@ -50,8 +51,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=30, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=3_000,
     batch_size=64,
@@ -61,4 +61,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=360,
     checkpoint_every=1_500,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=30, batch_size=32, channels=(4, 8), dense=(16,)))

@@ -10,9 +10,10 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_filled, check_least, steps_of
+from research.train.config import check_below, check_each, check_filled, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales, steps_of
 
 TARGETS = (Target('test/accuracy', least=0.994, margin=0.002, examples=10_000),)
 
@@ -57,8 +58,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, channels=(4, 8), dense=(16,), log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=steps_of(epochs=10, examples=55_000, batch_size=128),
     batch_size=128,
@@ -67,4 +67,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=1_000,
     checkpoint_every=2_000,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, channels=(4, 8), dense=(16,)))

@@ -18,9 +18,10 @@ from research.report.agreement import Target
 from research.tasks.base import State
 from research.tasks.supervised import predictor
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_least, check_within
+from research.train.config import check_below, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
 TARGETS = (Target('test/label_error_rate', most=0.03, margin=0.015),)
@@ -104,8 +105,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=10, batch_size=4, strings=40, held_out=20, units=8, layers=1, log_every=5, evaluate_every=5)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=500,
     batch_size=32,
@@ -115,4 +115,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=250,
     checkpoint_every=250,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=10, batch_size=4, strings=40, held_out=20, units=8, layers=1))

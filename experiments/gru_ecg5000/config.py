@@ -15,9 +15,10 @@ from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_known, check_least
+from research.train.config import as_field, check_below, check_known, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/accuracy', least=0.940, margin=0.010, examples=4_500),)
 
@@ -73,8 +74,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=16, units=4, log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=1_200,
     batch_size=32,
@@ -84,4 +84,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=500,
     checkpoint_every=600,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, units=4))

@@ -15,9 +15,10 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import qlike
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_least, check_within
+from research.train.config import as_field, check_below, check_least, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/qlike', most=0.50, margin=0.03),)
 YEARS = 8  # from 2011 to 2018
@@ -57,8 +58,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, context=5, units=4, log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=600,
     batch_size=128,
@@ -67,4 +67,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=200,
     evaluate_batch_size=256,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, context=5, units=4))

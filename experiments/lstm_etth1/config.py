@@ -24,9 +24,10 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
+from research.train.config import as_field, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 from research.types import PyTree
 
 TARGETS = (Target('test/mse', most=0.42, margin=0.02),)
@@ -114,8 +115,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=16, context=48, horizon=24, units=4, log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=1_500,
     batch_size=64,
@@ -124,4 +124,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=500,
     evaluate_batch_size=256,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, context=48, horizon=24, units=4))

@@ -15,9 +15,10 @@ from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_least
+from research.train.config import as_field, check_below, check_least
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/accuracy', least=0.915, margin=0.015, examples=1_320),)
 
@@ -77,8 +78,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=16, channels=(4, 4), kernels=(4, 3), stride=8, log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=2_250,
     batch_size=64,
@@ -88,4 +88,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=240,
     checkpoint_every=1_125,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, channels=(4, 4), kernels=(4, 3), stride=8))

@@ -17,13 +17,15 @@ from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_known, check_least, check_within
+from research.train.config import check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
 TARGETS = (Target('test/accuracy', least=0.975, margin=0.02, examples=300),)
 MOST_STACKED = 61  # frames of a second, after which recordings are cut
+TINY = {'steps': 20, 'batch_size': 32, 'units': 8}
 
 
 @dataclasses.dataclass
@@ -112,8 +114,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, units=8, log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=2_000,
     batch_size=64,
@@ -123,4 +124,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=300,
     checkpoint_every=1_000,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, **TINY))

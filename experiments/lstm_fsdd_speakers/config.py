@@ -7,6 +7,7 @@ from research.data import speech
 from research.data.examples import Dataset
 from research.errors import ConfigError
 from research.report.agreement import Target
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/accuracy', least=0.7, margin=0.05),)
 
@@ -36,7 +37,8 @@ class Config(digits.Config):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  config = digits.get_config(scale)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
+  config = digits.get_config()
   fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  return Config(**{**fields, 'steps': min(config.steps, 400)})
+  recorded = Config(**{**fields, 'steps': 400})
+  return at_scale(scale, scales(recorded, **digits.TINY))

@@ -20,9 +20,10 @@ from research.report.agreement import Target
 from research.tasks.base import State
 from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_known, check_least, check_within
+from research.train.config import as_field, check_below, check_known, check_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
 TARGETS = (Target('test/bits_per_character', most=2.15, margin=0.03),)
@@ -127,9 +128,8 @@ def encoded(tokenizer: text.Tokenizer, request: Request):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   small = {'length': 16, 'context': 16, 'counted': 112, 'units': 16, 'embed_dim': 8, 'tokenizer': 'characters'}
-  tiny = Config(steps=20, batch_size=8, log_every=10, evaluate_every=10, **small)
   recorded = Config(
     steps=2_600,
     batch_size=32,
@@ -138,4 +138,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=64,
     checkpoint_every=1_300,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=8, **small))

@@ -13,9 +13,10 @@ from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_known
+from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/accuracy', least=0.965, margin=0.02, examples=569),)
 
@@ -51,8 +52,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=1_000,
     batch_size=64,
@@ -60,4 +60,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=250,
     evaluate_batch_size=128,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(8,)))

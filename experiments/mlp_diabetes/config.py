@@ -16,9 +16,10 @@ from research.models.mlp import MLP
 from research.objectives.regression import huber
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_known
+from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 
 TARGETS = (Target('test/r2', least=0.45, margin=0.03),)
 
@@ -68,8 +69,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, widths=(8,), log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=600,
     batch_size=64,
@@ -78,4 +78,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_every=200,
     evaluate_batch_size=128,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(8,)))

@@ -11,9 +11,10 @@ from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import at_scale, check_below, check_each, check_known, steps_of
+from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales, steps_of
 
 TARGETS = (Target('test/accuracy', least=0.984, margin=0.004, examples=10_000),)
 
@@ -49,8 +50,7 @@ class Config(Base):
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
-  tiny = Config(steps=20, batch_size=32, widths=(16,), log_every=10, evaluate_every=10)
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   recorded = Config(
     steps=steps_of(epochs=40, examples=55_000, batch_size=256),
     batch_size=256,
@@ -60,4 +60,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=1_000,
     checkpoint_every=2_000,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(16,)))

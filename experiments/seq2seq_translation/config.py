@@ -26,9 +26,10 @@ from research.report.agreement import Target
 from research.tasks.base import State, evaluation_variables
 from research.tasks.precision import computing_in
 from research.train.config import Config as Base
-from research.train.config import as_field, at_scale, check_below, check_known, check_least
+from research.train.config import as_field, check_below, check_known, check_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
+from research.train.scales import at_scale, scales
 from research.types import Batch
 
 TARGETS = (Target('test/bleu', least=8.0, margin=1.0),)
@@ -143,9 +144,8 @@ def as_pair(batch: Batch) -> dict[str, Any]:
 
 
 def get_config(scale: str = '') -> Config:
-  """The recorded experiment, or at scale 'tiny' the same code with small numbers, for tests."""
+  """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
   small = {'vocabulary': 300, 'features': 8, 'encoder_units': 8, 'decoder_units': 8, 'longest': 64, 'beams': 2}
-  tiny = Config(steps=20, batch_size=16, log_every=10, evaluate_every=10, verses=48, watched=8, **small)
   recorded = Config(
     steps=3_000,
     batch_size=32,
@@ -155,4 +155,4 @@ def get_config(scale: str = '') -> Config:
     evaluate_batch_size=64,
     checkpoint_every=1_500,
   )
-  return at_scale(scale, {'': recorded, 'tiny': tiny})
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, verses=48, watched=8, **small))

@@ -174,18 +174,6 @@ def as_field() -> Iterator[None]:
     raise ConfigError(f'config.{error}') from error
 
 
-def steps_of(epochs: float, examples: int, batch_size: int) -> int:
-  """Steps that see every one of `examples` about `epochs` times."""
-  return max(1, round(epochs * examples / batch_size))
-
-
-def at_scale(scale: str, configs: Mapping[str, Config]) -> Config:
-  """The config of a scale, which follows the colon in `--config=FILE:SCALE`; '' is the recorded experiment."""
-  if scale not in configs:
-    raise ConfigError(f'scale {scale!r} is unknown; there are: {", ".join(name for name in configs if name)}')
-  return configs[scale]
-
-
 def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
   """A config of class `cls` from the nested dicts that `dataclasses.asdict` and JSON made of one."""
   config = _from_fields(cls, fields)

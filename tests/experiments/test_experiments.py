@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from research.parallel.mesh import MeshShape
 from research.report import results
 from research.report.agreement import seed_means
 from research.train.loop import train
+from research.train.scales import shrunk
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in ROOT.glob('experiments/*/config.py'))
@@ -67,7 +69,7 @@ def test_tiny_scale_trains_and_measures(name):
   measured = {field: of_few(getattr(experiment, field)) for field in ('evaluators', 'final_evaluators')}
   records = list(train(dataclasses.replace(experiment, **measured), config))
   losses = [record.metrics['train/loss'] for record in records if 'train/loss' in record.metrics]
-  assert len(losses) == config.steps // config.log_every and np.isfinite(losses).all()
+  assert len(losses) == math.ceil(config.steps / config.log_every) and np.isfinite(losses).all()
   assert records[-1].status == 'done' and any(metric.startswith('test/') for metric in records[-1].metrics)
   assert np.isfinite(experiment.score(records[-1].metrics))
 
@@ -85,6 +87,15 @@ def test_parts_are_disjoint(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_every_field_has_a_comment(name):
   assert [field for field, _, _, note in fields(module_of(name).get_config()) if not note] == []
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_smaller_scales_have_the_recorded_optimizer_and_averages(name):
+  recorded, fast, tiny = (module_of(name).get_config(scale) for scale in ('', 'fast', 'tiny'))
+  assert fast == shrunk(recorded, fast.steps) and fast.steps == round(recorded.steps / 50)
+  same = shrunk(recorded, tiny.steps)
+  assert (tiny.optimizer, tiny.ema, tiny.log_every) == (same.optimizer, same.ema, same.log_every)
+  fast.validate()
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -110,6 +110,7 @@ def test_a_variant_has_runs_and_a_row_of_its_own_and_no_target(again, tmp_path, 
   assert [results.run_of(record) for record in records[len(before) :]] == [('wide', 0, 0), ('wide', 0, 1)]
   assert json.loads((tmp_path / 'runs/tiny/wide/seed0_fold0/config.json').read_text())['config']['widths'] == [16]
   assert [line.split()[1] for line in (again / 'README.md').read_text().splitlines() if 'wide' in line] == ['wide']
+  monkeypatch.setattr(reproduce, 'run', lambda config, root: root / f'seed0_fold{config.fold}')
   launch(again, tmp_path / 'runs', variant='wide')
   assert capsys.readouterr().out.count('bitwise') == 2
 

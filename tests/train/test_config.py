@@ -13,7 +13,6 @@ from research.parallel.mesh import MeshShape
 from research.train.config import (
   REMAT,
   Config,
-  at_scale,
   check_comes_back,
   check_each,
   check_filled,
@@ -21,7 +20,6 @@ from research.train.config import (
   check_within,
   flatten,
   from_fields,
-  steps_of,
 )
 from research.train.optimizer import Optimizer
 
@@ -205,17 +203,6 @@ def test_a_field_that_config_json_would_not_give_back_is_named():
   with pytest.raises(ConfigError, match='config.grown=3: would be 4 when read from config.json'):
     check_comes_back(Growing())
   check_comes_back(Config())
-
-
-def test_steps_see_the_examples_so_many_times():
-  assert [steps_of(epochs, 1257, 128) for epochs in (2, 0.001, 0)] == [20, 1, 1]  # 19.64 steps are two epochs
-
-
-def test_an_unknown_scale_names_those_that_there_are():
-  config = Config()
-  assert at_scale('', {'': config, 'tiny': Config(steps=1)}) is config
-  with pytest.raises(ConfigError, match="scale 'small' is unknown; there are: tiny$"):
-    at_scale('small', {'': config, 'tiny': config})
 
 
 def test_fields_by_their_dotted_names_and_back():
