@@ -73,7 +73,7 @@ def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
     steps = steps_within(seconds, bare)
     endless.log_every = min(config.log_every, steps)  # every turn logs, even where a step takes long
     steps -= steps % endless.log_every
-    with contextlib.closing(train(experiment, endless, workdir)) as records:
+    with contextlib.closing(train(endless, workdir, experiment=experiment)) as records:
       loop = full_loop(records, endless.steps)
       loop(max(steps, HASHED_STEPS[-2] + 1))  # beyond the first steps, whose State is hashed
       turns = [(timed(loop, steps), timed(bare, steps)) for _ in range(rounds)]

@@ -58,10 +58,13 @@ def measure(parameters: int, rounds: int, seconds: float) -> Row:
   """What a save costs, median over rounds."""
   config = Config(steps=10**9, batch_size=BATCH, log_every=1, evaluate_every=0, checkpoint_every=0)
   experiment = perceptron(parameters)
-  with contextlib.closing(train(experiment, config)) as records:
+  with contextlib.closing(train(config, experiment=experiment)) as records:
     pace = statistics.median(step.seconds for step in itertools.islice(steps(records), 2, 8))
   config.checkpoint_every = every = max(2, round(seconds / pace))
-  with tempfile.TemporaryDirectory() as workdir, contextlib.closing(train(experiment, config, workdir)) as records:
+  with (
+    tempfile.TemporaryDirectory() as workdir,
+    contextlib.closing(train(config, workdir, experiment=experiment)) as records,
+  ):
     taken = steps(records, Path(workdir))
     collections.deque(itertools.islice(taken, every), maxlen=0)  # to the first save
     before = peak_bytes()

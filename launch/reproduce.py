@@ -150,11 +150,10 @@ def run(config: Config, root: Path) -> Path:
   workdir = workdir_for(root, config)
   logging.info('%s: %s', workdir, 'has it already' if finished(workdir) else 'runs')
   if not finished(workdir):
-    experiment = config.build()
     with (
       Stop() as stop,
       Progress(config.steps) as progress,
-      contextlib.closing(train(experiment, config, workdir, stop)) as records,
+      contextlib.closing(train(config, workdir, stop)) as records,
     ):
       for record in records:
         progress.show(record)

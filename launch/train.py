@@ -12,13 +12,11 @@ from launch import app, distributed
 from launch.flags import PathParser, define_config
 from launch.progress import Progress, final_table
 from research.errors import NotFiniteError
-from research.parallel.mesh import make_mesh
 from research.parallel.processes import is_first
 from research.report.curves import draw_curves
 from research.train.loop import train
 from research.train.run import Interrupted
 from research.train.signals import Stop
-from research.train.workdir import Workdir, agree_on_run
 
 CONFIG = define_config()
 WORKDIR = flags.DEFINE(
@@ -28,16 +26,9 @@ WORKDIR = flags.DEFINE(
 
 def main() -> None:
   config, workdir = CONFIG.value, WORKDIR.value
-  # All here, so that what cannot be is told before any data are fetched.
-  agree_on_run(config, workdir)
-  config.validate()
-  make_mesh(config.mesh, config.batch_size, config.accumulate)
-  with Workdir(workdir, config):
-    pass
-  experiment = config.build()
   with Stop(alone=jax.process_count() == 1) as stop:
-    records = train(experiment, config, workdir, stop)
-    if not is_first():  # of many processes the first one tells
+    records = train(config, workdir, stop)
+    if not is_first():  # the first of many processes reports for all
       collections.deque(records, maxlen=0)
       return
     try:

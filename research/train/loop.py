@@ -19,39 +19,42 @@ from research.train.config import Config, check_built
 from research.train.experiment import Experiment, checked
 from research.train.journal import Journal, NoJournal
 from research.train.optimizer import cut_short
-from research.train.run import Record, Run
-from research.train.signals import Stop
+from research.train.run import Interrupted, Record, Run
+from research.train.signals import Stop, Stopped
 from research.train.workdir import agree_on_run
 
 
 def train(
-  experiment: Experiment, config: Config, workdir: str | os.PathLike = '', stop: Stop | None = None
+  config: Config, workdir: str | os.PathLike = '', stop: Stop | None = None, *, experiment: Experiment | None = None
 ) -> Iterator[Record]:
   """Trains from the newest checkpoint in `workdir`, or from the start; without a workdir nothing is written.
 
-  Signals are handled while a record is made, and are the caller's in between; a program that is to handle them
-  throughout enters a `stop` of its own.
+  The experiment is `config.build()`, once the config is found valid and the workdir is locked, unless one built from
+  this config is given. Signals are handled while a record is made, and are the caller's in between; a program that is
+  to handle them throughout enters a `stop` of its own.
 
   Raises:
-    ConfigError, WorkdirError, DataError: before anything is compiled.
+    ConfigError, WorkdirError: before any data are fetched.
+    DataError: before anything is compiled.
     NotFiniteError: the metrics of a step were NaN or infinite; the last good checkpoint is kept.
     Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.
   """
   workdir = local(workdir, 'workdir') if workdir else ''  # now: the current folder may be another at the first record
   if stop is not None:
-    return _records(experiment, config, workdir, stop)
+    return _records(config, workdir, stop, experiment)
   stop = Stop(alone=jax.process_count() == 1)
-  return stop.around(_records(experiment, config, workdir, stop))
+  return stop.around(_records(config, workdir, stop, experiment))
 
 
-def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike, stop: Stop) -> Iterator[Record]:
+def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment: Experiment | None) -> Iterator[Record]:
   agree_on_run(config, workdir)
   config.validate()
-  check_built(experiment, config)
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
-  experiment = checked(experiment)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
+    experiment = experiment or _built(config, stop, journal.path)
+    check_built(experiment, config)
+    experiment = checked(experiment)
     feed = stack.enter_context(make_feed(experiment.train, mesh))
     run = Run(experiment, config, mesh, feed, journal, stop)
     if note := cut_short(config.optimizer, config.steps):
@@ -66,3 +69,12 @@ def _records(experiment: Experiment, config: Config, workdir: str | os.PathLike,
       yield from run.evaluate_if_due()
       yield from run.save_if_due()
     yield from run.finish()
+
+
+def _built(config: Config, stop: Stop, workdir: str | os.PathLike) -> Experiment:
+  """The config's experiment. A signal while its data are fetched ends the run, which has nothing to save yet."""
+  try:
+    with stop.interrupting():
+      return config.build()
+  except Stopped:
+    raise Interrupted(stop.signum, 'while building the experiment', workdir) from None

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import numbers
+import os
 import signal
 import time
 import traceback
@@ -62,9 +63,9 @@ class Running:
 class Interrupted(RunError):
   """A signal stopped the run."""
 
-  def __init__(self, signum: int, step: int, workdir: str):
+  def __init__(self, signum: int, when: str, workdir: str | os.PathLike):
     kept = f'all is in {workdir}, and the same command goes on from there' if workdir else 'it had no workdir'
-    super().__init__(f'stopped by {signal.Signals(signum).name} at step {step}: {kept}')
+    super().__init__(f'stopped by {signal.Signals(signum).name} {when}: {kept}')
     self.exit_code = 128 + signum
 
 
@@ -346,7 +347,7 @@ class Run:
   def _leave(self) -> Iterator[Record]:
     yield from self._save()
     self._journal.wait()
-    raise Interrupted(self._stop.signum, self.step, self._journal.path)
+    raise Interrupted(self._stop.signum, f'at step {self.step}', self._journal.path)
 
   @contextlib.contextmanager
   def _paused(self) -> Iterator[None]:

@@ -252,7 +252,7 @@ def test_what_is_wrong_is_told_before_anything_is_compiled(name, caplog):
   arrays, made, line = FAULTS[name]
   wrong = experiment([Arrays({}) if arrays is None else example(**arrays)], *made)
   with jax.log_compiles(), pytest.raises(DataError, match=f'^training{line}'):
-    next(train(wrong, Config(steps=2, batch_size=8)))
+    next(train(Config(steps=2, batch_size=8), experiment=wrong))
   assert not [record for record in caplog.records if record.getMessage().startswith('Compiling')]
 
 
@@ -277,7 +277,7 @@ def test_what_is_not_in_memory_is_checked_as_it_is_read():
     with pytest.raises(DataError, match=f'^{part} targets: example 7 has -100'):
       examples.rows(np.array([3, 7, 1]))
   with pytest.raises(DataError, match='^training targets: example 7 has -100'):
-    list(train(experiment([wrong]), Config(steps=6, batch_size=8, log_every=1, evaluate_every=0)))
+    list(train(Config(steps=6, batch_size=8, log_every=1, evaluate_every=0), experiment=experiment([wrong])))
 
 
 def test_examples_of_a_part_must_fit_the_model_that_is_trained():
@@ -301,7 +301,7 @@ def test_inputs_that_a_model_cannot_read(arrays, model, line):
 def test_a_token_out_of_range_that_no_check_sees_is_not_blamed_on_the_learning_rate():
   unseen = experiment([example(inputs=TOKENS + 1, targets=TOKENS[:, :2])], Halved(), next_token())
   with pytest.raises(NotFiniteError, match='the loss of step 1 .* look for an index out of range'):
-    list(train(unseen, Config(steps=1, batch_size=8)))
+    list(train(Config(steps=1, batch_size=8), experiment=unseen))
 
 
 POSITIONS = np.arange(4) < np.array([4, 1, 3, 2] * 5)[:, None]
@@ -346,7 +346,7 @@ def test_what_is_preprocessed_is_not_taken_for_what_the_objective_sees():
 @pytest.mark.parametrize('model', [Deaf(), nn.Sequential([nn.Dense(10)])])
 def test_a_model_without_an_argument_for_training(model, told, fault):
   name, wrong = 'a model that takes no argument train', experiment([example()], model)
-  line, code = told(lambda: next(train(wrong, Config(steps=2, batch_size=8))))
+  line, code = told(lambda: next(train(Config(steps=2, batch_size=8), experiment=wrong)))
   assert line.endswith('takes no argument train; write __call__(self, inputs, train=False)')
   if isinstance(model, Deaf):
     fault(name, line, code, 'nothing is begun')
@@ -367,8 +367,8 @@ def test_a_model_without_an_argument_for_training(model, told, fault):
 def test_faults_that_a_user_reads(name, tmp_path, told, fault):
   arrays, made, _ = FAULTS[name]
   wrong, workdir = experiment([example(**arrays)], *made), tmp_path / 'run'
-  line, code = told(lambda: list(train(wrong, Config(steps=2, batch_size=8), workdir)))
-  assert not workdir.exists()
+  line, code = told(lambda: list(train(Config(steps=2, batch_size=8), workdir, experiment=wrong)))
+  assert not (workdir / 'config.json').exists()
   fault(name, line, code, 'nothing is begun')
 
 

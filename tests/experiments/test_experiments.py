@@ -67,7 +67,7 @@ def tiny(name):
 def test_tiny_scale_trains_and_measures(name):
   config, experiment = tiny(name)
   measured = {field: of_few(getattr(experiment, field)) for field in ('evaluators', 'final_evaluators')}
-  records = list(train(dataclasses.replace(experiment, **measured), config))
+  records = list(train(config, experiment=dataclasses.replace(experiment, **measured)))
   losses = [record.metrics['train/loss'] for record in records if 'train/loss' in record.metrics]
   assert len(losses) == math.ceil(config.steps / config.log_every) and np.isfinite(losses).all()
   assert records[-1].status == 'done' and any(metric.startswith('test/') for metric in records[-1].metrics)

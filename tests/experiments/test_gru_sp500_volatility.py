@@ -18,7 +18,7 @@ CONFIG = dataclasses.replace(get_config('tiny'), fold=FOLD, evaluate_every=0, me
 def forecasts():
   """(metrics, parameters, log variances of the tested days) of a run."""
   experiment = CONFIG.build()
-  *_, last = train(experiment, CONFIG)
+  *_, last = train(CONFIG, experiment=experiment)
   _, outputs = experiment.final_evaluators['test'].collect(last.state, jax.random.key(0))
   return last.metrics, jax.tree.leaves(jax.device_get(last.state.params)), outputs
 

@@ -25,7 +25,7 @@ def running(tmp_path_factory):
   config = import_file(ROOT / 'experiments/mlp_breast_cancer/config.py').get_config('tiny')
   config.evaluate_every, config.checkpoint_every, config.keep_latest = 10, 10, 3
   experiment, workdir = config.build(), tmp_path_factory.mktemp('run')
-  records = train(experiment, config, workdir)
+  records = train(config, workdir, experiment=experiment)
   while next(records).step < 20:
     pass
   for _ in range(200):  # it is saved in the background
@@ -41,7 +41,7 @@ def workdir(running):
   config, experiment, other = running
   worst = dataclasses.replace(experiment, score=lambda metrics: metrics['validation/loss'])
   folder = other.with_name('ended')
-  list(train(worst, config, folder))
+  list(train(config, folder, experiment=worst))
   return folder
 
 

@@ -28,7 +28,7 @@ def workdir(tmp_path_factory):
   module.shakespeare = lambda: Corpus({'play': PLAY}, {'other': PLAY[:200]}, {'third': PLAY[:300]})
   config, folder = module.get_config('tiny'), tmp_path_factory.mktemp('run')
   config.mesh = MeshShape(1)
-  list(train(config.build(), config, folder))
+  list(train(config, folder))
   return folder
 
 

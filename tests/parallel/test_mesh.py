@@ -102,7 +102,7 @@ def test_steps_that_count_nothing_change_nothing(mesh):
   mask[np.concatenate([source.indices(step) for step in range(2, 6)])] = 0
   source = dataclasses.replace(source, examples=Arrays({**arrays, 'mask': mask}))
   logged, states = {}, []
-  for record in train(dataclasses.replace(experiment, train=source), config):
+  for record in train(config, experiment=dataclasses.replace(experiment, train=source)):
     if record.metrics:
       logged[record.step] = record.metrics.get('train/loss')
       states.append(jax.device_get((record.state.params, record.state.opt_state)))

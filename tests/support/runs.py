@@ -25,7 +25,7 @@ def make(name: str, **changes: Any) -> Config:
 
 def drain(config: Config, workdir: str | Path = '', experiment=None) -> list:
   """All records of a run."""
-  return list(train(experiment or config.build(), config, workdir))
+  return list(train(config, workdir, experiment=experiment))
 
 
 def untold(config: Config, workdir: str | Path = ''):

@@ -124,7 +124,7 @@ def test_it_learns_a_ring_of_eight_gaussians():
   config = dataclasses.replace(
     load_config(str(RING)), steps=1_200, batch_size=256, critic_steps=1, log_every=600, evaluate_every=0
   )
-  *_, last = train(config.build(), config)
+  *_, last = train(config)
   assert last.metrics['validation/modes'] >= 7 and last.metrics['validation/near'] > 0.6
   assert 0.5 < last.metrics['validation/accuracy'] < 0.85  # the discriminator is seldom sure
 

@@ -267,13 +267,13 @@ def float16_config():
 def test_a_run_goes_on_over_overflows_and_resumes_to_the_bit(tmp_path, monkeypatch):
   monkeypatch.setattr(precision, 'FIRST_SCALE', 2.0**20)
   config = float16_config()
-  *_, alone = train(config.build(), config)
+  *_, alone = train(config)
   scale, counter = scale_of(alone.state)
   assert counter + math.log2(2**20 / scale) == 40 and alone.metrics['validation/accuracy'] > 0.3
   short = dataclasses.replace(config, steps=5)
-  *_, early = train(short.build(), short, tmp_path)
+  *_, early = train(short, tmp_path)
   assert scale_of(early.state) == (2**15, 0)  # nothing but overflows so far
-  *_, resumed = train(config.build(), config, tmp_path)
+  *_, resumed = train(config, tmp_path)
   same(resumed.state, alone.state)
 
 
@@ -285,4 +285,4 @@ def test_a_loss_that_is_nan_stops_a_run_in_float16():
   inputs[experiment.train.indices(11)[0]] = np.nan
   broken = dataclasses.replace(experiment.train, examples=Arrays({**arrays, 'inputs': inputs}))
   with pytest.raises(NotFiniteError, match='loss of step 12 '):
-    list(train(dataclasses.replace(experiment, train=broken), config))
+    list(train(config, experiment=dataclasses.replace(experiment, train=broken)))

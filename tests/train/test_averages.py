@@ -22,7 +22,7 @@ def run(tmp_path_factory):
   """The config, the experiment, the last record and the workdir of a run with averaged parameters."""
   folder, config = tmp_path_factory.mktemp('run'), load_config(str(CONFIG))
   experiment = config.build()
-  *_, last = train(experiment, config, folder)
+  *_, last = train(config, folder, experiment=experiment)
   return config, experiment, last, folder
 
 

@@ -37,13 +37,13 @@ def make(**changes):
 
 @pytest.fixture(scope='module')
 def alone():
-  return list(train(make().build(), make()))[-1]
+  return list(train(make()))[-1]
 
 
 @pytest.mark.parametrize('mesh', MESHES, ids=str)
 def test_every_mesh_ends_where_one_device_does(mesh, alone):
   config = make(mesh=mesh)
-  last = list(train(config.build(), config))[-1]
+  last = list(train(config))[-1]
   for leaf in jax.tree.leaves(last.state.mutable['carry']):
     assert leaf.sharding.spec[0] == ('data', 'fsdp')
     assert leaf.addressable_shards[0].data.shape == (8 // (mesh.data * mesh.fsdp), 16)
@@ -54,10 +54,10 @@ def test_every_mesh_ends_where_one_device_does(mesh, alone):
 
 def test_a_run_goes_on_on_another_mesh(tmp_path):
   config = make(log_every=1, checkpoint_every=5, steps=15)
-  list(train(config.build(), config, tmp_path / 'alone'))
+  list(train(config, tmp_path / 'alone'))
   for steps, mesh in ((5, MeshShape(8)), (15, MeshShape(2, 2))):
     part = dataclasses.replace(config, steps=steps, mesh=mesh)
-    list(train(part.build(), part, tmp_path / 'moved'))
+    list(train(part, tmp_path / 'moved'))
   losses = [
     [line['train/loss'] for line in recorder.read(tmp_path / run) if 'train/loss' in line] for run in ('alone', 'moved')
   ]

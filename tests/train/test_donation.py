@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 def test_the_old_state_is_gone_after_a_step(name):
   config = load_config(f'{CONFIGS / name}.py')
   unmeasured = {'evaluators': {'validation': lambda state, key: iter(())}, 'final_evaluators': {}}
-  records = train(dataclasses.replace(config.build(), **unmeasured), config)
+  records = train(config, experiment=dataclasses.replace(config.build(), **unmeasured))
   old = next(record for record in records if record.status == 'evaluating').state
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(old))
   new = next(record for record in records if record.step > 10).state

@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
   @functools.cache
   def get(name: str) -> tuple[tuple, dict[int, State]]:
     config, folder = make(name), tmp_path_factory.mktemp(name)
-    records = train(config.build(), config, folder)
+    records = train(config, folder)
     states = {int(record.state.step): jax.device_get(record.state) for record in records if record.state is not None}
     return outcome(folder), states
 
@@ -116,7 +116,7 @@ def test_metrics_are_fetched_one_step_late():
       return super().indices(step)
 
   noting = Noting(Remote(source.examples), source.batch_size)
-  with contextlib.closing(train(dataclasses.replace(experiment, train=noting), config)) as records:
+  with contextlib.closing(train(config, experiment=dataclasses.replace(experiment, train=noting))) as records:
     record = next(record for record in records if record.metrics)
     assert record.step == 2 and int(record.state.step) == 3
 
@@ -142,7 +142,7 @@ def test_the_state_of_a_record_can_be_used():
   experiment = config.build()
   batch = experiment.train.examples.rows(np.arange(3))
   norms = []
-  for record in train(experiment, config):
+  for record in train(config, experiment=experiment):
     if record.state is not None:
       assert experiment.predict(record.state, batch).shape == (3, 10)
       norms.append(float(jnp.linalg.norm(record.state.params['Dense_0']['kernel'])))
@@ -159,7 +159,7 @@ def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, undisturbed
 def test_a_run_stays_in_its_workdir_where_the_current_folder_changes(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = make('classifier', steps=1, evaluate_every=0)
-  records = train(config.build(), config, 'run')
+  records = train(config, 'run')
   (tmp_path / 'other').mkdir()
   monkeypatch.chdir('other')
   next(records)
@@ -213,7 +213,7 @@ def stop_at(records, step: int, status: str = '') -> None:
 def interrupt(config, workdir, step: int, status: str, signum=signal.SIGTERM, experiment=None) -> Interrupted:
   """What a signal leads to that arrives at the first record of `step` (or later) and `status`."""
   with pytest.raises(Interrupted) as caught, Stop() as stop:
-    records = train(experiment or config.build(), config, workdir, stop)
+    records = train(config, workdir, stop, experiment=experiment)
     next(record for record in records if record.step >= step and record.status == status)
     signal.raise_signal(signum)
     collections.deque(records, maxlen=0)
@@ -223,7 +223,7 @@ def interrupt(config, workdir, step: int, status: str, signum=signal.SIGTERM, ex
 def test_a_run_abandoned_between_checkpoints_ends_with_the_same_bits(tmp_path, undisturbed):
   """As does one of each family, two tests below."""
   for step in (8, 19, 36):
-    stop_at(train(make('classifier').build(), make('classifier'), tmp_path), step)
+    stop_at(train(make('classifier'), tmp_path), step)
   assert not (tmp_path / 'result.json').exists()
   drain(make('classifier'), tmp_path)
   assert outcome(tmp_path) == undisturbed('classifier')[0]
@@ -243,7 +243,7 @@ def test_a_run_stopped_by_signals_ends_with_the_same_bits(tmp_path, undisturbed)
 def test_every_family_goes_on_with_the_same_bits_and_compiles_once_at_each_start(name, tmp_path, caplog, undisturbed):
   with compiled_once(caplog, '_first_state', 'step', 'eval_step'):
     interrupt(make(name), tmp_path, 20, 'saving')
-  stop_at(train(make(name).build(), make(name), tmp_path), 33)
+  stop_at(train(make(name), tmp_path), 33)
   assert not (tmp_path / 'result.json').exists()
   with compiled_once(caplog, 'step', 'eval_step'):
     drain(make(name), tmp_path)
@@ -353,7 +353,7 @@ def test_a_wrong_optimizer_is_told_before_any_data_are_fetched():
 
 def test_seconds_and_examples_add_up(tmp_path):
   config = make('classifier')
-  stop_at(train(config.build(), config, tmp_path), 20, 'saving')
+  stop_at(train(config, tmp_path), 20, 'saving')
   drain(config, tmp_path)
   seconds = [line['seconds'] for line in recorder.read(tmp_path) if 'seconds' in line]
   result = json.loads((tmp_path / 'result.json').read_text())

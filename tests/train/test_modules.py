@@ -72,7 +72,7 @@ def test_a_class_that_no_other_process_could_import_is_told_before_training(plac
   if place == '__main__':  # as in a notebook
     Cell.__module__, Cell.__qualname__ = '__main__', 'Cell'
   config = Cell()
-  line, code = told(lambda: next(train(config.build(), config, tmp_path / 'run')))
+  line, code = told(lambda: next(train(config, tmp_path / 'run')))
   assert not (tmp_path / 'run').exists()
   if place == '__main__':
     fault('a config that is written in a notebook', line, code, 'nothing is begun')

@@ -54,7 +54,7 @@ def test_the_first_step_whose_loss_is_not_finite_is_named(bad_step, value, tmp_p
     return state, {**metrics, 'loss': loss._replace(total=loss.total * factor)}
 
   with pytest.raises(NotFiniteError, match=f'loss of step {bad_step} ') as caught:
-    list(train(with_fault(config.build(), change), config, tmp_path))
+    list(train(config, tmp_path, experiment=with_fault(config.build(), change)))
   assert caught.value.exit_code == 5 and str(tmp_path) in str(caught.value)
   assert restored_step(config, tmp_path) == (bad_step - 1) // 5 * 5
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
@@ -71,7 +71,7 @@ def test_parameters_that_are_not_finite_are_never_saved(bad_step, tmp_path):
     return state.replace(params=spoilt), fine
 
   with pytest.raises(NotFiniteError, match=f'parameters or statistics after step {-(-bad_step // 5) * 5} '):
-    list(train(with_fault(config.build(), change), config, tmp_path))
+    list(train(config, tmp_path, experiment=with_fault(config.build(), change)))
   assert restored_step(config, tmp_path) == (bad_step - 1) // 5 * 5
 
 
@@ -80,7 +80,7 @@ def test_an_evaluation_that_is_not_finite_stops_the_run_before_the_training_loss
   config = load_config(str(CONFIG))
   config.optimizer, config.evaluate_every, config.checkpoint_every = Optimizer('sgd', lr=1e25), 1, 1
   with pytest.raises(NotFiniteError, match='loss of an evaluation after step 1 is NaN'):
-    list(train(config.build(), config, tmp_path))
+    list(train(config, tmp_path))
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
   assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == []
 
@@ -90,7 +90,7 @@ KEPT = 'the newest checkpoint is the last good one; metrics.jsonl holds no NaN'
 
 def last_words(experiment, config, workdir, told) -> tuple[str, int]:
   """What a launcher says of the run, once its newest checkpoint has been seen to be good."""
-  line, code = told(lambda: list(train(experiment, config, workdir)))
+  line, code = told(lambda: list(train(config, workdir, experiment=experiment)))
   assert restored_step(config, workdir) == 10 and 'NaN' not in (workdir / 'metrics.jsonl').read_text()
   return line, code
 
@@ -149,7 +149,7 @@ def test_jax_debug_nans_names_the_step_and_the_operation(fault):
     experiment = dataclasses.replace(experiment, train=dataclasses.replace(source, examples=examples))
   place = {'gradient': 'loss|total_gradient', 'data': f'so are inputs of example {example}, fix the data'}[fault]
   with jax.debug_nans(True), pytest.raises(NotFiniteError, match=rf'^step 2: invalid value \(nan\).*: ({place})'):
-    list(train(experiment, config))
+    list(train(config, experiment=experiment))
 
 
 def test_nan_from_the_gradient(tmp_path, told, fault):
@@ -158,7 +158,7 @@ def test_nan_from_the_gradient(tmp_path, told, fault):
   experiment = supervised_experiment(
     config, images.digits(), MLP((8,), 10), rooted(example), lambda metrics: 0.0, standardize(4.9, 6.0)
   )
-  line, code = told(lambda: list(train(experiment, config, tmp_path)))
+  line, code = told(lambda: list(train(config, tmp_path, experiment=experiment)))
   assert code == 5 and 'parameters or statistics after step 15 are' in line
   assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == [5, 10]
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()

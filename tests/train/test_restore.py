@@ -23,7 +23,7 @@ def test_variables_are_those_that_are_evaluated(name, ema, tmp_path):
   with pytest.raises(CheckpointError, match='has no checkpoint yet'):
     restore_variables(tmp_path)
   experiment = dataclasses.replace(config.build(), final_evaluators={}, files={'tokens.txt': 'a b'})
-  list(train(experiment, config, tmp_path))
+  list(train(config, tmp_path, experiment=experiment))
   step, variables = restore_variables(tmp_path)
   expected = jax.tree.map(np.asarray, evaluation_variables(restore_state(experiment, config, tmp_path)[1]))
   assert step == 6 and (tmp_path / 'tokens.txt').read_text() == 'a b'

@@ -42,9 +42,9 @@ def test_a_run_without_jit_takes_the_same_steps(monkeypatch):
   config = load_config(f'{CONFIGS}/classifier.py')
   config.steps, config.batch_size = 1, 4
   experiment = dataclasses.replace(config.build(), evaluators={}, final_evaluators={})
-  *_, compiled = train(experiment, config)
+  *_, compiled = train(config, experiment=experiment)
   assert not warned
   with jax.disable_jit():
-    *_, plain = train(experiment, config)
+    *_, plain = train(config, experiment=experiment)
   assert len(warned) == 1 and 'JAX_DISABLE_JIT' in warned[0]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), compiled.state, plain.state)

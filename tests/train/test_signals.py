@@ -161,7 +161,7 @@ def test_interrupts_in_a_notebook(notebook, tmp_path):
   """Of a cell that does not train; of one that goes on with a run; of two runs in turns. The kernel outlives them."""
   begin = BEGIN.format(cache=str(jax.config.jax_compilation_cache_dir), workdir=str(tmp_path / 'run'))
   assert notebook.run(begin) == ('', '')
-  kept = f'records = train(experiment, config, {str(tmp_path / "run")!r})'
+  kept = f'records = train(config, {str(tmp_path / "run")!r}, experiment=experiment)'
   assert notebook.run(f'{kept}\nfor record in itertools.islice(records, 3): pass') == ('', '')
   for _ in range(3):
     assert notebook.run('wait()', interrupt=True) == ('waiting\n', 'KeyboardInterrupt')
@@ -169,7 +169,7 @@ def test_interrupts_in_a_notebook(notebook, tmp_path):
   assert (printed, error) == ('more\n', 'Interrupted')
   last, saved = notebook.run('print(record.step)\nsaved()')[0].split()
   assert int(saved) >= int(last) > 14
-  both = 'both = zip(train(experiment, config), train(experiment, config))'
+  both = 'both = zip(train(config), train(config))'
   assert notebook.run(f'{both}\nfor _ in itertools.islice(both, 3): pass\ndel both') == ('', '')
   assert notebook.run('wait()', interrupt=True) == ('waiting\n', 'KeyboardInterrupt')
   assert notebook.run('print(6 * 7)') == ('42\n', '')

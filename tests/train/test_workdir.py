@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from runs import claim, make
 from launch.flags import load_config
 from research.data.examples import Arrays
 from research.errors import ConfigError, DataError, WorkdirError
+from research.parallel.mesh import MeshShape
 from research.train.config import RESUMABLE, Config, flatten
 from research.train.loop import train
 from research.train.optimizer import Optimizer
+from research.train.run import Interrupted
 from research.train.workdir import Workdir, in_use, saved_config, take, tree_sha256, write_json
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -157,16 +160,45 @@ def test_anything_else_is_refused_with_what_differs(tmp_path):
 def test_a_config_that_cannot_be_built_does_not_own_the_folder(tmp_path):
   wrong = make('regularized', steps=1, optimizer=Optimizer(freeze=('encoder/*',)))
   with pytest.raises(ConfigError, match=r'optimizer\.freeze'):
-    list(train(wrong.build(), wrong, tmp_path))
+    list(train(wrong, tmp_path))
   claim(tmp_path, make('classifier'))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'error'),
+  [
+    ({'seed': -1}, r'config\.seed'),
+    ({'mesh': MeshShape(9)}, r'config\.mesh'),
+    ({'width': 8}, 'belongs to another config'),
+  ],
+)
+def test_nothing_is_fetched_for_a_run_that_cannot_be(changes, error, tmp_path, monkeypatch):
+  config = make('classifier', **changes)
+  claim(tmp_path, make('classifier'))
+  monkeypatch.setattr(type(config), 'build', lambda config: pytest.fail('data were fetched'))
+  with pytest.raises((ConfigError, WorkdirError), match=error):
+    next(train(config, tmp_path))
+
+
+def test_the_workdir_is_locked_while_data_are_fetched_and_a_signal_ends_that(tmp_path, monkeypatch):
+  def fetch(config):
+    assert in_use(tmp_path)
+    os.kill(os.getpid(), signal.SIGTERM)
+    pytest.fail('the signal came too late')
+
+  config = make('classifier')
+  monkeypatch.setattr(type(config), 'build', fetch)
+  with pytest.raises(Interrupted, match='SIGTERM while building the experiment') as caught:
+    next(train(config, tmp_path))
+  assert caught.value.exit_code == 143 and not in_use(tmp_path)
 
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
   config = make('classifier', steps=2, evaluate_every=0)
-  list(train(config.build(), config, tmp_path))
+  list(train(config, tmp_path))
   before, config = content(tmp_path), dataclasses.replace(config, steps=1)
   with pytest.raises(ConfigError, match=r'config\.steps=1: .* is at step 2'):
-    list(train(config.build(), config, tmp_path))
+    list(train(config, tmp_path))
   assert content(tmp_path) == before
 
 
@@ -185,7 +217,7 @@ def test_a_workdir_that_takes_no_checkpoint_is_told_before_training(tmp_path, to
   config = make('classifier', steps=1)
   claim(tmp_path, config)
   (tmp_path / 'checkpoints').write_text('mine')
-  line, code = told(lambda: list(train(config.build(), config, tmp_path)))
+  line, code = told(lambda: list(train(config, tmp_path)))
   assert (tmp_path / 'checkpoints').read_text() == 'mine' and not (tmp_path / 'metrics.jsonl').exists()
   fault('a workdir that takes no checkpoint', line, code, 'all; nothing is begun')
 
@@ -282,26 +314,28 @@ def test_an_experiment_of_another_config_is_refused(changes, told, begun, tmp_pa
   """One that was built for other values, and one whose config was changed since."""
   config, experiment, _ = begun
   with pytest.raises(ConfigError, match=told):
-    next(train(experiment, dataclasses.replace(config, **changes), tmp_path / 'run'))
+    next(train(dataclasses.replace(config, **changes), tmp_path / 'run', experiment=experiment))
   config = dataclasses.replace(config)
   experiment = config.build()
   for name, value in changes.items():
     setattr(config, name, value)
   with pytest.raises(ConfigError, match=told):
-    next(train(experiment, config))
-  assert not (tmp_path / 'run').exists()
+    next(train(config, experiment=experiment))
+  assert not (tmp_path / 'run' / 'config.json').exists()
 
 
 def test_batches_of_another_size_than_the_config_says_are_refused(begun):
   config, experiment, _ = begun
   other = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, batch_size=3))
   with pytest.raises(ConfigError, match=r'^config.batch_size=\d+: but the training examples come in batches of 3'):
-    next(train(other, config))
+    next(train(config, experiment=other))
 
 
 def test_what_the_loop_alone_reads_may_be_changed_after_the_experiment_is_built(begun):
   config, experiment, _ = begun
-  with contextlib.closing(train(experiment, dataclasses.replace(config, log_every=3, keep_best=0))) as records:
+  with contextlib.closing(
+    train(dataclasses.replace(config, log_every=3, keep_best=0), experiment=experiment)
+  ) as records:
     assert next(records).status == 'compiling'
 
 
@@ -314,8 +348,8 @@ def test_an_experiment_of_a_class_derived_from_the_configs_is_refused(begun):
 
   other = Other(**vars(config))
   with pytest.raises(ConfigError, match='config: is a .*Config, but the experiment was built from a .*Other'):
-    next(train(other.build(), config))
-  with contextlib.closing(train(other.build(), other)) as records:
+    next(train(config, experiment=other.build()))
+  with contextlib.closing(train(other)) as records:
     assert next(records).status == 'compiling'
 
 
@@ -331,12 +365,12 @@ def test_changed_examples_are_refused_before_anything_is_compiled(part, begun, t
   room = {'train': owner} if part == 'train' else {'final_evaluators': {**experiment.final_evaluators, part: owner}}
   changed = dataclasses.replace(experiment, **room)
   with pytest.raises(DataError, match=f'{part} examples') as caught:
-    list(train(changed, config, tmp_path / 'run'))
+    list(train(config, tmp_path / 'run', experiment=changed))
   assert caught.value.exit_code == 3 and (tmp_path / 'run' / 'metrics.jsonl').read_bytes() == lines
   (start,) = json.loads((tmp_path / 'run' / 'environment.json').read_text())
   assert start['data'] == {name: other.examples.fingerprint() for name, other in owners.items()}
   before = content(tmp_path)
-  line, code = told(lambda: list(train(changed, config, tmp_path / 'run')))
+  line, code = told(lambda: list(train(config, tmp_path / 'run', experiment=changed)))
   assert content(tmp_path) == before
   if part == 'train':
     fault('the data have changed between two starts', line, code, 'all; untouched')
@@ -349,7 +383,7 @@ def test_a_workdir_whose_starts_tell_of_fewer_parts_goes_on(begun, tmp_path):
   (start,) = json.loads((run / 'environment.json').read_text())
   old = {name: start[name] for name in start if name not in ('step', 'code')}
   write_json(tmp_path / 'run' / 'environment.json', [{**old, 'data': {'train': start['data']['train']}}])
-  assert list(train(experiment, config, tmp_path / 'run'))[-1].status == 'done'
+  assert list(train(config, tmp_path / 'run', experiment=experiment))[-1].status == 'done'
   assert json.loads((tmp_path / 'run' / 'result.json').read_text())['changes'] == {}
 
 
@@ -358,7 +392,7 @@ def begun(tmp_path_factory):
   """A run of five steps: config, experiment and workdir."""
   config, run = make('classifier', steps=5), tmp_path_factory.mktemp('begun') / 'run'
   experiment = config.build()
-  list(train(experiment, config, run))
+  list(train(config, run, experiment=experiment))
   return config, experiment, run
 
 
