@@ -81,20 +81,37 @@ def check_range(
 
 def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> None:
   """Raises ConfigError unless `value` is a whole number, numpy's included, of at least `least` and at most `most`."""
-  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-  if not whole or value < least or (most is not None and value > most):
+  if not _whole(value) or value < least or (most is not None and value > most):
     ends = f'from {least} to {most}' if most is not None else f'of at least {least}'
     raise ConfigError(f'{name}={value}: must be a whole number {ends}')
 
 
 def check_counts(**counts: int | Sequence[int]) -> None:
-  """Raises ConfigError unless each is a whole number of at least 1, or some of them."""
+  """Raises ConfigError unless each is a whole number of at least 1, or a sequence of them that is not empty."""
   for name, count in counts.items():
-    values = (count,) if isinstance(count, numbers.Number) else count
-    if not len(values):
-      raise ConfigError(f'{name}={count}: must not be empty')
-    for value in values:
-      check_count(name, value)
+    if isinstance(count, numbers.Number):
+      check_count(name, count)
+    elif not len(count):
+      raise ConfigError(f'{name}={count}: must have at least one entry')
+    else:
+      check_each(**{name: count})
+
+
+def check_each(**counts: Sequence[int]) -> None:
+  """Raises ConfigError unless every entry of each sequence, which may be empty, is a whole number of at least 1."""
+  for name, values in counts.items():
+    if not all(_whole(value) and value >= 1 for value in values):
+      raise ConfigError(f'{name}={values}: each must be a whole number of at least 1')
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+  """Raises ConfigError with the nearest of `choices` unless `value` is one of them."""
+  if value not in choices:
+    raise ConfigError(f'{name}={value!r}: {unknown(value, choices)}')
+
+
+def _whole(value: object) -> bool:
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def alike(name: object, known: Iterable[str]) -> list[str]:

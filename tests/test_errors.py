@@ -46,8 +46,8 @@ def test_a_count_is_a_whole_number_in_its_range(limits, inside, outside, words):
 def test_several_counts_or_tuples_of_them():
   check_counts(blocks=(3, 1), width=4)
   for counts, message in (
-    ({'width': 4, 'blocks': (3, 0)}, 'blocks=0: must be a whole number of at least 1'),
-    ({'blocks': ()}, r'blocks=\(\): must not be empty'),
+    ({'width': 4, 'blocks': (3, 0)}, r'blocks=\(3, 0\): each must be a whole number of at least 1'),
+    ({'blocks': ()}, r'blocks=\(\): must have at least one entry'),
     ({'width': 0}, 'width=0'),
   ):
     with pytest.raises(ConfigError, match=f'^{message}'):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
-from research.errors import ConfigError, unknown
+from research.errors import check_choice
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'identity': lambda x: x,
@@ -27,6 +27,5 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def activation(name: str) -> Callable[[Array], Array]:
   """The activation called `name`. Raises ConfigError for a name that is not in the table."""
-  if name not in ACTIVATIONS:
-    raise ConfigError(f'activation={name!r}: {unknown(name, ACTIVATIONS)}')
+  check_choice('activation', name, ACTIVATIONS)
   return ACTIVATIONS[name]

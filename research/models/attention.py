@@ -22,6 +22,11 @@ class SelfAttention(nn.Module):
   num_heads: int
   dropout: float = 0.0  # part of the attention weights that is dropped in training
 
+  def __post_init__(self):
+    check_counts(num_heads=self.num_heads)
+    check_range('dropout', self.dropout, below=1)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self,
@@ -30,10 +35,8 @@ class SelfAttention(nn.Module):
     train: bool = False,
   ) -> Float[Array, 'batch length features']:
     """`mask` is True where the position of a row may look at that of a column; one that may look at none gives 0."""
-    check_counts(num_heads=self.num_heads)
     if inputs.shape[-1] % self.num_heads:
       raise ConfigError(f'num_heads={self.num_heads}: must divide the {inputs.shape[-1]} features')
-    check_range('dropout', self.dropout, below=1)
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     layer = nn.MultiHeadDotProductAttention(
       self.num_heads,

@@ -7,9 +7,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import check_counts, check_range
-from research.models.activations import activation
-from research.models.norms import norm
+from research.errors import check_choice, check_counts, check_each, check_range
+from research.models.activations import ACTIVATIONS, activation
+from research.models.norms import NORMS, norm
 from research.models.remat import remat
 from research.ops.layers import Conv, Dense
 from research.ops.pooling import max_pool
@@ -24,11 +24,15 @@ class LeNet5(nn.Module):
   classes: int
   activation: str = 'tanh'
 
+  def __post_init__(self):
+    check_counts(classes=self.classes)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, inputs: Num[ArrayLike, 'batch 28 28 channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
-    check_counts(classes=self.classes)
     act = activation(self.activation)
     x = act(Conv(6, (5, 5))(inputs))
     x = nn.avg_pool(x, (2, 2), (2, 2))
@@ -55,13 +59,19 @@ class ConvNet(nn.Module):
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which stages are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(channels=self.channels, classes=self.classes, depth=self.depth, kernel=self.kernel)
+    check_each(dense=self.dense)
+    check_range('dropout', self.dropout, below=1)
+    check_range('dense_dropout', self.dense_dropout, below=1)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    check_choice('norm', self.norm, NORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
-    check_counts(channels=self.channels, classes=self.classes, depth=self.depth, kernel=self.kernel)
-    check_range('dropout', self.dropout, below=1)
-    check_range('dense_dropout', self.dense_dropout, below=1)
     act, stage = activation(self.activation), remat(ConvNet.stage, self.remat)
     x = inputs
     for channels in self.channels:

@@ -41,10 +41,13 @@ class PatchRNN(nn.Module):
   patch: int = 24  # steps
   dropout: float = 0.0  # part of the units of a patch, and of those that the forecast is read from
 
-  @nn.compact
-  def __call__(self, inputs: Past, train: bool = False) -> Forecast:
+  def __post_init__(self):
     check_counts(horizon=self.horizon, outputs=self.outputs, patch=self.patch)
     check_range('dropout', self.dropout, below=1)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, inputs: Past, train: bool = False) -> Forecast:
     batch, context, variables = inputs.shape
     if context % self.patch:
       raise ConfigError(f'patch={self.patch}: must divide the context of {context} steps')
@@ -70,9 +73,13 @@ class DLinear(nn.Module):
   outputs: int = 1
   average: int = 25  # steps of the moving average: odd
 
+  def __post_init__(self):
+    check_counts(horizon=self.horizon, outputs=self.outputs)
+    check_odd('average', self.average)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Past, train: bool = False) -> Forecast:
-    check_counts(horizon=self.horizon, outputs=self.outputs)
     past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
     trend = moving_average(past, self.average)
     numbers = self.horizon * self.outputs
@@ -104,10 +111,15 @@ def moving_average(
   past: Float[Array, 'batch variables context'], steps: int
 ) -> Float[Array, 'batch variables context']:
   """Mean of the `steps` around each step; beyond an end the value at that end."""
-  if steps < 1 or steps % 2 == 0:
-    raise ConfigError(f'average={steps}: must be an odd number of steps')
+  check_odd('average', steps)
   padded = jnp.pad(past, ((0, 0), (0, 0), (steps // 2, steps // 2)), mode='edge')
   return nn.avg_pool(jnp.swapaxes(padded, 1, 2), (steps,)).swapaxes(1, 2)
+
+
+def check_odd(name: str, steps: int) -> None:
+  """Raises ConfigError unless a number of steps has a middle."""
+  if steps < 1 or steps % 2 == 0:
+    raise ConfigError(f'{name}={steps}: must be an odd number of steps')
 
 
 class LogVariance(nn.Module):
@@ -121,10 +133,13 @@ class LogVariance(nn.Module):
   mean: float  # logarithm of the mean variance
   dropout: float = 0.0  # part of the network's units
 
-  @nn.compact
-  def __call__(self, inputs: Float[ArrayLike, 'batch context features'], train: bool = False) -> Float[Array, ' batch']:
+  def __post_init__(self):
     check_range('dropout', self.dropout, below=1)
     check_range('mean', self.mean, above=-math.inf)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, inputs: Float[ArrayLike, 'batch context features'], train: bool = False) -> Float[Array, ' batch']:
     inputs, zeros = jnp.asarray(inputs), nn.initializers.zeros
     states, _ = self.rnn(inputs, train=train)
     last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train)

@@ -19,8 +19,11 @@ class Frames(nn.Module):
   model: nn.Module
   size: int
 
-  def __call__(self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False) -> Float[Array, '...']:
+  def __post_init__(self):
     check_counts(size=self.size)
+    super().__post_init__()
+
+  def __call__(self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False) -> Float[Array, '...']:
     values, lengths = unpadded(inputs)
     if lengths is None:
       return self.model(framed(values, self.size), train)

@@ -37,6 +37,12 @@ class LanguageModel(nn.Module):
   dropout: float = 0.0  # part of the units before and after the recurrent network that is dropped in training
   tied: bool = False  # the head has the embedding's vectors (Press and Wolf 2017), after a projection to their size
 
+  def __post_init__(self):
+    check_counts(vocabulary=self.vocabulary, embed_dim=self.embed_dim)
+    check_range('dropout', self.dropout, below=1)
+    check_forward(self.rnn, 'a language model')
+    super().__post_init__()
+
   def __call__(
     self, inputs: Int[Array, 'batch length'] | Stream, train: bool = False
   ) -> Float[Array, 'batch length vocabulary']:
@@ -58,9 +64,6 @@ class LanguageModel(nn.Module):
     self, tokens: Int[Array, 'batch length'], carry: PyTree, train: bool = False
   ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
     """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
-    check_counts(vocabulary=self.vocabulary, embed_dim=self.embed_dim)
-    check_range('dropout', self.dropout, below=1)
-    check_forward(self.rnn, 'a language model')
     embed = Embed(self.vocabulary, self.embed_dim, name='embed')
     x = nn.Dropout(self.dropout)(embed(tokens), deterministic=not train)
     x, carry = self.rnn(x, carry=carry, train=train)

@@ -7,9 +7,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import check_counts, check_range
-from research.models.activations import activation
-from research.models.norms import norm
+from research.errors import check_choice, check_counts, check_each, check_range
+from research.models.activations import ACTIVATIONS, activation
+from research.models.norms import NORMS, norm
 from research.models.remat import remat
 from research.ops.layers import Dense
 
@@ -31,10 +31,17 @@ class MLP(nn.Module):
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which hidden layers are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(outputs=self.outputs)
+    check_each(widths=self.widths)
+    check_range('dropout', self.dropout, below=1)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    check_choice('head', self.head, ACTIVATIONS)
+    check_choice('norm', self.norm, NORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
-    check_counts(outputs=self.outputs)
-    check_range('dropout', self.dropout, below=1)
     x, layer = inputs.reshape(inputs.shape[0], -1), remat(MLP.layer, self.remat)
     for width in self.widths:
       x = layer(self, x, width, train)

@@ -8,11 +8,12 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
-from research.errors import ConfigError
+from research.errors import ConfigError, unknown
 from research.ops.norm import normalized
 from research.ops.standardize import standardized
 
 Init = nn.initializers.Initializer
+NORMS = ('', 'batch', 'layer', 'group')
 GROUP = 16  # channels of a group, or all where there are fewer
 
 
@@ -35,7 +36,7 @@ def norm(
       if channels % min(GROUP, channels):
         raise ConfigError(f"norm: 'group' of {channels} channels; must be fewer than {GROUP}, or a multiple of it")
       return GroupNorm(scale_init)
-  raise ConfigError(f"norm: {kind!r} is none of 'batch', 'layer', 'group' and '' (off)")
+  raise ConfigError(f'norm={kind!r}: {unknown(kind, NORMS)}')
 
 
 class BatchNorm(nn.Module):

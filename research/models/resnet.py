@@ -8,8 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from research.errors import ConfigError, check_counts
-from research.models.norms import norm
+from research.errors import ConfigError, check_choice, check_counts
+from research.models.norms import NORMS, norm
 from research.models.remat import remat
 from research.ops.layers import Conv, Dense
 from research.ops.pooling import max_pool
@@ -23,6 +23,8 @@ IMAGENET = {
 
 # Depth: blocks of each stage, for images of 28 to 32 pixels: 6 n + 2 layers, sec. 4.2.
 SMALL = {8: (1, 1, 1), 14: (2, 2, 2), 20: (3, 3, 3)}
+
+STEMS = ('plain', 'pooled', 'large')
 
 
 class Block(nn.Module):
@@ -88,11 +90,16 @@ class ResNet(nn.Module):
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(blocks=self.blocks, classes=self.classes, width=self.width)
+    check_choice('norm', self.norm, NORMS)
+    check_choice('stem', self.stem, STEMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
-    check_counts(blocks=self.blocks, classes=self.classes, width=self.width)
     x, block = self.begin(inputs, train), remat(ResNet.block, self.remat)
     for stage, blocks in enumerate(self.blocks):
       for number in range(blocks):
@@ -107,8 +114,6 @@ class ResNet(nn.Module):
     return Block(channels, stride, *options)(x, train)
 
   def begin(self, inputs: Array, train: bool) -> Array:
-    if self.stem not in ('plain', 'pooled', 'large'):
-      raise ConfigError(f"stem: {self.stem!r} is none of 'plain', 'pooled' and 'large'")
     large = self.stem == 'large'
     x = convolution(self.width, 7, 2)(inputs) if large else convolution(self.width, 3, 1)(inputs)
     if not self.preactivation:
@@ -133,6 +138,6 @@ def resnet(depth: int, classes: int, **options: Any) -> ResNet:
   if depth in SMALL:
     return ResNet(**{'blocks': SMALL[depth], 'classes': classes, 'width': 16, **options})
   if depth not in IMAGENET:
-    raise ConfigError(f'depth: no residual network of {depth} layers; there are {[*SMALL, *IMAGENET]}')
+    raise ConfigError(f'depth={depth}: no residual network has so many layers; there are {[*SMALL, *IMAGENET]}')
   bottleneck, blocks = IMAGENET[depth]
   return ResNet(blocks, classes, **{'bottleneck': bottleneck, 'stem': 'large', **options})

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
-from research.errors import ConfigError, check_counts, check_range
+from research.errors import ConfigError, check_choice, check_counts, check_range
 from research.ops import recurrent
 from research.ops.layers import Dense
 from research.ops.padding import valid
@@ -93,6 +93,13 @@ class RNN(nn.Module):
   dropout: float = 0.0  # part of the units between layers that is dropped in training, anew at every step
   recurrent_dropout: float = 0.0  # part of a layer's units that is dropped on the way to its next step
 
+  def __post_init__(self):
+    check_counts(units=self.units, layers=self.layers)
+    check_choice('cell', self.cell, GATES)
+    check_range('dropout', self.dropout, below=1)
+    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self,
@@ -128,7 +135,6 @@ class RNN(nn.Module):
 
   def initial_carry(self, batch_size: int) -> PyTree:
     """Zeros: of each layer, in each direction, arrays [batch, units]."""
-    self._check()
     zeros = (jnp.zeros((batch_size, self.units)),) * MEMORIES[self.cell]
     return ((zeros,) * len(self._directions()),) * self.layers
 
@@ -138,13 +144,6 @@ class RNN(nn.Module):
   def _layer(self, number: int, way: str) -> RecurrentLayer:
     reverse = way == 'backward'
     return RecurrentLayer(self.units, self.cell, self.recurrent_dropout, reverse, name=f'{way}_{number}')
-
-  def _check(self) -> None:
-    check_range('dropout', self.dropout, below=1)
-    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
-    if self.cell not in GATES:
-      raise ConfigError(f'cell: {self.cell!r} is none of {", ".join(GATES)}')
-    check_counts(units=self.units, layers=self.layers)
 
 
 def _shapes(arrays: PyTree) -> PyTree:
@@ -171,20 +170,21 @@ class SequenceClassifier(nn.Module):
   pooling: str = 'last'  # or 'mean'
   dropout: float = 0.0  # part of what is pooled that is dropped in training
 
+  def __post_init__(self):
+    check_counts(classes=self.classes)
+    check_choice('pooling', self.pooling, POOLING)
+    check_range('dropout', self.dropout, below=1)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch classes']:
-    check_counts(classes=self.classes)
-    check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)
     outputs, carry = self.rnn(values, lengths, train=train)
-    x = POOLING[self.pooling](outputs, lengths, carry) if self.pooling in POOLING else self._refuse()
+    x = POOLING[self.pooling](outputs, lengths, carry)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return Dense(self.classes)(x)
-
-  def _refuse(self):
-    raise ConfigError(f'pooling: {self.pooling!r} is none of {", ".join(POOLING)}')
 
 
 class SequenceLabeler(nn.Module):
@@ -194,12 +194,15 @@ class SequenceLabeler(nn.Module):
   classes: int
   dropout: float = 0.0  # part of the outputs that is dropped in training
 
+  def __post_init__(self):
+    check_counts(classes=self.classes)
+    check_range('dropout', self.dropout, below=1)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
     self, inputs: Num[Array, 'batch length features'] | Padded, train: bool = False
   ) -> Float[Array, 'batch length classes']:
-    check_counts(classes=self.classes)
-    check_range('dropout', self.dropout, below=1)
     values, lengths = unpadded(inputs)
     outputs, _ = self.rnn(values, lengths, train=train)
     return Dense(self.classes)(nn.Dropout(self.dropout)(outputs, deterministic=not train))

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from research.errors import ConfigError, check_counts, check_range
+from research.errors import ConfigError, check_choice, check_counts, check_range
 from research.models.rnn import RNN, Padded, check_forward
 from research.models.search import Hypotheses, beam_search
 from research.ops import recurrent
@@ -45,10 +45,12 @@ class Attention(nn.Module):
   units: int  # of a query, and of the hidden layer of an additive score
   score: str = 'general'
 
-  def setup(self):
+  def __post_init__(self):
     check_counts(units=self.units)
-    if self.score not in SCORES:
-      raise ConfigError(f'attention: {self.score!r} is none of {", ".join(SCORES)}')
+    check_choice('score', self.score, SCORES)
+    super().__post_init__()
+
+  def setup(self):
     if self.score != 'dot':
       self.key = Dense(self.units, use_bias=False)
     if self.score == 'additive':
@@ -90,8 +92,12 @@ class LuongDecoder(nn.Module):
   rnn: RNN
   score: str = 'general'
 
-  def setup(self):
+  def __post_init__(self):
     check_forward(self.rnn, 'a decoder')
+    check_choice('score', self.score, SCORES)
+    super().__post_init__()
+
+  def setup(self):
     self.attention = Attention(self.rnn.units, self.score)
 
   def initial_carry(self, batch_size: int) -> PyTree:
@@ -113,8 +119,12 @@ class BahdanauDecoder(nn.Module):
   units: int
   score: str = 'additive'
 
-  def setup(self):
+  def __post_init__(self):
     check_counts(units=self.units)
+    check_choice('score', self.score, SCORES)
+    super().__post_init__()
+
+  def setup(self):
     self.attention = Attention(self.units, self.score)
     self.input = Dense(3 * self.units)
     self.context = Dense(3 * self.units, use_bias=False)
@@ -157,9 +167,12 @@ class Seq2Seq(nn.Module):
   decoder: LuongDecoder | BahdanauDecoder
   dropout: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
 
-  def setup(self):
+  def __post_init__(self):
     check_counts(vocabulary=self.vocabulary, features=self.features)
     check_range('dropout', self.dropout, below=1)
+    super().__post_init__()
+
+  def setup(self):
     self.embed = Embed(self.vocabulary, self.features, nn.initializers.normal(self.features**-0.5))
     nn.share_scope(self, self.embed)
     self.bias = self.param('bias', nn.initializers.zeros, (self.vocabulary,))

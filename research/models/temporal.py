@@ -11,11 +11,11 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Num
 
-from research.errors import ConfigError, check_counts, check_range
-from research.models.activations import activation
-from research.models.norms import norm
+from research.errors import ConfigError, check_choice, check_counts, check_range
+from research.models.activations import ACTIVATIONS, activation
+from research.models.norms import NORMS, norm
 from research.models.remat import remat
-from research.models.rnn import RNN, Padded, unpadded
+from research.models.rnn import GATES, RNN, Padded, unpadded
 from research.ops.layers import Conv1D, Dense
 from research.ops.padding import valid
 
@@ -60,16 +60,23 @@ class FCN(nn.Module):
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
+    if len(self.channels) != len(self.kernels):
+      raise ConfigError(
+        f'kernels={self.kernels}: must be {len(self.channels)}, one for each of channels={self.channels}'
+      )
+    check_range('dropout', self.dropout, below=1)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    check_choice('norm', self.norm, NORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
-    check_range('dropout', self.dropout, below=1)
     x = nn.Dropout(self.dropout)(self.features(inputs, train), deterministic=not train)
     return Dense(self.classes)(x)
 
   def features(self, inputs: Inputs, train: bool) -> Float[Array, 'batch features']:
-    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
-    if len(self.channels) != len(self.kernels):
-      raise ConfigError(f'kernels: there are {len(self.kernels)}, for {len(self.channels)} blocks')
     series, block = begin(inputs), remat(FCN.block, self.remat)
     for number, (channels, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
       series = block(self, series, channels, kernel, 1 if number else self.stride, train)
@@ -92,10 +99,16 @@ class LSTMFCN(FCN):
   units: int = 8  # of the recurrent half: 8, 64 or 128 in the paper
   recurrent_dropout: float = 0.8  # part of its last output that is dropped in training
 
+  def __post_init__(self):
+    check_counts(units=self.units)
+    check_choice('cell', self.cell, GATES)
+    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    if self.shuffle and self.length < 1:
+      raise ConfigError(f'length={self.length}: must be that of a series, for a shuffled recurrent half')
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
-    check_range('dropout', self.dropout, below=1)
-    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
     read = nn.Dropout(self.recurrent_dropout)(self.reading(inputs, train), deterministic=not train)
     x = jnp.concatenate([self.features(inputs, train), read], -1)
     return Dense(self.classes)(nn.Dropout(self.dropout)(x, deterministic=not train))
@@ -105,8 +118,6 @@ class LSTMFCN(FCN):
     rnn = RNN(self.units, cell=self.cell)
     if not self.shuffle:
       return last_over_time(rnn(values, unpadded(inputs)[1], train=train)[0], mask)
-    if self.length < 1:
-      raise ConfigError(f'length={self.length}: must be that of a series, for a shuffled recurrent half')
     missing = max(0, self.length - values.shape[1])
     steps = jnp.pad(values[:, : self.length], ((0, 0), (0, missing), (0, 0))).swapaxes(1, 2)
     return rnn(steps, train=train)[0][:, -1]
@@ -128,10 +139,15 @@ class ResNet1D(nn.Module):
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which residual blocks are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
+    check_range('dropout', self.dropout, below=1)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    check_choice('norm', self.norm, NORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
-    check_range('dropout', self.dropout, below=1)
-    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
     series, block = begin(inputs), remat(ResNet1D.block, self.remat)
     for number, channels in enumerate(self.channels):
       series = block(self, series, channels, 1 if number else self.stride, train)
@@ -167,12 +183,15 @@ class TCN(nn.Module):
   dropout: float = 0.0  # part of the channels of each convolution that is dropped in training
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
+  def __post_init__(self):
+    check_counts(classes=self.classes, channels=self.channels, kernel=self.kernel)
+    check_choice('pooling', self.pooling, ('last', 'mean', ''))
+    check_range('dropout', self.dropout, below=1)
+    check_choice('activation', self.activation, ACTIVATIONS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch *length classes']:
-    check_range('dropout', self.dropout, below=1)
-    check_counts(classes=self.classes, channels=self.channels, kernel=self.kernel)
-    if self.pooling not in ('last', 'mean', ''):
-      raise ConfigError(f"pooling: {self.pooling!r} is none of 'last', 'mean' and '' (every step)")
     (x, mask), block = begin(inputs), remat(TCN.block, self.remat)
     for number, channels in enumerate(self.channels):
       x = block(self, x, channels, 2**number, train)

@@ -21,6 +21,10 @@ class TenViews(nn.Module):
   model: nn.Module
   pixels: int = 1
 
+  def __post_init__(self):
+    check_count('pixels', self.pixels, least=0)
+    super().__post_init__()
+
   def __call__(
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:

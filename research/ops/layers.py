@@ -24,9 +24,12 @@ class Dense(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
+  def __post_init__(self):
+    check_counts(features=self.features)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
-    check_counts(features=self.features)
     if not x.shape[-1]:
       raise ConfigError(f'a dense layer of inputs {x.shape}: nothing is left of them; pool or crop less')
     init = logical(self.kernel_init, 'inputs', 'features')
@@ -42,8 +45,11 @@ class Embed(nn.Module):
   features: int
   embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
 
-  def setup(self):
+  def __post_init__(self):
     check_counts(num_embeddings=self.num_embeddings, features=self.features)
+    super().__post_init__()
+
+  def setup(self):
     init = logical(self.embedding_init, 'vocabulary', None)
     self.embedding = self.param('embedding', init, (self.num_embeddings, self.features))
 
@@ -65,9 +71,12 @@ class Conv(nn.Module):
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
+  def __post_init__(self):
+    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
-    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
     kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, convolve(x, kernel, self.strides, self.padding))
@@ -83,9 +92,12 @@ class ConvTranspose(nn.Module):
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
+  def __post_init__(self):
+    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch height width channels']) -> Float[Array, 'batch _ _ features']:
-    check_counts(features=self.features, kernel_size=self.kernel_size, strides=self.strides)
     kernel = self.param('kernel', self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     return _with_bias(self, convolve_transposed(x, kernel, self.strides, self.padding))
@@ -105,9 +117,12 @@ class Conv1D(nn.Module):
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
+  def __post_init__(self):
+    check_counts(features=self.features, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x: Num[ArrayLike, 'batch length channels']) -> Float[Array, 'batch _ features']:
-    check_counts(features=self.features, kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation)
     kernel = self.param('kernel', self.kernel_init, (self.kernel_size, x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)
     reach = self.dilation * (self.kernel_size - 1)

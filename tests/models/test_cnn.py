@@ -75,9 +75,9 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
   ('options', 'message'),
   [
     ({'channels': (4, 4, 4, 4, 4)}, 'a window of 2x2 on images that have become 1x1: take fewer stages'),
-    ({'channels': (0,)}, 'channels=0: must be a whole number of at least 1'),
-    ({'dense': (-1,)}, 'features=-1'),
-    ({'channels': ()}, r'channels=\(\): must not be empty'),
+    ({'channels': (0,)}, r'channels=\(0,\): each must be a whole number of at least 1'),
+    ({'dense': (-1,)}, r'dense=\(-1,\)'),
+    ({'channels': ()}, r'channels=\(\): must have at least one entry'),
     ({'depth': 0}, 'depth=0'),
     ({'kernel': 0}, 'kernel=0'),
     ({'classes': 0}, 'classes=0'),
@@ -87,6 +87,6 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
   ],
 )
 def test_sizes_that_cannot_be_are_told_in_one_line(options, message):
-  model = ConvNet(**{'channels': (4,), 'classes': 3, **options})
   with pytest.raises(ConfigError, match=message):
+    model = ConvNet(**{'channels': (4,), 'classes': 3, **options})
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))

@@ -80,7 +80,15 @@ def test_unknown_norm_is_refused():
     MLP((5,), 2, norm='bach').init(KEY, INPUTS)
 
 
-@pytest.mark.parametrize('model, message', [(MLP((5,), 2, dropout=1.0), 'dropout=1.0'), (MLP((5,), 0), 'outputs=0')])
-def test_numbers_out_of_range_are_refused(model, message):
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'dropout': 1.0}, 'dropout=1.0'),
+    ({'outputs': 0}, 'outputs=0'),
+    ({'widths': (5, 0)}, r'widths=\(5, 0\): each must be a whole number of at least 1'),
+    ({'head': 'sofmax'}, "head='sofmax': is unknown; nearest: softmax"),
+  ],
+)
+def test_fields_out_of_range_are_refused(fields, message):
   with pytest.raises(ConfigError, match=message):
-    model.init(KEY, INPUTS)
+    MLP(**{'widths': (5,), 'outputs': 2, **fields})

@@ -124,7 +124,7 @@ def test_stages_halve_the_image_and_double_the_channels():
 
 
 def test_unknown_depth_is_refused():
-  with pytest.raises(ConfigError, match='no residual network of 19 layers'):
+  with pytest.raises(ConfigError, match='depth=19: no residual network has so many layers'):
     resnet(19, 10)
 
 
@@ -137,14 +137,14 @@ def test_stem_shrinks_the_image(stem, side):
 
 
 @pytest.mark.parametrize(
-  'model, message',
+  'make, message',
   [
-    (ResNet((1,), 3, stem='big'), "stem: 'big'"),
-    (ResNet((1, -1), 3), 'blocks=-1'),
-    (ResNet((1,), 3, width=0), 'width=0'),
-    (ResNet((1,), 0), 'classes=0'),
+    (lambda: ResNet((1,), 3, stem='big'), "stem='big': is unknown; nearest: plain, pooled, large"),
+    (lambda: ResNet((1, -1), 3), r'blocks=\(1, -1\): each must be'),
+    (lambda: ResNet((1,), 3, width=0), 'width=0'),
+    (lambda: ResNet((1,), 0), 'classes=0'),
   ],
 )
-def test_what_cannot_be_is_refused(model, message):
+def test_what_cannot_be_is_refused(make, message):
   with pytest.raises(ConfigError, match=message):
-    model.init(KEY, IMAGES)
+    make()

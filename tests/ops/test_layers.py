@@ -87,32 +87,31 @@ def test_convolution_of_series(x64, ours, plain, use_bias):
 
 
 @pytest.mark.parametrize(
-  'layer, shape, message',
+  'make, shape, message',
   [
-    (Dense(0), (2, 3), 'features=0: must be a whole number of at least 1'),
-    (Dense(4), (2, 3, 0), r'a dense layer of inputs \(2, 3, 0\): nothing is left'),
-    (Embed(0, 4), (2,), 'num_embeddings=0'),
-    (Embed(4, -1), (2,), 'features=-1'),
-    (Conv(4, (3, 0)), (2, 8, 8, 1), 'kernel_size=0'),
-    (Conv(4, (3, 3), (0, 1)), (2, 8, 8, 3), 'strides=0'),
-    (Conv(4, (5, 5), padding='VALID'), (2, 8, 4, 1), 'a window of 5x5 on images that have become 8x4'),
-    (Conv(4, (5, 5), padding='VALID'), (2, 4, 8, 3), 'a window of 5x5 on images that have become 4x8'),
-    (Conv(4, (7, 7), padding=((2, 2), (3, 3))), (2, 2, 2, 3), 'a window of 7x7 on images that have become 2x2'),
-    (ConvTranspose(4, (3, 3), (2, 0)), (2, 8, 8, 3), 'strides=0'),
+    (lambda: Dense(0), (2, 3), 'features=0: must be a whole number of at least 1'),
+    (lambda: Dense(4), (2, 3, 0), r'a dense layer of inputs \(2, 3, 0\): nothing is left'),
+    (lambda: Embed(0, 4), (2,), 'num_embeddings=0'),
+    (lambda: Embed(4, -1), (2,), 'features=-1'),
+    (lambda: Conv(4, (3, 0)), (2, 8, 8, 1), r'kernel_size=\(3, 0\)'),
+    (lambda: Conv(4, (3, 3), (0, 1)), (2, 8, 8, 3), r'strides=\(0, 1\)'),
+    (lambda: Conv(4, (5, 5), padding='VALID'), (2, 8, 4, 1), 'a window of 5x5 on images that have become 8x4'),
+    (lambda: Conv(4, (5, 5), padding='VALID'), (2, 4, 8, 3), 'a window of 5x5 on images that have become 4x8'),
+    (lambda: Conv(4, (7, 7), padding=((2, 2), (3, 3))), (2, 2, 2, 3), 'a window of 7x7 on images that have become 2x2'),
+    (lambda: ConvTranspose(4, (3, 3), (2, 0)), (2, 8, 8, 3), r'strides=\(2, 0\)'),
     (
-      ConvTranspose(4, (5, 5), (2, 2), ((0, 0), (0, 0))),
+      lambda: ConvTranspose(4, (5, 5), (2, 2), ((0, 0), (0, 0))),
       (2, 2, 2, 3),
       'a window of 5x5 on images that have become 3x3',
     ),
-    (Conv1D(4, 0), (2, 8, 3), 'kernel_size=0'),
-    (Conv1D(4, 3, stride=0), (2, 8, 3), 'stride=0'),
-    (Conv1D(4, 3, dilation=-1), (2, 8, 3), 'dilation=-1'),
+    (lambda: Conv1D(4, 0), (2, 8, 3), 'kernel_size=0'),
+    (lambda: Conv1D(4, 3, stride=0), (2, 8, 3), 'stride=0'),
+    (lambda: Conv1D(4, 3, dilation=-1), (2, 8, 3), 'dilation=-1'),
   ],
 )
-def test_sizes_that_cannot_be_are_refused(layer, shape, message):
-  inputs = jnp.zeros(shape, int if isinstance(layer, Embed) else float)
+def test_sizes_that_cannot_be_are_refused(make, shape, message):
   with pytest.raises(ConfigError, match=message):
-    jax.eval_shape(layer.init, jax.random.key(0), inputs)
+    jax.eval_shape(make().init, jax.random.key(0), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize('channels', [1, 3])
