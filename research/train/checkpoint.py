@@ -231,7 +231,7 @@ def _copy(leaf: Any) -> np.ndarray | jax.Array:
 
 
 def _save(path: Path, tree: PyTree) -> None:
-  leaves = {name: leaf for name, leaf in _by_name(tree).items() if leaf.size}  # Orbax refuses empty arrays
+  leaves = {name: leaf for name, leaf in by_name(tree).items() if leaf.size}  # Orbax refuses empty arrays
   context = ocp.Context()
   context.array.saving.use_compression = False  # gains little on weights and costs time
   with context, _orbax_unheard(), _without_patterns(path) as path:
@@ -299,7 +299,7 @@ def _os_error(error: Exception, path: Path) -> OSError:
 
 
 def _load(path: Path, abstract: PyTree) -> PyTree:
-  leaves, context = _by_name(abstract), ocp.Context()
+  leaves, context = by_name(abstract), ocp.Context()
   context.pytree.loading.partial_load = True  # what is there and what is wanted has been compared
   try:
     with context, _without_patterns(path) as plain:
@@ -321,7 +321,7 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> np.ndarray | jax.Array:
   return zeros if sharding is None else jax.device_put(zeros, sharding)
 
 
-def _by_name(tree: PyTree) -> dict[str, Any]:
+def by_name(tree: PyTree) -> dict[str, Any]:
   """Leaves by their path, such as `state/params/Dense_0/kernel`."""
   leaves = jax.tree.leaves_with_path(tree)
   named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
@@ -331,12 +331,17 @@ def _by_name(tree: PyTree) -> dict[str, Any]:
 
 
 def _described(tree: PyTree) -> dict[str, str]:
-  """Dtype and shape by name of leaf: `float32[3, 4]`."""
-  return {name: f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}' for name, leaf in _by_name(tree).items()}
+  """Dtype and shape by name of leaf."""
+  return {name: described(leaf) for name, leaf in by_name(tree).items()}
+
+
+def described(leaf: Any) -> str:
+  """Dtype and shape of an array: `float32[3, 4]`."""
+  return f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
 
 
 def _abstract(description: str) -> jax.ShapeDtypeStruct:
-  """What `_described` made the description of."""
+  """What `described` made the description of."""
   dtype, _, shape = description.rstrip(']').partition('[')
   return jax.ShapeDtypeStruct(tuple(int(size) for size in shape.split(',') if size), np.dtype(dtype))
 

@@ -19,8 +19,10 @@ from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
 from research.train.optimizer import Optimizer, make_optimizer
 
+START = ('init_from', 'init_map')  # what is read at the start of a run, and no more once there is a checkpoint
+
 # What the loop alone reads, and no experiment is built from.
-LOOP = ('log_every', 'evaluate_every', 'checkpoint_every', 'keep_latest', 'keep_best')
+LOOP = ('log_every', 'evaluate_every', 'checkpoint_every', 'keep_latest', 'keep_best', *START)
 
 # What a run may change when it goes on; anything else would make it another run.
 RESUMABLE = (
@@ -55,6 +57,10 @@ class Config:
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
   keep_best: int = 1  # checkpoints of the best validation scores; each is saved when it is measured
+  init_from: str = ''  # workdir of a run whose parameters, batch statistics and averages this one starts from
+  init_map: tuple[
+    str, ...
+  ] = ()  # which of them go where, as SOURCE=TARGET: encoder/*=backbone/*; empty: by their paths
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def __init_subclass__(cls, **options):
@@ -88,9 +94,23 @@ class Config:
     check_known(self, 'remat', ('', *REMAT))
     if self.batch_size % self.accumulate:
       raise ConfigError(f'config.accumulate={self.accumulate}: must divide config.batch_size={self.batch_size}')
+    check_init_map(self.init_from, self.init_map)
     self.mesh.validate()
     with as_field():
       make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
+
+
+def check_init_map(init_from: str, init_map: tuple[str, ...]) -> None:
+  """Raises ConfigError for an entry that is not SOURCE=TARGET with as many asterisks on both sides."""
+  for entry in init_map:
+    source, _, target = entry.partition('=')
+    if not (source and target) or '=' in target or source.count('*') != target.count('*'):
+      raise ConfigError(
+        f'config.init_map={init_map}: {entry!r} must be SOURCE=TARGET, with as many * on both sides, '
+        'such as encoder/*=backbone/*'
+      )
+  if init_map and not init_from:
+    raise ConfigError(f'config.init_map={init_map}: needs the workdir of another run in config.init_from')
 
 
 def check_built(experiment: Experiment, config: Config) -> None:

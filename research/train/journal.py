@@ -34,11 +34,17 @@ class Journal:
       config = stack.enter_context(self._workdir).config
       self._checkpoints = Checkpoints(self.path / 'checkpoints', config.keep_latest, config.keep_best)
       stack.callback(self._checkpoints.close)
+      if processes.is_first() and not self._checkpoints.steps():
+        self._workdir.check_start()
       self._stack = stack.pop_all()
     return self
 
   def __exit__(self, *exception):
     self._stack.close()
+
+  def has_checkpoint(self) -> bool:
+    """Whether there is one to restore; its files have not been looked at. All processes must call it."""
+    return bool(processes.from_first(len(self._checkpoints.steps())))
 
   def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
     """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines.
@@ -67,6 +73,11 @@ class Journal:
     """Saves in the background, after every line up to here has reached the disk."""
     self._workdir.check()
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
+
+  def note_source(self, facts: Mapping[str, Any]) -> None:
+    """Adds to environment.json what was taken from another run."""
+    if processes.is_first():
+      self._workdir.note_source(facts)
 
   def is_best(self, score: float) -> bool:
     """Whether a checkpoint of this score would be among the best that are kept."""
@@ -115,6 +126,9 @@ class NoJournal(contextlib.nullcontext):
   def __enter__(self) -> 'NoJournal':
     return self
 
+  def has_checkpoint(self) -> bool:
+    return False
+
   def restore(self, abstract, fingerprints) -> tuple[int, None]:
     return 0, None
 
@@ -122,6 +136,7 @@ class NoJournal(contextlib.nullcontext):
     return False
 
   def save(self, step, tree, score) -> None: ...
+  def note_source(self, facts) -> None: ...
   def rescore(self, step, score) -> None: ...
   def keep(self, files) -> None: ...
   def wait(self) -> None: ...

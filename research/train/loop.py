@@ -21,6 +21,7 @@ from research.train.journal import Journal, NoJournal
 from research.train.optimizer import cut_short
 from research.train.run import Interrupted, Record, Run
 from research.train.signals import Stop, Stopped
+from research.train.transfer import check_source
 from research.train.workdir import agree_on_run
 
 
@@ -52,6 +53,8 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
+    if config.init_from and not journal.has_checkpoint():
+      check_source(config.init_from)
     experiment = experiment or _built(config, stop, journal.path)
     check_built(experiment, config)
     experiment = checked(experiment)

@@ -35,6 +35,7 @@ from research.train.config import Config
 from research.train.experiment import EvalFn, Experiment
 from research.train.journal import Journal, NoJournal
 from research.train.signals import Stop, Stopped
+from research.train.transfer import Transfer, plan, read_source, transferred
 from research.types import Batch, PyTree
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})
@@ -122,7 +123,7 @@ class Run:
     self._unlogged: tuple[int, Running] | None = None
     self._evaluated = True  # whether the evaluation that is due at this step is done
     self._score: float | None = None  # of the evaluation at this very step
-    self._saved_step = 0  # the first State needs no checkpoint
+    self._saved_step = 0  # the first State needs no checkpoint, unless it came from another run
 
   def tell(self, status: str, metrics: Mapping[str, float] = EMPTY) -> Record:
     """A record of this moment."""
@@ -139,6 +140,7 @@ class Run:
     with jax.set_mesh(self._mesh):  # as below, so that it is traced once
       state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
+    transfer = None if self._journal.has_checkpoint() else self._transfer(state)  # before anything is written
     self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
     self._journal.keep(self._experiment.files)
     if tree:
@@ -147,10 +149,20 @@ class Run:
     else:
       with jax.set_mesh(self._mesh):
         self._state, self._running = first(self._key, inputs)  # no parameter ever exists on one device alone
+      if transfer := transfer or self._transfer(state):
+        self._state = transferred(transfer, self._state)
+        self._journal.note_source(transfer.facts())
+        self._saved_step = -1  # so that no later start needs the other run
       self._journal.write_hash(0, self._state)
     self._take_step = self._compiled(place, state, running, inputs)
     self._began = time.monotonic() - (float(tree['seconds']) if tree else 0)
     self._window = (time.monotonic(), self.step)
+
+  def _transfer(self, state: State) -> Transfer | None:
+    """What the first State takes from another run."""
+    if not self._config.init_from:
+      return None
+    return plan(read_source(self._config.init_from), state, self._config.init_map)
 
   def advance(self) -> None:
     """Takes one step; returns before the devices have."""
@@ -191,7 +203,7 @@ class Run:
     """Saves a checkpoint, also one that is among the best, or everything and leaves if a signal has come."""
     if self._stop.signum:
       yield from self._leave()
-    due = self._due(self._config.checkpoint_every) or self.step == self._config.steps
+    due = self._due(self._config.checkpoint_every) or self.step in (0, self._config.steps)
     if due or (self._score is not None and self._journal.is_best(self._score)):
       yield from self._save()
 

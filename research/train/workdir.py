@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import jax
 from absl import logging
 
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.parallel import placement, processes
 from research.paths import ROOT, local
-from research.train.config import RESUMABLE, Config, check_comes_back, flatten, from_fields
+from research.train.checkpoint import by_name
+from research.train.config import RESUMABLE, START, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
 from research.train.modules import class_at, home_of
 from research.train.optimizer import PHASED
@@ -56,6 +56,11 @@ class Workdir:
     if self._lock:
       self._lock.close()
 
+  def check_start(self) -> None:
+    """Raises WorkdirError where a run that has no checkpoint yet would start from another run than it did before."""
+    if (self.path / 'config.json').exists():
+      _refuse_differences(facts_of(saved_config(self.path)), self._facts, self.path, START)
+
   def note_config(self, fingerprints: Mapping[str, str]) -> None:
     """Writes config.json; sooner, a config that cannot be built would own the folder.
 
@@ -77,6 +82,11 @@ class Workdir:
     if what := changes(starts).get(step):
       logging.warning(f'workdir {self.path}: continues at step {step}, but code or versions have changed: {what}')
     write_json(self.path / 'environment.json', starts)
+
+  def note_source(self, facts: Mapping[str, Any]) -> None:
+    """Adds to environment.json what this start took from another run."""
+    *before, last = self.starts()
+    write_json(self.path / 'environment.json', [*before, {**last, 'init_from': facts}])
 
   def starts(self) -> list[dict[str, Any]]:
     """What environment.json holds, a dict for each start so far."""
@@ -102,7 +112,9 @@ class Workdir:
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
-      _refuse_differences(facts_of(saved_config(self.path)), self._facts, self.path)
+      old = facts_of(saved_config(self.path))
+      fixed = [name for name in {**old, **self._facts} if name not in RESUMABLE]
+      _refuse_differences(old, self._facts, self.path, fixed)
     elif any(child.name not in ('lock', 'config.json.tmp') for child in self.path.iterdir()):
       raise WorkdirError(f'workdir {self.path}: has files but no config.json, so it is not a run; give another')
 
@@ -189,11 +201,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def tree_sha256(tree: PyTree) -> str:
-  """Hash of the leaves in path order: equal if and only if every bit is. All processes must call it."""
+  """Hash of the leaves in the order of their names: equal if and only if every bit is. All processes must call it."""
   digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+  for name, leaf in sorted(by_name(tree).items()):
     array = placement.fetch(leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
+    digest.update(f'{name} {array.dtype} {array.shape}'.encode())
     digest.update(array.tobytes())
   return digest.hexdigest()
 
@@ -209,8 +221,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[
   return '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
 
 
-def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-  names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in RESUMABLE]
+def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, names: Iterable[str]) -> None:
+  names = [name for name in names if old.get(name) != new.get(name)]
   if names:
     rows = differences(old, new, names)
     raise WorkdirError(f'workdir {path} belongs to another config ({rows}); give another workdir')

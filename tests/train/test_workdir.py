@@ -87,7 +87,7 @@ def test_a_workdir_without_a_run_is_told(tmp_path, told, fault):
     saved_config(tmp_path)
 
 
-OTHER = {'mesh.backend': 'pmap'}
+OTHER = {'mesh.backend': 'pmap', 'init_from': 'runs/other', 'init_map': ('a=b',)}
 
 
 @pytest.mark.parametrize('name', RESUMABLE)

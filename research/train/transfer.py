@@ -1,0 +1,206 @@
+"""A run that starts from the parameters of another one: fine-tuning, a frozen backbone, a teacher."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax import Array
+from jax import numpy as jnp
+
+from research.errors import CheckpointError, ConfigError, alike
+from research.parallel import processes
+from research.paths import local
+from research.tasks.base import LOSS_SCALE, State
+from research.train.checkpoint import NONE, Checkpoints, by_name, described
+from research.train.workdir import tree_sha256
+
+# Where a leaf of the new State is looked for, by the part of the State that it lies in. An average starts from the
+# parameter itself where the source has no averages; what is frozen starts from what the source is evaluated with.
+ORIGINS = {
+  'params': ('params', 'frozen'),
+  'mutable': ('mutable', 'frozen'),
+  'ema': ('ema', 'params', 'mutable', 'frozen'),
+  'frozen': ('ema', 'params', 'mutable', 'frozen'),
+}
+SHOWN = 5  # paths of a kind in the log; environment.json has all of them
+
+
+class Leaf(NamedTuple):
+  """The place of an array in a State."""
+
+  part: str  # of the State: params, mutable, ema or frozen
+  collection: str  # of Linen: params, batch_stats, ...
+  path: str  # within the collection: encoder/conv/kernel
+
+  def __str__(self) -> str:
+    """As in a checkpoint."""
+    return '/'.join(self[1:] if self.part == 'params' else self)
+
+
+class Source(NamedTuple):
+  """What another run starts from: the State of a checkpoint."""
+
+  workdir: Path
+  step: int
+  arrays: Mapping[str, np.ndarray]  # by name
+
+
+class Transfer(NamedTuple):
+  """Which leaves of a new State come from which of a source."""
+
+  source: Source
+  origins: Mapping[Leaf, Leaf]  # of the source, by leaf of the new State
+  new: Sequence[Leaf]  # of the new State, for which the source has nothing
+  left: Sequence[Leaf]  # of the source, that are not used
+
+  def facts(self) -> dict[str, Any]:
+    """For environment.json."""
+    return {
+      'workdir': str(self.source.workdir),
+      'step': self.source.step,
+      'state_sha256': tree_sha256(self.source.arrays),
+      'taken': {str(leaf): str(origin) for leaf, origin in self.origins.items()},
+      'new': list(map(str, self.new)),
+      'left': list(map(str, self.left)),
+    }
+
+
+def check_source(workdir: str) -> None:
+  """Raises CheckpointError where a folder has no checkpoint; their files are not looked at."""
+  if not _checkpoints(workdir).steps():
+    raise _no_checkpoint(workdir)
+
+
+def read_source(workdir: str) -> Source:
+  """The State of the newest good checkpoint of a run; nothing is written there. Raises CheckpointError for none."""
+  checkpoints = _checkpoints(workdir)
+  step = processes.from_first(_newest_good(checkpoints) if processes.is_first() else NONE)
+  if step == NONE:
+    raise _no_checkpoint(workdir)
+  _, arrays = checkpoints.restore_named(('state/',), step)
+  return Source(local(workdir), step, {name.removeprefix('state/'): array for name, array in arrays.items()})
+
+
+def plan(source: Source, state: State, init_map: Sequence[str]) -> Transfer:
+  """What `state`, of abstract leaves, takes from a source.
+
+  Raises ConfigError for an entry of `init_map` that takes nothing, and CheckpointError for a leaf of another shape.
+  """
+  there, here = _leaves(source.arrays), _leaves(by_name(state))
+  origins: dict[Leaf, Leaf] = {}
+  for entry in init_map or ('*=*',):
+    found = dict(_matches(entry, here, there))
+    if not found:
+      raise ConfigError(_nothing_taken(entry if init_map else '', here, there, source.workdir))
+    origins = {**found, **origins}  # the first entry that has something for a leaf counts
+  for leaf, origin in origins.items():
+    old, new = described(there[origin]), described(here[leaf])
+    if old != new:
+      raise CheckpointError(
+        f'config.init_from={source.workdir}: {origin} is {old} there, but {leaf} is {new} in this run; '
+        'change the model, or name what to take in config.init_map'
+      )
+  used = set(origins.values())
+  return Transfer(
+    source, origins, [leaf for leaf in here if leaf not in origins], [leaf for leaf in there if leaf not in used]
+  )
+
+
+def transferred(transfer: Transfer, state: State) -> State:
+  """`state` with what comes from the source, laid out as before. Logs what is taken, new and left."""
+  source = transfer.source
+  taken = {str(leaf): source.arrays[str(origin)] for leaf, origin in transfer.origins.items()}
+  logging.info(
+    'config.init_from=%s, step %d: %s are taken; %s are new here; %s are left there',
+    *(source.workdir, source.step, _listed(transfer.origins), _listed(transfer.new), _listed(transfer.left)),
+  )
+
+  def replaced(path: tuple, leaf: Array) -> Array:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name not in taken:
+      return leaf
+    placed = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: taken[name][index])
+    return jnp.copy(placed)  # a buffer of its own: two leaves may come from one, and a step donates them all
+
+  return jax.tree.map_with_path(replaced, state)
+
+
+def _checkpoints(workdir: str) -> Checkpoints:
+  return Checkpoints(local(workdir, 'config.init_from') / 'checkpoints')
+
+
+def _newest_good(checkpoints: Checkpoints) -> int:
+  for step in reversed(checkpoints.steps()):
+    try:
+      checkpoints.restore_named(('state/step',), step)
+      return step
+    except CheckpointError as error:
+      logging.warning('config.init_from: %s', error)
+  return NONE
+
+
+def _no_checkpoint(workdir: str) -> CheckpointError:
+  return CheckpointError(
+    f'config.init_from={workdir}: has no checkpoint that can be used; give the workdir of a run that has saved one'
+  )
+
+
+def _leaves(named: Mapping[str, Any]) -> dict[Leaf, Any]:
+  """What can be taken from a State, or replaced in one: all but its step, its optimizer and the loss scale."""
+  leaves = {}
+  for name, array in named.items():
+    part, _, rest = name.partition('/')
+    collection, _, path = name.partition('/') if part == 'params' else rest.partition('/')
+    if part in ORIGINS and collection != LOSS_SCALE:
+      leaves[Leaf(part, collection, path)] = array
+  return leaves
+
+
+def _matches(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, Any]) -> Iterator[tuple[Leaf, Leaf]]:
+  """Leaves of the new State, and what they take by an entry of the map."""
+  source, _, target = entry.partition('=')
+  for leaf in here:
+    if match := re.fullmatch(_regex(target), leaf.path):
+      path = _filled(source, match.groups())
+      candidates = (Leaf(part, leaf.collection, path) for part in ORIGINS[leaf.part])
+      if origin := next((candidate for candidate in candidates if candidate in there), None):
+        yield leaf, origin
+
+
+def _regex(pattern: str) -> str:
+  return '(.*)'.join(map(re.escape, pattern.split('*')))
+
+
+def _filled(pattern: str, texts: Sequence[str]) -> str:
+  """`pattern` with a text in place of each asterisk."""
+  first, *rest = pattern.split('*')
+  return first + ''.join(text + part for text, part in zip(texts, rest, strict=True))
+
+
+def _nothing_taken(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, Any], workdir: Path) -> str:
+  """What to say of an entry that takes nothing, '' where there are none and no path is in both."""
+  ours, theirs = ([leaf.path for leaf in leaves] for leaves in (here, there))
+  if not entry:
+    return f'config.init_from={workdir}: has none of the paths of this model; {_nearest(ours[0], theirs)}; see init_map'
+  source, _, target = entry.partition('=')
+  for pattern, paths, whose in ((source, theirs, workdir), (target, ours, 'this model')):
+    if not any(re.fullmatch(_regex(pattern), path) for path in paths):
+      return f'config.init_map: {entry!r}: {whose} has nothing at {pattern}; {_nearest(pattern, paths)}'
+  path = next(path for path in ours if re.fullmatch(_regex(target), path))
+  wanted = _filled(source, re.fullmatch(_regex(target), path).groups())
+  return f'config.init_map: {entry!r}: {workdir} has no {wanted} for {path} of this model; {_nearest(wanted, theirs)}'
+
+
+def _nearest(path: str, paths: Sequence[str]) -> str:
+  return f'nearest: {", ".join(alike(path, paths) or paths[:3])}'
+
+
+def _listed(leaves: Sequence[Leaf] | Mapping[Leaf, Leaf]) -> str:
+  """How many, and the first of them."""
+  names = list(map(str, leaves))
+  more = ', ...' if len(names) > SHOWN else ''
+  return f'{len(names)} ({", ".join(names[:SHOWN])}{more})' if names else '0'
