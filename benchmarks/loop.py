@@ -108,7 +108,7 @@ def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
 
 def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
   """Function that lets the training loop log its way through a number of steps, with a bar that nobody sees."""
-  progress, reached = Progress(total, Terminal()), 0
+  progress, reached = Progress(total, stream=Terminal()), 0
 
   def run(steps: int) -> None:
     nonlocal reached

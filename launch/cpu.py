@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 
+import jax
+
 YNN = 'xla_cpu_experimental_ynn_fusion_type'
 YNN_KINDS = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 PASSES = 'xla_disable_hlo_passes'
@@ -33,6 +35,13 @@ def runs_on_cpu(environment: Mapping[str, str]) -> bool:
   if platforms := environment.get('JAX_PLATFORMS', ''):
     return platforms.split(',')[0] == 'cpu'
   return not any(map(importlib.util.find_spec, ACCELERATORS))
+
+
+def idle_accelerator() -> str:
+  """The package of an accelerator that is installed although JAX runs on CPU, unless it was asked to; '' for none."""
+  if os.environ.get('JAX_PLATFORMS') or jax.default_backend() != 'cpu':
+    return ''
+  return next(filter(importlib.util.find_spec, ACCELERATORS), '')
 
 
 def _keep_memory(environment: Mapping[str, str]) -> str:

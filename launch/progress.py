@@ -4,24 +4,30 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping
+from typing import TextIO
 
 from tqdm import tqdm
 
+from research.train.config import Config
+from research.train.run import Record
+
 QUIET_SECONDS = 5.0  # from one plain line of training to the next
-SHOWN = ('loss', 'accuracy', 'r2')  # metrics whose names end so
-BAR = '{desc}|{bar:12}| {n_fmt}/{total_fmt}{postfix}'
+COLUMNS = 80  # that a line may take
+BAR = '{desc}|{bar:10}| {n_fmt}/{total_fmt}{postfix}'
+EVALUATED = ('validation', 'test')
 
 
 class Progress:
   """A context manager whose `show` takes the records of a run of `total` steps; a bar if `stream` is a terminal.
 
+  metric: what the experiment is judged by, such as test/accuracy, which is shown first.
   Where the stream is gone (a closed terminal) nothing is shown, and the run goes on.
   """
 
-  def __init__(self, total: int, stream: TextIO | None = None):
+  def __init__(self, total: int, metric: str = '', stream: TextIO | None = None):
     self._total, self._stream = total, stream or sys.stderr
+    self._metric = metric.rpartition('/')[2]
     self._bar = None
     if self._stream.isatty():
       width = {'dynamic_ncols': True} if _tells_its_width(self._stream) else {'ncols': 120, 'nrows': 24}
@@ -39,26 +45,60 @@ class Progress:
       with contextlib.suppress(OSError):
         self._bar.close()
 
-  def show(self, record: Any) -> None:
-    """Shows a record: its `step`, its `metrics` by name, and its `status`, what the run is doing."""
+  def show(self, record: Record) -> None:
+    """Shows what a run tells; a note and the numbers of an evaluation stay on the screen."""
     now = time.monotonic()
-    evaluated = any(name.startswith(('validation/', 'test/')) for name in record.metrics)
-    due = evaluated or record.status not in ('training', self._status) or now >= self._quiet_until
+    due = record.status not in ('training', self._status) or now >= self._quiet_until
     if record.metrics and self._first is None:
       self._first, due = (record.step, now), True
     self._status = record.status
     self._metrics.update(record.metrics)
-    text = '  '.join(
-      [*_numbers(self._metrics, 'train/'), *self._left(record.step, now), *_numbers(self._metrics, 'validation/')]
-    )
+    kept = [*record.note.splitlines(), *self._evaluations(record)]
     with contextlib.suppress(OSError):
+      for line in kept:
+        self._keep(line)
       if self._bar is not None:
-        self._bar.n = record.step
-        self._bar.set_description_str(f'{record.status:10}', refresh=False)
-        self._bar.set_postfix_str(text)
-      elif due:
+        self._update_bar(record, now)
+      elif due and not kept:
         self._quiet_until = now + QUIET_SECONDS
-        print(f'{record.status:10} {record.step}/{self._total}  {text}'.rstrip(), file=self._stream, flush=True)
+        head = f'{record.status:10} {record.step}/{self._total}  '
+        self._keep((head + self._text(record.step, now, COLUMNS - len(head))).rstrip())
+
+  def _keep(self, line: str) -> None:
+    if self._bar is not None:
+      tqdm.write(line, self._stream)
+    else:
+      print(line, file=self._stream, flush=True)
+
+  def _update_bar(self, record: Record, now: float) -> None:
+    self._bar.n = record.step
+    self._bar.set_description_str(f'{record.status:10}', refresh=False)
+    head = f'{record.status:10}|{"":10}| {record.step}/{self._total}, '
+    self._bar.set_postfix_str(self._text(record.step, now, COLUMNS - len(head)))
+
+  def _evaluations(self, record: Record) -> Iterator[str]:
+    """A line for each part that was evaluated; a table shows those at the end of the run."""
+    for part in EVALUATED if record.status != 'done' else ():
+      names = sorted((name for name in record.metrics if name.startswith(f'{part}/')), key=self._rank)
+      if names:
+        numbers = [f'{name.removeprefix(f"{part}/")} {_number(record.metrics[name])}' for name in names]
+        yield _fitted([f'{part:10} {record.step}/{self._total}', *numbers], COLUMNS)
+
+  def _text(self, step: int, now: float, columns: int) -> str:
+    """The numbers of training, the most important first, as far as they fit."""
+    texts = []
+    for part, label in (('validation', 'val '), ('train', '')):
+      names = sorted((name for name in self._metrics if name.startswith(f'{part}/')), key=self._rank)
+      shown = names[:1] if part == 'validation' else [name for name in names if name == 'train/loss'] or names[:1]
+      texts += [f'{label}{name.removeprefix(f"{part}/")} {_number(self._metrics[name])}' for name in shown]
+    texts += self._left(step, now)
+    if 'examples_per_second' in self._metrics:
+      texts.append(f'{self._metrics["examples_per_second"]:,.0f}/s')
+    return _fitted(texts, columns)
+
+  def _rank(self, name: str) -> int:
+    """The experiment's own metric first, then the loss, then in the order in which they were measured."""
+    return [self._metric, 'loss', name.rpartition('/')[2]].index(name.rpartition('/')[2])
 
   def _left(self, step: int, now: float) -> list[str]:
     """Time left at the pace since the first record; a resumed run does not begin at step 0."""
@@ -66,6 +106,12 @@ class Progress:
     if not first < step < self._total:
       return []
     return [f'{tqdm.format_interval((self._total - step) * (now - since) / (step - first))} left']
+
+
+def target_metric(config: Config) -> str:
+  """What a config's experiment is judged by first, such as test/accuracy; '' where its file names no targets."""
+  targets = getattr(sys.modules[type(config).__module__], 'TARGETS', ())
+  return targets[0].metric if targets else ''
 
 
 def final_table(metrics: Mapping[str, float]) -> str:
@@ -80,12 +126,11 @@ def _tells_its_width(terminal: TextIO) -> bool:
   return False
 
 
-def _numbers(metrics: Mapping[str, float], part: str) -> list[str]:
-  names = [name for name in metrics if name.startswith(part) and name.endswith(SHOWN)]
-  texts = [f'{name.removeprefix("train/")} {_number(metrics[name])}' for name in names]
-  if part == 'train/' and 'examples_per_second' in metrics:
-    texts.append(f'{metrics["examples_per_second"]:,.0f} examples/s')
-  return texts
+def _fitted(texts: list[str], columns: int) -> str:
+  """As many of the texts as fit on a line; the rest is left out."""
+  while len('  '.join(texts)) > max(columns, 0) and len(texts) > 1:
+    texts = texts[:-1]
+  return '  '.join(texts)
 
 
 def _number(value: float) -> str:

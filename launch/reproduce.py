@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from launch import app, tables
 from launch.flags import PathParser
-from launch.progress import Progress
+from launch.progress import Progress, target_metric
 from research.errors import ConfigError, RunError, WorkdirError, unknown
 from research.paths import ROOT, experiments, local
 from research.report import results
@@ -152,7 +152,7 @@ def run(config: Config, root: Path) -> Path:
   if not finished(workdir):
     with (
       Stop() as stop,
-      Progress(config.steps) as progress,
+      Progress(config.steps, target_metric(config)) as progress,
       contextlib.closing(train(config, workdir, stop)) as records,
     ):
       for record in records:

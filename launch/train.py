@@ -6,11 +6,11 @@ python -m launch.train --config=cnn_digits --workdir=runs/digits --config.optimi
 import collections
 
 import jax
-from absl import flags
+from absl import flags, logging
 
-from launch import app, distributed
+from launch import app, cpu, distributed
 from launch.flags import PathParser, define_config
-from launch.progress import Progress, final_table
+from launch.progress import Progress, final_table, target_metric
 from research.errors import NotFiniteError
 from research.parallel.processes import is_first
 from research.report.curves import draw_curves
@@ -26,13 +26,15 @@ WORKDIR = flags.DEFINE(
 
 def main() -> None:
   config, workdir = CONFIG.value, WORKDIR.value
+  if package := cpu.idle_accelerator():
+    logging.warning(f'{package} is installed, but JAX found no such device and runs on CPU')
   with Stop(alone=jax.process_count() == 1) as stop:
     records = train(config, workdir, stop)
     if not is_first():  # the first of many processes reports for all
       collections.deque(records, maxlen=0)
       return
     try:
-      with Progress(config.steps) as progress:
+      with Progress(config.steps, target_metric(config)) as progress:
         for record in records:
           progress.show(record)
     except Exception as error:

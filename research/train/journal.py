@@ -28,6 +28,7 @@ class Journal:
     self._stack = contextlib.ExitStack()
     self._workdir = Workdir(path, config)
     self.path = self._workdir.path
+    self.result: Mapping[str, Any] | None = None  # of a run that an earlier start has finished, once restored
 
   def __enter__(self) -> 'Journal':
     with contextlib.ExitStack() as stack:
@@ -56,12 +57,19 @@ class Journal:
       self._begin(fingerprints)
     self._checkpoints.try_out()  # a training would be lost
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
-    if processes.is_first():
-      self._workdir.note_start(step, fingerprints)
     lines = int(tree.pop('lines')) if tree else 0
-    recorder = Recorder(self.path, lines, step) if processes.is_first() else NoRecorder()
+    self.result = self._result_of(step)
+    recorder = NoRecorder()
+    if processes.is_first() and self.result is None:
+      self._workdir.note_start(step, fingerprints)
+      recorder = Recorder(self.path, lines, step)
     self._recorder = self._stack.enter_context(recorder)
     return step, tree
+
+  def _result_of(self, step: int) -> Mapping[str, Any] | None:
+    """What result.json holds if it is of `step`; other processes than the first learn no more than that it is."""
+    result = self._workdir.result_of(step) if processes.is_first() else None
+    return result or {'metrics': {}} if processes.from_first(int(result is not None)) else None
 
   def _begin(self, fingerprints: Mapping[str, str]) -> None:
     done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps
@@ -122,6 +130,7 @@ class NoJournal(contextlib.nullcontext):
   """For a run without a workdir, in a notebook: nothing is kept."""
 
   path = ''
+  result = None
 
   def __enter__(self) -> 'NoJournal':
     return self

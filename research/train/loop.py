@@ -62,8 +62,10 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
     run = Run(experiment, config, mesh, feed, journal, stop)
     if note := cut_short(config.optimizer, config.steps):
       logging.warning(note)
-    yield run.tell('compiling')
-    run.begin()
+    yield from run.begin()
+    if run.result is not None:  # of an earlier start: nothing is left to do
+      yield run.tell('done', run.result['metrics'])
+      return
     yield from run.evaluate_if_due()  # where a signal had put it off
     yield from run.save_if_due()
     while run.step < config.steps:

@@ -32,6 +32,7 @@ from research.parallel.mesh import replicated
 from research.parallel.placement import InFlight
 from research.tasks.base import State, Task, in_dtypes_of
 from research.train.config import Config
+from research.train.environment import device
 from research.train.experiment import EvalFn, Experiment
 from research.train.journal import Journal, NoJournal
 from research.train.signals import Stop, Stopped
@@ -51,6 +52,7 @@ class Record(NamedTuple):
   metrics: Mapping[str, float]
   status: str  # compiling, training, evaluating, saving or done
   state: State | None  # the newest, maybe a step ahead; valid until the generator goes on and reuses its memory
+  note: str = ''  # lines worth keeping on the screen
 
 
 @flax.struct.dataclass
@@ -125,12 +127,13 @@ class Run:
     self._score: float | None = None  # of the evaluation at this very step
     self._saved_step = 0  # the first State needs no checkpoint, unless it came from another run
 
-  def tell(self, status: str, metrics: Mapping[str, float] = EMPTY) -> Record:
+  def tell(self, status: str, metrics: Mapping[str, float] = EMPTY, note: str = '') -> Record:
     """A record of this moment."""
-    return Record(self.step, metrics, status, self._state)
+    return Record(self.step, metrics, status, self._state, note)
 
-  def begin(self) -> None:
-    """Restores the newest good checkpoint or makes the first State, and compiles the step."""
+  def begin(self) -> Iterator[Record]:
+    """Restores the newest good checkpoint or makes the first State, and compiles the step unless the run has ended."""
+    yield self.tell('compiling')
     inputs = self._feed.inputs(0)
     batch = jax.eval_shape(self._feed.batch, inputs, 0)
     task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
@@ -154,9 +157,16 @@ class Run:
         self._journal.note_source(transfer.facts())
         self._saved_step = -1  # so that no later start needs the other run
       self._journal.write_hash(0, self._state)
-    self._take_step = self._compiled(place, state, running, inputs)
+    if self.result is None:
+      self._take_step = self._compiled(place, state, running, inputs)
     self._began = time.monotonic() - (float(tree['seconds']) if tree else 0)
     self._window = (time.monotonic(), self.step)
+    yield self.tell('training', note=self._introduction())
+
+  @property
+  def result(self) -> Mapping[str, Any] | None:
+    """What result.json holds where an earlier start has finished this run."""
+    return self._journal.result
 
   def _transfer(self, state: State) -> Transfer | None:
     """What the first State takes from another run."""
@@ -237,6 +247,18 @@ class Run:
 
   def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
+
+  def _introduction(self) -> str:
+    """What runs, on what, and from which step on."""
+    examples, last = len(self._experiment.train.examples), self._config.steps
+    place = f'resumed at {self.step:,} of {last:,}' if self.step else f'0 of {last:,}'
+    lines = {
+      'devices': device() + (f', {self._mesh.size} in use' if self._mesh.size < jax.device_count() else ''),
+      'parameters': f'{sum(leaf.size for leaf in jax.tree.leaves(self._state.params)):,}',
+      'examples': f'{examples:,} for training, {examples / self._config.batch_size:,.1f} steps per epoch',
+      'step': place if self.result is None else f'already done: all {self.step:,} steps are taken and measured',
+    }
+    return '\n'.join(f'{name:10} {line}' for name, line in lines.items())
 
   def _fingerprints(self) -> dict[str, str]:
     evaluators = {**self._experiment.evaluators, **self._experiment.final_evaluators}

@@ -94,14 +94,18 @@ class Workdir:
     lost = 'delete it to go on, the data are then not compared with those of the starts before'
     return _read_json(path, _starts_in, lost) if path.exists() else []
 
+  def result_of(self, step: int) -> dict[str, Any] | None:
+    """What result.json holds, None where it is missing or of another step."""
+    path = self.path / 'result.json'
+    if not path.exists():
+      return None
+    result = _read_json(path, _result_in, 'delete it, and the same command writes it again')
+    return result if result['steps'] == step else None
+
   def _drop_result_of_other_steps(self) -> None:
     """A run that is to take more steps has not come to its end."""
-    path = self.path / 'result.json'
-    steps = operator.itemgetter('steps')
-    if (
-      path.exists() and _read_json(path, steps, 'delete it, and the same command writes it again') != self.config.steps
-    ):
-      path.unlink()
+    if self.result_of(self.config.steps) is None:
+      (self.path / 'result.json').unlink(missing_ok=True)
 
   def check(self) -> None:
     """Raises WorkdirError where the folder was moved, deleted or replaced: it would be made anew, half empty."""
@@ -187,6 +191,11 @@ def _starts_in(content: Any) -> list[dict[str, Any]]:
   for start in content:
     operator.itemgetter('data', 'python', 'versions')(start)  # raises where one is missing
   return list(content)
+
+
+def _result_in(content: Any) -> dict[str, Any]:
+  operator.itemgetter('steps', 'metrics')(content)  # raises where one is missing
+  return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -107,3 +107,13 @@ def test_only_where_the_run_will_be_on_cpu(monkeypatch):
   assert not cpu.runs_on_cpu({}) and cpu.runs_on_cpu({'JAX_PLATFORMS': 'cpu'})
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
   assert cpu.tune() == []
+
+
+def test_an_accelerator_that_jax_does_not_use_is_told(monkeypatch):
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  monkeypatch.setattr(cpu.importlib.util, 'find_spec', lambda name: None)
+  assert cpu.idle_accelerator() == ''
+  monkeypatch.setattr(cpu.importlib.util, 'find_spec', lambda name: name == 'jax_cuda13_plugin' or None)
+  assert cpu.idle_accelerator() == 'jax_cuda13_plugin'
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  assert cpu.idle_accelerator() == ''

@@ -69,7 +69,7 @@ def test_a_closed_terminal_saves_all(start, tmp_path, finished, fault):
   process = start('classifier', workdir, '--config.checkpoint_every=0', before=lead, stderr=inner)
   os.close(inner)
   shown = ''
-  while 'training' not in shown:
+  while '7/40' not in shown:
     shown += os.read(terminal, 2**16).decode()
   os.close(terminal)
   assert process.wait(300) == 129

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
-from runs import drain, make, outcome, untold
+from runs import content, drain, make, outcome, untold
 
 from research import random
 from research.data.examples import Arrays
@@ -22,6 +22,7 @@ from research.errors import ConfigError
 from research.parallel.mesh import MeshShape
 from research.tasks.base import State
 from research.train import checkpoint, recorder
+from research.train.environment import device
 from research.train.loop import train
 from research.train.optimizer import Optimizer
 from research.train.run import Interrupted
@@ -82,6 +83,7 @@ def test_order_within_a_step_is_the_contract(tmp_path):
   train_, both = ['examples_per_second', 'seconds', 'train'], ['test', 'validation']
   assert records == [
     (0, 'compiling', []),
+    (0, 'training', []),
     (2, 'training', train_),
     (4, 'training', train_),
     (4, 'evaluating', []),
@@ -146,7 +148,7 @@ def test_the_state_of_a_record_can_be_used():
     if record.state is not None:
       assert experiment.predict(record.state, batch).shape == (3, 10)
       norms.append(float(jnp.linalg.norm(record.state.params['Dense_0']['kernel'])))
-  assert len(set(norms)) == 3  # of steps 2, 3 and 4: a step's numbers are told when the next has been taken
+  assert len(set(norms)) == 4  # of steps 0, 2, 3 and 4: a step's numbers are told when the next has been taken
 
 
 def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, undisturbed):
@@ -176,7 +178,7 @@ def compiled_once(caplog, *names: str):
     yield
   messages = [record.getMessage() for record in caplog.records]
   found = collections.Counter(match[1] for text in messages if (match := re.match(r'Compiling (?:jit\()?(\w+)', text)))
-  assert max(found.values()) == 1 and {'step', 'eval_step', '_first_state'} & found.keys() == set(names)
+  assert max(found.values(), default=1) == 1 and {'step', 'eval_step', '_first_state'} & found.keys() == set(names)
 
 
 def test_a_start_traces_the_step_once():
@@ -359,6 +361,24 @@ def test_seconds_and_examples_add_up(tmp_path):
   result = json.loads((tmp_path / 'result.json').read_text())
   assert all(early < late for early, late in itertools.pairwise(seconds)) and result['seconds'] >= seconds[-1]
   assert result['examples'] == 40 * 32 and result['steps'] == 40
+
+
+def test_a_run_says_how_it_starts_and_adds_nothing_once_it_has_finished(tmp_path, caplog):
+  config = make('classifier', steps=10, evaluate_every=0)
+  first = drain(config, tmp_path)
+  parameters, examples = 64 * 32 + 32 + 32 * 10 + 10, 1_257
+  assert [line.split(maxsplit=1) for line in first[1].note.splitlines()] == [
+    ['devices', f'{device()}, 1 in use'],
+    ['parameters', f'{parameters:,}'],
+    ['examples', f'{examples:,} for training, {examples / 32:.1f} steps per epoch'],
+    ['step', '0 of 10'],
+  ]
+  before = content(tmp_path)
+  with compiled_once(caplog):
+    again = drain(config, tmp_path)
+  assert content(tmp_path) == before and again[-1].metrics == first[-1].metrics
+  assert [record.status for record in again] == ['compiling', 'training', 'done'] and 'already done' in again[1].note
+  assert 'resumed at 10 of 20' in drain(dataclasses.replace(config, steps=20), tmp_path)[1].note
 
 
 def test_streams_of_noise_follow_the_seed():
