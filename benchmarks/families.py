@@ -32,19 +32,19 @@ class Family:
     return self.draw(np.random.default_rng(0))
 
 
-def images(batch: int, *shape: int, classes: int = 10) -> Batch:
+def images(batch: int, *shape: int, num_classes: int = 10) -> Batch:
   """Noise [batch, *shape] with a class each."""
   return lambda rng: {
     'inputs': rng.normal(size=(batch, *shape)).astype(np.float32),
-    'targets': rng.integers(classes, size=batch, dtype=np.int32),
+    'targets': rng.integers(num_classes, size=batch, dtype=np.int32),
   }
 
 
-def texts(batch: int, length: int, vocabulary: int) -> Batch:
+def texts(batch: int, length: int, vocab_size: int) -> Batch:
   """Random tokens [batch, length], each with the one that follows."""
 
   def draw(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    tokens = rng.integers(vocabulary, size=(batch, length + 1), dtype=np.int32)
+    tokens = rng.integers(vocab_size, size=(batch, length + 1), dtype=np.int32)
     return {'inputs': tokens[:, :-1], 'targets': tokens[:, 1:]}
 
   return draw

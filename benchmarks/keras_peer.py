@@ -12,26 +12,28 @@ from keras import layers
 from benchmarks.families import Family
 
 
-def mlp(inputs: int, widths: Sequence[int], classes: int) -> keras.Model:
-  hidden = [layers.Dense(width, 'relu', name=f'Dense_{number}') for number, width in enumerate(widths)]
-  return keras.Sequential([keras.Input((inputs,)), *hidden, layers.Dense(classes, name=f'Dense_{len(widths)}')])
+def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> keras.Model:
+  hidden = [layers.Dense(width, 'relu', name=f'Dense_{number}') for number, width in enumerate(hidden_sizes)]
+  return keras.Sequential(
+    [keras.Input((inputs,)), *hidden, layers.Dense(num_classes, name=f'Dense_{len(hidden_sizes)}')]
+  )
 
 
-def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> keras.Model:
+def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> keras.Model:
   x = inputs = keras.Input((size, size, 1))
   for number, count in enumerate(channels):
     x = layers.MaxPooling2D()(layers.Conv2D(count, 3, padding='same', activation='relu', name=f'Conv_{number}')(x))
-  x = layers.Dense(width, 'relu', name='Dense_0')(layers.Flatten()(x))
-  return keras.Model(inputs, layers.Dense(classes, name='Dense_1')(x))
+  x = layers.Dense(hidden_size, 'relu', name='Dense_0')(layers.Flatten()(x))
+  return keras.Model(inputs, layers.Dense(num_classes, name='Dense_1')(x))
 
 
-def resnet(size: int, depth: int, classes: int, norm: str) -> keras.Model:
+def resnet(size: int, depth: int, num_classes: int, norm: str) -> keras.Model:
   x = inputs = keras.Input((size, size, 3))
   x, number = layers.ReLU()(_convolved(x, '{}_0', norm, 16, 3)), itertools.count()
   for stage, channels in enumerate((16, 32, 64)):
     for place in range((depth - 2) // 6):
       x = _block(x, f'Block_{next(number)}.', norm, channels, 2 if stage and not place else 1)
-  return keras.Model(inputs, layers.Dense(classes, name='Dense_0')(layers.GlobalAveragePooling2D()(x)))
+  return keras.Model(inputs, layers.Dense(num_classes, name='Dense_0')(layers.GlobalAveragePooling2D()(x)))
 
 
 def _block(x, name: str, norm: str, channels: int, stride: int):
@@ -53,9 +55,9 @@ def _convolved(x, name: str, norm: str, channels: int, kernel: int, stride: int 
   return layers.GroupNormalization(channels // 16, epsilon=1e-5, name=name.format('GroupNorm'))(x)
 
 
-def language_model(cell: str, vocabulary: int, units: int) -> keras.Model:
-  layer = {'lstm': layers.LSTM, 'gru': layers.GRU}[cell](units, return_sequences=True, name='rnn.forward_0')
-  embed, head = layers.Embedding(vocabulary, units, name='embed'), layers.Dense(vocabulary, name='head')
+def language_model(cell: str, vocab_size: int, hidden_size: int) -> keras.Model:
+  layer = {'lstm': layers.LSTM, 'gru': layers.GRU}[cell](hidden_size, return_sequences=True, name='rnn.forward_0')
+  embed, head = layers.Embedding(vocab_size, hidden_size, name='embed'), layers.Dense(vocab_size, name='head')
   return keras.Sequential([keras.Input((None,), dtype='int32'), embed, layer, head])
 
 
@@ -69,23 +71,23 @@ class Positions(layers.Layer):
     return x + self.positions
 
 
-def gpt(vocabulary: int, depth: int, width: int, heads: int, length: int) -> keras.Model:
-  tokens = keras.Input((length,), dtype='int32')
-  x = Positions(name='positions')(layers.Embedding(vocabulary, width, name='embed')(tokens))
-  for number in range(depth):
-    x = _gpt_block(x, f'block_{number}.', heads)
+def gpt(vocab_size: int, num_layers: int, embed_dim: int, num_heads: int, max_length: int) -> keras.Model:
+  tokens = keras.Input((max_length,), dtype='int32')
+  x = Positions(name='positions')(layers.Embedding(vocab_size, embed_dim, name='embed')(tokens))
+  for number in range(num_layers):
+    x = _gpt_block(x, f'block_{number}.', num_heads)
   x = layers.LayerNormalization(epsilon=1e-6, name='norm')(x)
-  return keras.Model(tokens, layers.Dense(vocabulary, name='head')(x))
+  return keras.Model(tokens, layers.Dense(vocab_size, name='head')(x))
 
 
-def _gpt_block(x, name: str, heads: int):
-  width = x.shape[-1]
+def _gpt_block(x, name: str, num_heads: int):
+  embed_dim = x.shape[-1]
   y = layers.LayerNormalization(epsilon=1e-6, name=name + 'attention_norm')(x)
-  attention = layers.MultiHeadAttention(heads, width // heads, name=name + 'attention')
+  attention = layers.MultiHeadAttention(num_heads, embed_dim // num_heads, name=name + 'attention')
   x = layers.Add()([x, attention(y, y, use_causal_mask=True)])
   y = layers.LayerNormalization(epsilon=1e-6, name=name + 'mlp_norm')(x)
-  y = layers.Dense(4 * width, lambda x: keras.activations.gelu(x, approximate=True), name=name + 'up')(y)
-  return layers.Add()([x, layers.Dense(width, name=name + 'down')(y)])
+  y = layers.Dense(4 * embed_dim, lambda x: keras.activations.gelu(x, approximate=True), name=name + 'up')(y)
+  return layers.Add()([x, layers.Dense(embed_dim, name=name + 'down')(y)])
 
 
 def generator(noise: int, channels: tuple[int, int]) -> keras.Model:

@@ -83,7 +83,7 @@ def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
 def without_end(config: Config) -> Config:
   """The config of a run that never comes to its last step and what is saved there, and does not evaluate."""
   every = config.checkpoint_every if config.checkpoint_every < config.steps else 0
-  return dataclasses.replace(config, steps=10**9, evaluate_every=0, checkpoint_every=every)
+  return dataclasses.replace(config, steps=10**9, eval_every=0, checkpoint_every=every)
 
 
 def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:

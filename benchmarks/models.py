@@ -13,36 +13,36 @@ from research.ops.layers import ConvTranspose, Dense, Embed
 class GPT(nn.Module):
   """Decoder with learned positions, layer norm before each sub-layer and a head of its own (Radford et al. 2019)."""
 
-  vocabulary: int = 256
-  layers: int = 4
-  width: int = 256
-  heads: int = 8
-  length: int = 128
+  vocab_size: int = 256
+  num_layers: int = 4
+  embed_dim: int = 256
+  num_heads: int = 8
+  max_length: int = 128
 
   @nn.compact
   def __call__(
     self, tokens: Int[Array, 'batch length'], train: bool = False
   ) -> Float[Array, 'batch length vocabulary']:
-    positions = self.param('positions', nn.initializers.normal(0.02), (self.length, self.width))
-    x = Embed(self.vocabulary, self.width, name='embed')(tokens) + positions[None, : tokens.shape[1]]
-    for number in range(self.layers):
-      x = Block(self.heads, name=f'block_{number}')(x)
-    return Dense(self.vocabulary, name='head')(LayerNorm(name='norm')(x))
+    positions = self.param('positions', nn.initializers.normal(0.02), (self.max_length, self.embed_dim))
+    x = Embed(self.vocab_size, self.embed_dim, name='embed')(tokens) + positions[None, : tokens.shape[1]]
+    for number in range(self.num_layers):
+      x = Block(self.num_heads, name=f'block_{number}')(x)
+    return Dense(self.vocab_size, name='head')(LayerNorm(name='norm')(x))
 
 
 class Block(nn.Module):
   """Causal self-attention and a layer of four times the width, both added to what they read."""
 
-  heads: int
+  num_heads: int
 
   @nn.compact
   def __call__(self, x: Float[Array, 'batch length width']) -> Float[Array, 'batch length width']:
-    width = x.shape[-1]
-    projected = Dense(3 * width, name='qkv')(LayerNorm(name='attention_norm')(x))
-    queries, keys, values = jnp.moveaxis(projected.reshape(*x.shape[:-1], 3, self.heads, -1), -3, 0)
-    x += Dense(width, name='out')(attention(queries, keys, values, causal=True).reshape(x.shape))
-    hidden = nn.gelu(Dense(4 * width, name='up')(LayerNorm(name='mlp_norm')(x)))  # of the tanh kind
-    return x + Dense(width, name='down')(hidden)
+    embed_dim = x.shape[-1]
+    projected = Dense(3 * embed_dim, name='qkv')(LayerNorm(name='attention_norm')(x))
+    queries, keys, values = jnp.moveaxis(projected.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
+    x += Dense(embed_dim, name='out')(attention(queries, keys, values, causal=True).reshape(x.shape))
+    hidden = nn.gelu(Dense(4 * embed_dim, name='up')(LayerNorm(name='mlp_norm')(x)))  # of the tanh kind
+    return x + Dense(embed_dim, name='down')(hidden)
 
 
 class Generator(nn.Module):

@@ -33,24 +33,24 @@ from research.train.run import first_state, make_step
 from research.types import Batch, Objective, PyTree
 
 
-def mlp(inputs: int, widths: Sequence[int], classes: int) -> MLP:
-  return MLP(widths, classes)
+def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> MLP:
+  return MLP(hidden_sizes, num_classes)
 
 
-def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> ConvNet:
-  return ConvNet(channels, classes, (width,))
+def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> ConvNet:
+  return ConvNet(channels, num_classes, (hidden_size,))
 
 
-def resnet(size: int, depth: int, classes: int, norm: str) -> ResNet:
-  return resnet_of(depth, classes, norm=norm)
+def resnet(size: int, depth: int, num_classes: int, norm: str) -> ResNet:
+  return resnet_of(depth, num_classes, norm=norm)
 
 
-def language_model(cell: str, vocabulary: int, units: int) -> LanguageModel:
-  return LanguageModel(vocabulary, RNN(units, cell=cell), units)
+def language_model(cell: str, vocab_size: int, hidden_size: int) -> LanguageModel:
+  return LanguageModel(vocab_size, RNN(hidden_size, cell=cell), hidden_size)
 
 
-def gpt(vocabulary: int, layers: int, width: int, heads: int, length: int) -> models.GPT:
-  return models.GPT(vocabulary, layers, width, heads, length)
+def gpt(vocab_size: int, num_layers: int, embed_dim: int, num_heads: int, max_length: int) -> models.GPT:
+  return models.GPT(vocab_size, num_layers, embed_dim, num_heads, max_length)
 
 
 def generator(noise: int, channels: tuple[int, int]) -> models.Generator:
@@ -61,7 +61,7 @@ class Fixed:
   """A feed that gives one batch at every step, split over a mesh."""
 
   def __init__(self, batch: Batch, mesh: Mesh):
-    self._batch = jax.device_put(batch, placement.split(mesh))
+    self._batch = jax.device_put(batch, placement.batch_sharding(mesh))
 
   def inputs(self, step: int) -> Batch:
     return self._batch

@@ -36,8 +36,8 @@ class Ratio(NamedTuple):
   """How our times compare with another library's: less than 1 is faster."""
 
   median: float
-  least: float
-  most: float
+  lowest: float
+  highest: float
 
 
 def ratio(libraries: Mapping[str, Any], ours: str, other: str) -> Ratio | None:
@@ -91,11 +91,11 @@ def details(results: Results) -> str:
 def _figures(result: Mapping[str, Any], name: str) -> list[str]:
   measured = result['libraries'][name]
   seconds = statistics.median(measured['step_seconds'])
-  median, least, most = ratio(result['libraries'], 'ours', name)
+  median, lowest, highest = ratio(result['libraries'], 'ours', name)
   return [
     f'{1e3 * seconds:.1f}',
     f'{median:.2f}',
-    f'{least:.2f} - {most:.2f}',
+    f'{lowest:.2f} - {highest:.2f}',
     f'{measured["peak_bytes"] / 1e6:.0f}',
     f'{max(0, measured["first_seconds"] - seconds):.1f}',
     f'{shortest(result) / seconds:.0%}',

@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(parameters: int, rounds: int, seconds: float) -> Row:
   """What a save costs, median over rounds."""
-  config = Config(steps=10**9, batch_size=BATCH, log_every=1, evaluate_every=0, checkpoint_every=0)
+  config = Config(steps=10**9, batch_size=BATCH, log_every=1, eval_every=0, checkpoint_every=0)
   experiment = perceptron(parameters)
   with contextlib.closing(train(config, experiment=experiment)) as records:
     pace = statistics.median(step.seconds for step in itertools.islice(steps(records), 2, 8))

@@ -16,27 +16,27 @@ from benchmarks.families import Family
 
 
 class MLP(nn.Module):
-  widths: Sequence[int]
-  classes: int
+  hidden_sizes: Sequence[int]
+  num_classes: int
 
   @nn.compact
   def __call__(self, x, train=False):
-    for width in self.widths:
+    for width in self.hidden_sizes:
       x = nn.relu(nn.Dense(width)(x))
-    return nn.Dense(self.classes)(x)
+    return nn.Dense(self.num_classes)(x)
 
 
 class CNN(nn.Module):
   channels: Sequence[int]
-  width: int
-  classes: int
+  hidden_size: int
+  num_classes: int
 
   @nn.compact
   def __call__(self, x, train=False):
     for channels in self.channels:
       x = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3))(x)), (2, 2), (2, 2))
-    x = nn.relu(nn.Dense(self.width)(x.reshape(x.shape[0], -1)))
-    return nn.Dense(self.classes)(x)
+    x = nn.relu(nn.Dense(self.hidden_size)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.num_classes)(x)
 
 
 class Block(nn.Module):
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 class ResNet(nn.Module):
   depth: int
-  classes: int
+  num_classes: int
   norm: str
 
   @nn.compact
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     for stage, channels in enumerate((16, 32, 64)):
       for number in range((self.depth - 2) // 6):
         x = Block(channels, 2 if stage and not number else 1, norm)(x)
-    return nn.Dense(self.classes)(x.mean((1, 2)))
+    return nn.Dense(self.num_classes)(x.mean((1, 2)))
 
 
 def _conv(channels: int, kernel: int, stride: int = 1) -> nn.Conv:
@@ -78,40 +78,40 @@ def _conv(channels: int, kernel: int, stride: int = 1) -> nn.Conv:
 
 class LanguageModel(nn.Module):
   cell: str
-  vocabulary: int
-  units: int
+  vocab_size: int
+  hidden_size: int
 
   @nn.compact
   def __call__(self, tokens, train=False):
-    x = nn.Embed(self.vocabulary, self.units, name='embed')(tokens)
-    cell = {'lstm': nn.OptimizedLSTMCell, 'gru': nn.GRUCell}[self.cell](self.units, name='cell')
-    return nn.Dense(self.vocabulary, name='head')(nn.RNN(cell)(x))
+    x = nn.Embed(self.vocab_size, self.hidden_size, name='embed')(tokens)
+    cell = {'lstm': nn.OptimizedLSTMCell, 'gru': nn.GRUCell}[self.cell](self.hidden_size, name='cell')
+    return nn.Dense(self.vocab_size, name='head')(nn.RNN(cell)(x))
 
 
 class GPT(nn.Module):
-  vocabulary: int
-  layers: int
-  width: int
-  heads: int
-  length: int
+  vocab_size: int
+  num_layers: int
+  embed_dim: int
+  num_heads: int
+  max_length: int
 
   @nn.compact
   def __call__(self, tokens, train=False):
-    x = nn.Embed(self.vocabulary, self.width, name='embed')(tokens)
-    x += self.param('positions', nn.initializers.normal(0.02), (self.length, self.width))[None]
-    for number in range(self.layers):
-      x = GPTBlock(self.heads, name=f'block_{number}')(x)
-    return nn.Dense(self.vocabulary, name='head')(nn.LayerNorm(name='norm')(x))
+    x = nn.Embed(self.vocab_size, self.embed_dim, name='embed')(tokens)
+    x += self.param('positions', nn.initializers.normal(0.02), (self.max_length, self.embed_dim))[None]
+    for number in range(self.num_layers):
+      x = GPTBlock(self.num_heads, name=f'block_{number}')(x)
+    return nn.Dense(self.vocab_size, name='head')(nn.LayerNorm(name='norm')(x))
 
 
 class GPTBlock(nn.Module):
-  heads: int
+  num_heads: int
 
   @nn.compact
   def __call__(self, x):
     y = nn.LayerNorm(name='attention_norm')(x)
     mask = nn.make_causal_mask(x[..., 0])
-    x += nn.MultiHeadDotProductAttention(self.heads, name='attention')(y, mask=mask)
+    x += nn.MultiHeadDotProductAttention(self.num_heads, name='attention')(y, mask=mask)
     y = nn.Dense(4 * x.shape[-1], name='up')(nn.LayerNorm(name='mlp_norm')(x))
     return x + nn.Dense(x.shape[-1], name='down')(nn.gelu(y))
 
@@ -129,16 +129,16 @@ class Generator(nn.Module):
     return jnp.tanh(nn.ConvTranspose(1, (4, 4), (2, 2), name='deconv_1')(x))
 
 
-def mlp(inputs: int, widths: Sequence[int], classes: int) -> MLP:
-  return MLP(widths, classes)
+def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> MLP:
+  return MLP(hidden_sizes, num_classes)
 
 
-def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> CNN:
-  return CNN(channels, width, classes)
+def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> CNN:
+  return CNN(channels, hidden_size, num_classes)
 
 
-def resnet(size: int, depth: int, classes: int, norm: str) -> ResNet:
-  return ResNet(depth, classes, norm)
+def resnet(size: int, depth: int, num_classes: int, norm: str) -> ResNet:
+  return ResNet(depth, num_classes, norm)
 
 
 language_model, gpt = LanguageModel, GPT

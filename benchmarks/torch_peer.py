@@ -25,22 +25,22 @@ class Linear(nn.Linear):
     self.reads, self.writes = reads or (1, 1, inputs), writes or (1, 1, outputs)
 
 
-def mlp(inputs: int, widths: Sequence[int], classes: int) -> nn.Module:
+def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> nn.Module:
   layers = {}
-  for number, (before, after) in enumerate(zip((inputs, *widths), (*widths, classes), strict=True)):
+  for number, (before, after) in enumerate(zip((inputs, *hidden_sizes), (*hidden_sizes, num_classes), strict=True)):
     layers |= {f'Dense_{number}': nn.Linear(before, after), f'relu_{number}': nn.ReLU()}
   layers.popitem()
   return nn.Sequential(OrderedDict(layers))
 
 
-def cnn(size: int, channels: Sequence[int], width: int, classes: int) -> nn.Module:
+def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> nn.Module:
   layers = {}
   for number, (before, after) in enumerate(zip((1, *channels[:-1]), channels, strict=True)):
     layers |= {f'Conv_{number}': nn.Conv2d(before, after, 3, padding=1), f'relu_{number}': nn.ReLU()}
     layers |= {f'pool_{number}': nn.MaxPool2d(2)}
   image = (size // 2 ** len(channels), size // 2 ** len(channels), channels[-1])
-  layers |= {'flatten': nn.Flatten(), 'Dense_0': Linear(int(np.prod(image)), width, reads=image)}
-  return nn.Sequential(OrderedDict(layers | {'relu': nn.ReLU(), 'Dense_1': nn.Linear(width, classes)}))
+  layers |= {'flatten': nn.Flatten(), 'Dense_0': Linear(int(np.prod(image)), hidden_size, reads=image)}
+  return nn.Sequential(OrderedDict(layers | {'relu': nn.ReLU(), 'Dense_1': nn.Linear(hidden_size, num_classes)}))
 
 
 class Block(nn.Module):
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  def __init__(self, depth: int, classes: int, norm: str):
+  def __init__(self, depth: int, num_classes: int, norm: str):
     super().__init__()
     self.Conv_0, self.norm_0 = _conv(3, 16, 3), _norm(norm, 16)
     blocks, before = {}, 16
@@ -67,15 +67,15 @@ class ResNet(nn.Module):
       for number in range((depth - 2) // 6):
         blocks[f'Block_{len(blocks)}'] = Block(before, channels, 2 if stage and not number else 1, norm)
         before = channels
-    self.blocks, self.Dense_0 = nn.Sequential(OrderedDict(blocks)), nn.Linear(64, classes)
+    self.blocks, self.Dense_0 = nn.Sequential(OrderedDict(blocks)), nn.Linear(64, num_classes)
 
   def forward(self, x: Tensor) -> Tensor:
     x = functional.relu(self.norm_0(self.Conv_0(x)))
     return self.Dense_0(self.blocks(x).mean((2, 3)))
 
 
-def resnet(size: int, depth: int, classes: int, norm: str) -> nn.Module:
-  return ResNet(depth, classes, norm)
+def resnet(size: int, depth: int, num_classes: int, norm: str) -> nn.Module:
+  return ResNet(depth, num_classes, norm)
 
 
 def _conv(inputs: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -87,11 +87,11 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 class LanguageModel(nn.Module):
-  def __init__(self, cell: str, vocabulary: int, units: int):
+  def __init__(self, cell: str, vocab_size: int, hidden_size: int):
     super().__init__()
-    self.embed = nn.Embedding(vocabulary, units)
-    self.rnn = {'lstm': nn.LSTM, 'gru': nn.GRU}[cell](units, units, batch_first=True)
-    self.head = nn.Linear(units, vocabulary)
+    self.embed = nn.Embedding(vocab_size, hidden_size)
+    self.rnn = {'lstm': nn.LSTM, 'gru': nn.GRU}[cell](hidden_size, hidden_size, batch_first=True)
+    self.head = nn.Linear(hidden_size, vocab_size)
 
   def forward(self, tokens: Tensor) -> Tensor:
     return self.head(self.rnn(self.embed(tokens))[0])
@@ -101,24 +101,24 @@ language_model = LanguageModel
 
 
 class GPT(nn.Module):
-  def __init__(self, vocabulary: int, layers: int, width: int, heads: int, length: int):
+  def __init__(self, vocab_size: int, num_layers: int, embed_dim: int, num_heads: int, max_length: int):
     super().__init__()
-    self.embed, self.positions = nn.Embedding(vocabulary, width), nn.Parameter(torch.zeros(length, width))
-    blocks = {f'block_{number}': GPTBlock(width, heads) for number in range(layers)}
+    self.embed, self.positions = nn.Embedding(vocab_size, embed_dim), nn.Parameter(torch.zeros(max_length, embed_dim))
+    blocks = {f'block_{number}': GPTBlock(embed_dim, num_heads) for number in range(num_layers)}
     self.blocks = nn.Sequential(OrderedDict(blocks))
-    self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, vocabulary)
+    self.norm, self.head = nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, vocab_size)
 
   def forward(self, tokens: Tensor) -> Tensor:
     return self.head(self.norm(self.blocks(self.embed(tokens) + self.positions)))
 
 
 class GPTBlock(nn.Module):
-  def __init__(self, width: int, heads: int):
+  def __init__(self, embed_dim: int, num_heads: int):
     super().__init__()
-    self.heads = heads
-    self.attention_norm, self.mlp_norm = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-    self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-    self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+    self.num_heads = num_heads
+    self.attention_norm, self.mlp_norm = nn.LayerNorm(embed_dim, eps=1e-6), nn.LayerNorm(embed_dim, eps=1e-6)
+    self.qkv, self.out = nn.Linear(embed_dim, 3 * embed_dim), nn.Linear(embed_dim, embed_dim)
+    self.up, self.down = nn.Linear(embed_dim, 4 * embed_dim), nn.Linear(4 * embed_dim, embed_dim)
 
   def forward(self, x: Tensor) -> Tensor:
     parts = self.qkv(self.attention_norm(x)).split(x.shape[-1], -1)

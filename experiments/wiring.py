@@ -42,11 +42,11 @@ def supervised_experiment(
   optimizer = make_optimizer(config.optimizer, config.steps)
   model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)
   options = {'precision': config.precision, 'accumulate': config.accumulate, 'axis_name': config.mesh.axis_name}
-  task = supervised(model, objective, optimizer, preprocess, augment, config.ema, **options)
+  task = supervised(model, objective, optimizer, preprocess, augment, config.ema_decay, **options)
   predict = predict or predictor(model, preprocess, config.precision)
   eval_step = make_eval_step(task, predict)
-  validation = Evaluator(eval_step, data.validation, config.evaluate_batch_size, metrics)
-  test = Evaluator(eval_step, data.test, config.evaluate_batch_size, (*metrics, *figures))
+  validation = Evaluator(eval_step, data.validation, config.eval_batch_size, metrics)
+  test = Evaluator(eval_step, data.test, config.eval_batch_size, (*metrics, *figures))
   return Experiment(
     task=task,
     train=source or Source(data.train, config.batch_size, config.seed),

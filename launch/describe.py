@@ -29,7 +29,7 @@ def main() -> None:
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   key = abstract(jax.random.key(config.seed), replicated(mesh))
   index = experiment.train.indices(0)
-  batch = abstract({**experiment.train.examples.rows(index), 'index': index}, placement.split(mesh))
+  batch = abstract({**experiment.train.examples.rows(index), 'index': index}, placement.batch_sharding(mesh))
   task, place = on_mesh(experiment.task, config.mesh, mesh, key, batch)
   state = abstract(jax.eval_shape(task.init, key, batch), place)
   print(parameter_table(state.params))

@@ -63,26 +63,26 @@ def check_range(
   value: float,
   below: float = math.inf,
   *,
-  least: float = 0,
+  at_least: float = 0,
   above: float | None = None,
-  most: float | None = None,
+  at_most: float | None = None,
 ) -> None:
-  """Raises ConfigError unless `least` <= `value` < `below`; NaN is in no range.
+  """Raises ConfigError unless `at_least` <= `value` < `below`; NaN is in no range.
 
-  `above` stands for `least` where the lower end is not part of the range, `most` for `below` where the upper one is.
+  `above` replaces `at_least` to exclude the lower end, `at_most` replaces `below` to include the upper one.
   """
-  begins = value >= least if above is None else value > above
-  ends = value < below if most is None else value <= most
+  begins = value >= at_least if above is None else value > above
+  ends = value < below if at_most is None else value <= at_most
   if not (begins and ends):
-    low = f'at least {least}' if above is None else f'more than {above}'
-    high = f'at most {most}' if most is not None else 'finite' if below == math.inf else f'less than {below}'
+    low = f'at least {at_least}' if above is None else f'more than {above}'
+    high = f'at most {at_most}' if at_most is not None else 'finite' if below == math.inf else f'less than {below}'
     raise ConfigError(f'{name}={value}: must be {low} and {high}')
 
 
-def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> None:
-  """Raises ConfigError unless `value` is a whole number, numpy's included, of at least `least` and at most `most`."""
-  if not _whole(value) or value < least or (most is not None and value > most):
-    ends = f'from {least} to {most}' if most is not None else f'of at least {least}'
+def check_count(name: str, value: int, at_least: int = 1, at_most: int | None = None) -> None:
+  """Raises ConfigError unless `value` is an integer (NumPy's included) from `at_least` to `at_most`."""
+  if not _whole(value) or value < at_least or (at_most is not None and value > at_most):
+    ends = f'from {at_least} to {at_most}' if at_most is not None else f'of at least {at_least}'
     raise ConfigError(f'{name}={value}: must be a whole number {ends}')
 
 

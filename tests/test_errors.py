@@ -15,9 +15,9 @@ NAN = math.nan
   [
     ({}, (0, 0.5, 1e30), (-1e-9, math.inf, NAN), 'at least 0 and finite'),
     ({'below': 1}, (0, 0.999), (-1, 1, NAN), 'at least 0 and less than 1'),
-    ({'most': 1}, (0, 1), (-0.1, 1.0001, NAN), 'at least 0 and at most 1'),
+    ({'at_most': 1}, (0, 1), (-0.1, 1.0001, NAN), 'at least 0 and at most 1'),
     ({'above': 0}, (1e-9, 5), (0, -1, math.inf, NAN), 'more than 0 and finite'),
-    ({'least': -2, 'below': 3}, (-2, 2.9), (-2.1, 3), 'at least -2 and less than 3'),
+    ({'at_least': -2, 'below': 3}, (-2, 2.9), (-2.1, 3), 'at least -2 and less than 3'),
   ],
 )
 def test_a_number_out_of_its_range_is_refused_by_name(limits, inside, outside, words):
@@ -32,7 +32,7 @@ def test_a_number_out_of_its_range_is_refused_by_name(limits, inside, outside, w
   'limits, inside, outside, words',
   [
     ({}, (1, np.int64(7)), (0, -1, 1.0, NAN, True), 'of at least 1'),
-    ({'least': 0, 'most': 3}, (0, 3), (-1, 4, 1.5), 'from 0 to 3'),
+    ({'at_least': 0, 'at_most': 3}, (0, 3), (-1, 4, 1.5), 'from 0 to 3'),
   ],
 )
 def test_a_count_is_a_whole_number_in_its_range(limits, inside, outside, words):

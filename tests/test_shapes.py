@@ -39,11 +39,11 @@ def test_a_wrong_shape_is_refused(argument, function, right, wrong):
 
 
 def test_fields_of_a_model_are_checked():
-  with pytest.raises(TypeCheckError, match='widths'):
+  with pytest.raises(TypeCheckError, match='hidden_sizes'):
     MLP(5, 2)
 
 
 def test_nothing_is_checked_outside_the_tests():
-  code = 'import sys; from research.models.mlp import MLP; MLP(5, 2); print("beartype" in sys.modules)'
+  code = 'import sys; from research.models.mlp import MLP; MLP((5,), 2, residual=5); print("beartype" in sys.modules)'
   run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert run.stdout.strip() == 'False'

@@ -10,12 +10,12 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import check_below, check_each, check_filled, check_least
+from research.train.config import check_at_least, check_below, check_each, check_filled
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/accuracy', least=0.985, margin=0.015, examples=360),)
+TARGETS = (Target('test/accuracy', at_least=0.985, margin=0.015, examples=360),)
 
 
 @dataclasses.dataclass
@@ -23,30 +23,30 @@ class Config(Base):
   """Two stages of convolutions, as few as images of 8x8 pixels allow."""
 
   channels: tuple[int, ...] = (32, 64)  # of each stage
-  dense: tuple[int, ...] = (128,)  # units of each hidden dense layer
-  dropout: float = 0.3  # part of the units before each dense layer
+  hidden_sizes: tuple[int, ...] = (128,)  # units of each hidden dense layer
+  dropout_rate: float = 0.3  # part of the units before each dense layer
   label_smoothing: float = 0.05  # part of the target's mass spread over all classes
   shift: int = 1  # pixels by which an image is moved at random, in any direction
 
   def validate(self) -> None:
     super().validate()
     check_filled(self, 'channels')
-    check_each(self, 1, 'channels', 'dense')
-    check_below(self, 1, 'dropout', 'label_smoothing')
-    check_least(self, 0, 'shift')
+    check_each(self, 1, 'channels', 'hidden_sizes')
+    check_below(self, 1, 'dropout_rate', 'label_smoothing')
+    check_at_least(self, 0, 'shift')
 
   def build(self) -> Experiment:
     data = images.digits()
     return supervised_experiment(
       self,
       data,
-      ConvNet(self.channels, len(data.classes), self.dense, norm='batch', dense_dropout=self.dropout),
+      ConvNet(self.channels, len(data.class_names), self.hidden_sizes, norm='batch', dropout_rate=self.dropout_rate),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, deviation=6.0),
+      preprocess=standardize(mean=4.9, std=6.0),
       augment=augment.shift(self.shift),
       metrics=(exact.multiclass,),
-      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+      figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )
 
 
@@ -55,10 +55,10 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=3_000,
     batch_size=64,
-    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
-    ema=0.995,
-    evaluate_every=500,
-    evaluate_batch_size=360,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup_steps=100, weight_decay=1e-2),
+    ema_decay=0.995,
+    eval_every=500,
+    eval_batch_size=360,
     checkpoint_every=1_500,
   )
-  return at_scale(scale, scales(recorded, steps=30, batch_size=32, channels=(4, 8), dense=(16,)))
+  return at_scale(scale, scales(recorded, steps=30, batch_size=32, channels=(4, 8), hidden_sizes=(16,)))

@@ -10,12 +10,12 @@ from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import check_below, check_each, check_filled, check_least
+from research.train.config import check_at_least, check_below, check_each, check_filled
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
 
-TARGETS = (Target('test/accuracy', least=0.994, margin=0.002, examples=10_000),)
+TARGETS = (Target('test/accuracy', at_least=0.994, margin=0.002, examples=10_000),)
 
 
 @dataclasses.dataclass
@@ -23,24 +23,26 @@ class Config(Base):
   """Stages of 3x3 convolutions with batch norm, and images turned, scaled and moved a little."""
 
   channels: tuple[int, ...] = (32, 64, 128)  # of each stage
-  depth: int = 1  # convolutions in a stage
-  dense: tuple[int, ...] = (128,)  # units of each hidden dense layer
-  dropout: float = 0.4  # part of the units before each dense layer
+  convs_per_stage: int = 1  # convolutions in a stage
+  hidden_sizes: tuple[int, ...] = (128,)  # units of each hidden dense layer
+  dropout_rate: float = 0.4  # part of the units before each dense layer
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   degrees: float = 10.0  # by which an image is turned at random, either way
   zoom: float = 0.1  # by which it is made smaller or larger, as a part of its size
-  pixels: float = 2.0  # by which it is moved, in any direction
+  shift: float = 2.0  # by which it is moved, in any direction
 
   def validate(self) -> None:
     super().validate()
     check_filled(self, 'channels')
-    check_each(self, 1, 'channels', 'dense')
-    check_least(self, 1, 'depth')
-    check_below(self, 1, 'dropout', 'label_smoothing', 'zoom')
+    check_each(self, 1, 'channels', 'hidden_sizes')
+    check_at_least(self, 1, 'convs_per_stage')
+    check_below(self, 1, 'dropout_rate', 'label_smoothing', 'zoom')
 
   def model(self) -> ConvNet:
     """The network alone, for looking inside it."""
-    return ConvNet(self.channels, 10, self.dense, self.depth, norm='batch', dense_dropout=self.dropout)
+    return ConvNet(
+      self.channels, 10, self.hidden_sizes, self.convs_per_stage, norm='batch', dropout_rate=self.dropout_rate
+    )
 
   def build(self) -> Experiment:
     data = images.mnist()
@@ -50,10 +52,10 @@ class Config(Base):
       self.model(),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=33.3, deviation=78.6),
-      augment=augment.affine(self.degrees, self.zoom, self.pixels),
+      preprocess=standardize(mean=33.3, std=78.6),
+      augment=augment.affine(self.degrees, self.zoom, self.shift),
       metrics=(exact.multiclass,),
-      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+      figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )
 
 
@@ -62,9 +64,9 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=steps_of(epochs=10, examples=55_000, batch_size=128),
     batch_size=128,
-    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
-    ema=0.999,
-    evaluate_every=1_000,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup_steps=400, weight_decay=1e-2),
+    ema_decay=0.999,
+    eval_every=1_000,
     checkpoint_every=2_000,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=32, channels=(4, 8), dense=(16,)))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, channels=(4, 8), hidden_sizes=(16,)))

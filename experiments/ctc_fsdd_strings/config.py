@@ -18,13 +18,13 @@ from research.report.agreement import Target
 from research.tasks.base import State
 from research.tasks.supervised import predictor
 from research.train.config import Config as Base
-from research.train.config import check_below, check_least, check_within
+from research.train.config import check_at_least, check_below, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
-TARGETS = (Target('test/label_error_rate', most=0.03, margin=0.015),)
+TARGETS = (Target('test/label_error_rate', at_most=0.03, margin=0.015),)
 BLANK = len(speech.DIGITS)
 FEATURES = audio.features(speech.RATE)
 MOST_STACKED = 50  # of the 374 frames of the longest string, which must leave one for each of 7 digits
@@ -34,26 +34,26 @@ MOST_STACKED = 50  # of the 374 frames of the longest string, which must leave o
 class Config(Base):
   """Two bidirectional layers over the log-mel spectrum, three frames at a time."""
 
-  strings: int = 50_000  # that are trained on, each made when it is asked for
-  held_out: int = 1_000  # strings of the test part; half as many validate
-  units: int = 128  # of a layer, in each direction
-  layers: int = 2  # of the network
-  dropout: float = 0.2  # part of the units between layers and after the last
-  stack: int = 3  # frames of 16 ms that are taken as one
-  band_mask: int = 8  # widest stretch of bands that is hidden, of 40
-  frame_mask: int = 20  # longest stretch of frames that is hidden
-  beam: int = 8  # strings that the search keeps
+  train_size: int = 50_000  # that are trained on, each made when it is asked for
+  test_size: int = 1_000  # strings of the test part; half as many validate
+  hidden_size: int = 128  # of a layer, in each direction
+  num_layers: int = 2  # of the network
+  dropout_rate: float = 0.2  # part of the units between layers and after the last
+  frame_stack: int = 3  # frames of 16 ms that are taken as one
+  freq_mask: int = 8  # widest stretch of bands that is hidden, of 40
+  time_mask: int = 20  # longest stretch of frames that is hidden
+  beam_size: int = 8  # strings that the search keeps
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'strings', 'units', 'layers', 'beam')
-    check_least(self, 2, 'held_out')
-    check_least(self, 0, 'band_mask', 'frame_mask')
-    check_below(self, 1, 'dropout')
-    check_within(self, 'stack', 1, MOST_STACKED)
+    check_at_least(self, 1, 'train_size', 'hidden_size', 'num_layers', 'beam_size')
+    check_at_least(self, 2, 'test_size')
+    check_at_least(self, 0, 'freq_mask', 'time_mask')
+    check_below(self, 1, 'dropout_rate')
+    check_within(self, 'frame_stack', 1, MOST_STACKED)
 
   def build(self) -> Experiment:
-    data = speech.digit_strings(self.strings, self.seed, self.held_out)
+    data = speech.digit_strings(self.train_size, self.seed, self.test_size)
     model = self.model()
     return supervised_experiment(
       self,
@@ -63,26 +63,28 @@ class Config(Base):
       score=lambda metrics: -metrics['validation/label_error_rate'],
       preprocess=self.preprocess,
       augment=augment.chain(
-        lambda batch, key: FEATURES(batch), audio.spec_augment(2, self.band_mask, 2, self.frame_mask)
+        lambda batch, key: FEATURES(batch), audio.spec_augment(2, self.freq_mask, 2, self.time_mask)
       ),
       metrics=(transcripts.error_rates,),
-      figures=(transcripts.heard(data.classes, speech.RATE),),
+      figures=(transcripts.heard(data.class_names, speech.RATE),),
       predict=self.predict,
     )
 
   def model(self) -> SequenceLabeler:
     """The network alone."""
-    return SequenceLabeler(RNN(self.units, self.layers, 'lstm', True, self.dropout), BLANK + 1, self.dropout)
+    return SequenceLabeler(
+      RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate), BLANK + 1, self.dropout_rate
+    )
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
     """Spectra with their lengths, some frames in one."""
-    return padded(audio.stacked(FEATURES(batch), self.stack))
+    return padded(audio.stacked(FEATURES(batch), self.frame_stack))
 
   def predict(self, state: State, batch: Batch) -> dict[str, Array]:
     """What was heard in each recording."""
     logits = predictor(self.model(), self.preprocess, self.precision)(state, batch)
-    longest = 2 * batch['targets'].shape[1]
-    return transcripts.transcribed(logits, self.preprocess(batch)['lengths'], self.beam, longest, BLANK)
+    max_length = 2 * batch['targets'].shape[1]
+    return transcripts.transcribed(logits, self.preprocess(batch)['lengths'], self.beam_size, max_length, BLANK)
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Writes down the digits spoken in the WAV file `input`, and draws when each was heard."""
@@ -92,11 +94,11 @@ class Config(Base):
     def listen(variables: PyTree, batch: Batch) -> dict[str, Array]:
       batch = self.preprocess(batch)
       logits = model.apply(variables, batch['inputs'])
-      return transcripts.transcribed(logits, batch['lengths'], self.beam, logits.shape[1], BLANK)
+      return transcripts.transcribed(logits, batch['lengths'], self.beam_size, logits.shape[1], BLANK)
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')
-      batch = audio.load(request.input, speech.RATE, shortest=speech.RATE // 10)
+      batch = audio.load(request.input, speech.RATE, min_length=speech.RATE // 10)
       output = {name: np.asarray(array)[0] for name, array in listen(variables, batch).items()}
       yield 'digits', transcripts.text(speech.DIGITS, output['labels'], output['length'])
       yield 'heard', transcripts.picture(np.asarray(batch['inputs'])[0], output, speech.DIGITS, speech.RATE)
@@ -109,10 +111,12 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=500,
     batch_size=32,
-    optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup=100, weight_decay=1e-2, clip_norm=1.0),
-    ema=0.99,
-    evaluate_every=250,
-    evaluate_batch_size=250,
+    optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup_steps=100, weight_decay=1e-2, clip_norm=1.0),
+    ema_decay=0.99,
+    eval_every=250,
+    eval_batch_size=250,
     checkpoint_every=250,
   )
-  return at_scale(scale, scales(recorded, steps=10, batch_size=4, strings=40, held_out=20, units=8, layers=1))
+  return at_scale(
+    scale, scales(recorded, steps=10, batch_size=4, train_size=40, test_size=20, hidden_size=8, num_layers=1)
+  )

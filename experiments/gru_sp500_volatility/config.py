@@ -15,12 +15,12 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import qlike
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, check_below, check_least, check_within
+from research.train.config import as_field, check_at_least, check_below, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/qlike', most=0.50, margin=0.03),)
+TARGETS = (Target('test/qlike', at_most=0.50, margin=0.03),)
 YEARS = 8  # from 2011 to 2018
 
 
@@ -29,28 +29,28 @@ class Config(Base):
   """A very small network, held back in every way: a daily return says little of its variance."""
 
   fold: int = 0  # year that is tested, from 2011 on
-  folds: int = 8  # years
+  num_folds: int = 8  # years
   context: int = 22  # trading days that are seen
   ranges: bool = True  # whether highest and lowest prices are seen, or closes alone, as GARCH does
-  units: int = 16  # of the GRU
-  dropout: float = 0.0  # part of the units that the forecast is read from
+  hidden_size: int = 16  # of the GRU
+  dropout_rate: float = 0.0  # part of the units that the forecast is read from
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'context', 'units')
-    check_below(self, 1, 'dropout')
-    check_within(self, 'folds', 1, YEARS)
-    check_within(self, 'fold', 0, self.folds - 1)
+    check_at_least(self, 1, 'context', 'hidden_size')
+    check_below(self, 1, 'dropout_rate')
+    check_within(self, 'num_folds', 1, YEARS)
+    check_within(self, 'fold', 0, self.num_folds - 1)
 
   def build(self) -> Experiment:
     days = finance.sp500_days()
     with as_field():
-      data = finance.sp500(self.fold, self.folds, self.context, self.ranges)
-    *_, end = finance.year_ends(days.dates, self.fold, self.folds)
+      data = finance.sp500(self.fold, self.num_folds, self.context, self.ranges)
+    *_, end = finance.year_ends(days.dates, self.fold, self.num_folds)
     return supervised_experiment(
       self,
       data,
-      LogVariance(RNN(self.units, cell='gru'), math.log(data.train.targets.mean()), self.dropout),
+      LogVariance(RNN(self.hidden_size, cell='gru'), math.log(data.train.targets.mean()), self.dropout_rate),
       qlike(),
       score=lambda metrics: -metrics['validation/qlike'],
       figures=(volatility.against(days.dates[:end], days.returns[:end]),),
@@ -63,8 +63,8 @@ def get_config(scale: str = '') -> Config:
     steps=600,
     batch_size=128,
     optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', weight_decay=1e-1),
-    ema=0.99,
-    evaluate_every=200,
-    evaluate_batch_size=256,
+    ema_decay=0.99,
+    eval_every=200,
+    eval_batch_size=256,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=32, context=5, units=4))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, context=5, hidden_size=4))

@@ -24,13 +24,13 @@ from research.models.rnn import RNN
 from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, check_below, check_known, check_least, check_within
+from research.train.config import as_field, check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 from research.types import PyTree
 
-TARGETS = (Target('test/mse', most=0.42, margin=0.02),)
+TARGETS = (Target('test/mse', at_most=0.42, margin=0.02),)
 SERIES = ('ETTh1', 'ETTh2', 'elecdemand')
 
 
@@ -42,20 +42,20 @@ class Config(Base):
   model: str = 'lstm'  # lstm, or dlinear: the linear yardstick
   context: int = 336  # steps that are seen
   horizon: int = 96  # steps that are forecast
-  season: int = 24  # steps after which the seasonal naive forecast repeats itself
+  season_length: int = 24  # steps after which the seasonal naive forecast repeats itself
   quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)  # that are forecast beside the mean; () for none
-  patch: int = 24  # steps of the context that are one step of the LSTM
-  units: int = 64  # of the LSTM
-  dropout: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
+  patch_size: int = 24  # steps of the context that are one step of the LSTM
+  hidden_size: int = 64  # of the LSTM
+  dropout_rate: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
 
   def validate(self) -> None:
     super().validate()
     check_known(self, 'series', SERIES)
-    check_least(self, 1, 'context', 'horizon', 'patch', 'units')
-    check_below(self, 1, 'dropout')
-    check_within(self, 'season', 1, self.context)
-    if self.model == 'lstm' and self.context % self.patch:
-      raise ConfigError(f'config.patch={self.patch}: must divide config.context={self.context}')
+    check_at_least(self, 1, 'context', 'horizon', 'patch_size', 'hidden_size')
+    check_below(self, 1, 'dropout_rate')
+    check_within(self, 'season_length', 1, self.context)
+    if self.model == 'lstm' and self.context % self.patch_size:
+      raise ConfigError(f'config.patch_size={self.patch_size}: must divide config.context={self.context}')
     with as_field():
       check_quantiles(self.quantiles)
     self.network()  # which knows the models
@@ -70,8 +70,8 @@ class Config(Base):
       network,
       objective,
       score=lambda metrics: -metrics['validation/mse'],
-      metrics=(forecasts.naive_errors(self.season),),
-      figures=(forecasts.error_over_horizon(self.season), forecasts.forecasts(data.train.columns)),
+      metrics=(forecasts.naive_errors(self.season_length),),
+      figures=(forecasts.error_over_horizon(self.season_length), forecasts.forecasts(data.train.columns)),
       files={scaling.FILE: data.train.scale.to_json(data.train.columns)},
     )
 
@@ -81,12 +81,12 @@ class Config(Base):
     return forecasting.ett(self.series, self.context, self.horizon)
 
   def network(self) -> nn.Module:
-    outputs = 1 + len(self.quantiles)
+    num_outputs = 1 + len(self.quantiles)
     match self.model:
       case 'lstm':
-        return PatchRNN(RNN(self.units), self.horizon, outputs, self.patch, self.dropout)
+        return PatchRNN(RNN(self.hidden_size), self.horizon, num_outputs, self.patch_size, self.dropout_rate)
       case 'dlinear':
-        return DLinear(self.horizon, outputs)
+        return DLinear(self.horizon, num_outputs)
     raise ConfigError(f'config.model={self.model!r}: must be lstm or dlinear')
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
@@ -120,8 +120,8 @@ def get_config(scale: str = '') -> Config:
     steps=1_500,
     batch_size=64,
     optimizer=Optimizer('adamw', lr=1e-3, schedule='cosine'),
-    ema=0.99,
-    evaluate_every=500,
-    evaluate_batch_size=256,
+    ema_decay=0.99,
+    eval_every=500,
+    eval_batch_size=256,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=16, context=48, horizon=24, units=4))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, context=48, horizon=24, hidden_size=4))

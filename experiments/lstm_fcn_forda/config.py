@@ -15,12 +15,12 @@ from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import as_field, check_below, check_least
+from research.train.config import as_field, check_at_least, check_below
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/accuracy', least=0.915, margin=0.015, examples=1_320),)
+TARGETS = (Target('test/accuracy', at_least=0.915, margin=0.015, examples=1_320),)
 
 
 @dataclasses.dataclass
@@ -29,12 +29,12 @@ class Config(Base):
 
   dataset: str = 'FordA'  # any set of the UCR archive: research/data/ucr.sha256 lists them
   channels: tuple[int, ...] = (32, 64, 32)  # of each convolution
-  kernels: tuple[int, ...] = (8, 5, 3)  # steps of each convolution's filters
+  kernel_sizes: tuple[int, ...] = (8, 5, 3)  # steps of each convolution's filters
   stride: int = 2  # of the first convolution
-  units: int = 8  # of the LSTM
+  hidden_size: int = 8  # of the LSTM
   shuffle: bool = True  # the LSTM reads the whole series in one step
-  dropout: float = 0.0  # part of the features before the last layer
-  recurrent_dropout: float = 0.8  # part of the LSTM's output
+  dropout_rate: float = 0.0  # part of the features before the last layer
+  recurrent_dropout_rate: float = 0.8  # part of the LSTM's output
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   jitter: float = 0.0  # standard deviation of the noise on a value
   scale: float = 0.1  # standard deviation of the factor on a series
@@ -43,12 +43,12 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'stride', 'units')
-    check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing')
+    check_at_least(self, 1, 'stride', 'hidden_size')
+    check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing')
     if not self.channels or min(self.channels) < 1:
       raise ConfigError(f'config.channels={self.channels}: must be a number of at least 1 for each convolution')
-    if len(self.kernels) != len(self.channels) or min(self.kernels) < 1:
-      raise ConfigError(f'config.kernels={self.kernels}: must be {len(self.channels)} numbers of at least 1')
+    if len(self.kernel_sizes) != len(self.channels) or min(self.kernel_sizes) < 1:
+      raise ConfigError(f'config.kernel_sizes={self.kernel_sizes}: must be {len(self.channels)} numbers of at least 1')
     with as_field():
       self.augmentation()
       ucr.archive(self.dataset)
@@ -58,19 +58,29 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      self.model(len(data.classes), length=data.train.arrays['inputs'].shape[1]),
+      self.model(len(data.class_names), length=data.train.arrays['inputs'].shape[1]),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       preprocess=padded,
       augment=augment,
       metrics=(exact.multiclass,),
-      figures=(figures.confusion(data.classes), figures_series.mistakes(data.classes)),
+      figures=(figures.confusion(data.class_names), figures_series.mistakes(data.class_names)),
     )
 
-  def model(self, classes: int, length: int) -> LSTMFCN:
-    options = {'stride': self.stride, 'dropout': self.dropout, 'recurrent_dropout': self.recurrent_dropout}
+  def model(self, num_classes: int, length: int) -> LSTMFCN:
+    options = {
+      'stride': self.stride,
+      'dropout_rate': self.dropout_rate,
+      'recurrent_dropout_rate': self.recurrent_dropout_rate,
+    }
     return LSTMFCN(
-      classes, self.channels, self.kernels, length=length, shuffle=self.shuffle, units=self.units, **options
+      num_classes,
+      self.channels,
+      self.kernel_sizes,
+      length=length,
+      shuffle=self.shuffle,
+      hidden_size=self.hidden_size,
+      **options,
     )
 
   def augmentation(self) -> Augmentation:
@@ -82,10 +92,10 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=2_250,
     batch_size=64,
-    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
-    ema=0.995,
-    evaluate_every=225,
-    evaluate_batch_size=240,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup_steps=100, weight_decay=1e-2),
+    ema_decay=0.995,
+    eval_every=225,
+    eval_batch_size=240,
     checkpoint_every=1_125,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=16, channels=(4, 4), kernels=(4, 3), stride=8))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, channels=(4, 4), kernel_sizes=(4, 3), stride=8))

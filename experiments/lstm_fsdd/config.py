@@ -17,44 +17,44 @@ from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import check_below, check_known, check_least, check_within
+from research.train.config import check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
-TARGETS = (Target('test/accuracy', least=0.975, margin=0.02, examples=300),)
+TARGETS = (Target('test/accuracy', at_least=0.975, margin=0.02, examples=300),)
 MOST_STACKED = 61  # frames of a second, after which recordings are cut
-TINY = {'steps': 20, 'batch_size': 32, 'units': 8}
+TINY = {'steps': 20, 'batch_size': 32, 'hidden_size': 8}
 
 
 @dataclasses.dataclass
 class Config(Base):
   """Two layers over the log-mel spectrum, three frames at a time, whose outputs are averaged over time."""
 
-  units: int = 128  # of a layer, in each direction
-  layers: int = 2  # of the network
-  stack: int = 3  # frames of 16 ms that are taken as one
+  hidden_size: int = 128  # of a layer, in each direction
+  num_layers: int = 2  # of the network
+  frame_stack: int = 3  # frames of 16 ms that are taken as one
   per_band: bool = False  # take each band's own mean off the spectrum, not that of all bands
   pooling: str = 'mean'  # of the outputs over time: last, of each direction, or mean
-  dropout: float = 0.2  # part of the units between layers, and of those that are averaged
-  recurrent_dropout: float = 0.0  # part of the units on their way to the next step
+  dropout_rate: float = 0.2  # part of the units between layers, and of those that are averaged
+  recurrent_dropout_rate: float = 0.0  # part of the units on their way to the next step
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
   speed: float = 0.0  # by which a recording is played faster or slower at random, as a part of its speed
   shift: int = 800  # samples by which a recording begins later or earlier at random
-  decibels: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
-  band_mask: int = 5  # widest stretch of bands that is hidden, of 40
-  frame_mask: int = 10  # longest stretch of frames that is hidden, of about 26
+  snr_db: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
+  freq_mask: int = 5  # widest stretch of bands that is hidden, of 40
+  time_mask: int = 10  # longest stretch of frames that is hidden, of about 26
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'units', 'layers')
+    check_at_least(self, 1, 'hidden_size', 'num_layers')
     check_known(self, 'pooling', POOLING)
-    check_within(self, 'stack', 1, MOST_STACKED)
-    check_least(self, 0, 'shift', 'band_mask', 'frame_mask')
-    check_below(self, 1, 'dropout', 'recurrent_dropout', 'label_smoothing', 'speed')
-    if self.decibels[0] > self.decibels[1]:
-      raise ConfigError(f'config.decibels={self.decibels}: must be two numbers, the lesser first')
+    check_within(self, 'frame_stack', 1, MOST_STACKED)
+    check_at_least(self, 0, 'shift', 'freq_mask', 'time_mask')
+    check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing', 'speed')
+    if self.snr_db[0] > self.snr_db[1]:
+      raise ConfigError(f'config.snr_db={self.snr_db}: must be two numbers, the lesser first')
 
   def build(self) -> Experiment:
     data = self.data()
@@ -68,25 +68,25 @@ class Config(Base):
       augment=augment.chain(
         audio.speed(self.speed),
         audio.shift(self.shift),
-        audio.noise(*self.decibels),
+        audio.noise(*self.snr_db),
         lambda batch, key: self.spectra(batch),
-        audio.spec_augment(2, self.band_mask, 1, self.frame_mask, share=0.2),
+        audio.spec_augment(2, self.freq_mask, 1, self.time_mask, max_fraction=0.2),
       ),
       metrics=(exact.multiclass, exact.accuracy_by('speakers', speech.SPEAKERS)),
       figures=(
-        figures.confusion(data.classes),
-        transcripts.pictured(figures.mistakes(data.classes), speech.RATE),
+        figures.confusion(data.class_names),
+        transcripts.pictured(figures.mistakes(data.class_names), speech.RATE),
       ),
     )
 
   def data(self) -> Dataset:
     """The official split: takes 0-4 are the test part. Recordings are cut after a second."""
-    return speech.fsdd(longest=speech.RATE)
+    return speech.fsdd(max_length=speech.RATE)
 
   def model(self) -> SequenceClassifier:
     """The network alone."""
-    rnn = RNN(self.units, self.layers, 'lstm', True, self.dropout, self.recurrent_dropout)
-    return SequenceClassifier(rnn, len(speech.DIGITS), self.pooling, self.dropout)
+    rnn = RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate, self.recurrent_dropout_rate)
+    return SequenceClassifier(rnn, len(speech.DIGITS), self.pooling, self.dropout_rate)
 
   def spectra(self, batch: Batch) -> dict[str, Array]:
     """What is heard: log-mel spectra of recordings."""
@@ -94,20 +94,20 @@ class Config(Base):
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
     """Spectra with their lengths, some frames in one."""
-    return padded(audio.stacked(self.spectra(batch), self.stack))
+    return padded(audio.stacked(self.spectra(batch), self.frame_stack))
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     """Says which digit is spoken in the WAV file `input`, and how sure it is of that."""
     model = self.model()
 
     @jax.jit
-    def chances(variables: PyTree, batch: Batch) -> Array:
+    def probabilities(variables: PyTree, batch: Batch) -> Array:
       return jax.nn.softmax(model.apply(variables, self.preprocess(batch)['inputs']))
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, str]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')
-      batch = audio.load(request.input, speech.RATE, shortest=speech.RATE // 10)
-      sure = np.asarray(chances(variables, batch))[0]
+      batch = audio.load(request.input, speech.RATE, min_length=speech.RATE // 10)
+      sure = np.asarray(probabilities(variables, batch))[0]
       yield 'digit', f'{speech.DIGITS[sure.argmax()]} ({sure.max():.1%})'
 
     return sample
@@ -118,10 +118,10 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=2_000,
     batch_size=64,
-    optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup=100, weight_decay=1e-2),
-    ema=0.995,
-    evaluate_every=500,
-    evaluate_batch_size=300,
+    optimizer=Optimizer('adamw', lr=3e-3, schedule='cosine', warmup_steps=100, weight_decay=1e-2),
+    ema_decay=0.995,
+    eval_every=500,
+    eval_batch_size=300,
     checkpoint_every=1_000,
   )
   return at_scale(scale, scales(recorded, **TINY))

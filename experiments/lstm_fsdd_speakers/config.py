@@ -9,7 +9,7 @@ from research.errors import ConfigError
 from research.report.agreement import Target
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/accuracy', least=0.7, margin=0.05),)
+TARGETS = (Target('test/accuracy', at_least=0.7, margin=0.05),)
 
 
 @dataclasses.dataclass
@@ -17,21 +17,21 @@ class Config(digits.Config):
   """The recordings of one speaker are the test part, those of the others are learned from."""
 
   fold: int = 0  # number of the speaker who is left out: george, jackson, lucas, nicolas, theo, yweweler
-  folds: int = len(speech.SPEAKERS)  # as many as there are speakers
+  num_folds: int = len(speech.SPEAKERS)  # as many as there are speakers
 
   def validate(self) -> None:
     super().validate()
     self.speaker()
 
   def data(self) -> Dataset:
-    return speech.fsdd(self.speaker(), longest=speech.RATE)
+    return speech.fsdd(self.speaker(), max_length=speech.RATE)
 
   def speaker(self) -> str:
     """Who is left out. Raises ConfigError where there is no such fold."""
-    if self.folds != len(speech.SPEAKERS) or not 0 <= self.fold < self.folds:
+    if self.num_folds != len(speech.SPEAKERS) or not 0 <= self.fold < self.num_folds:
       last = len(speech.SPEAKERS) - 1
       raise ConfigError(
-        f'config.fold={self.fold} of {self.folds}: must be 0 to {last} of {last + 1}, one for each speaker'
+        f'config.fold={self.fold} of {self.num_folds}: must be 0 to {last} of {last + 1}, one for each speaker'
       )
     return speech.SPEAKERS[self.fold]
 

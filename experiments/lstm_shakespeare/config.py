@@ -20,13 +20,13 @@ from research.report.agreement import Target
 from research.tasks.base import State
 from research.tasks.supervised import check_whole, predictor
 from research.train.config import Config as Base
-from research.train.config import as_field, check_below, check_known, check_least, check_within
+from research.train.config import as_field, check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
-TARGETS = (Target('test/bits_per_character', most=2.15, margin=0.03),)
+TARGETS = (Target('test/bits_per_character', at_most=2.15, margin=0.03),)
 MOST = 2**16  # tokens at once in an evaluation: a whole play
 
 
@@ -35,36 +35,38 @@ class Config(Base):
   """One recurrent layer, whose state goes on from window to window; a batch's rows are places in the text."""
 
   tokenizer: str = 'byte_pairs'  # bytes, characters or byte_pairs
-  vocabulary: int = 512  # most tokens of byte_pairs
-  length: int = 64  # tokens of a window, through which the gradient flows
-  context: int = 64  # tokens that an evaluation reads before those that count
-  counted: int = 448  # tokens of an evaluation's window that count
+  vocab_size: int = 512  # most tokens of byte_pairs
+  sequence_length: int = 64  # tokens of a window, through which the gradient flows
+  eval_context: int = 64  # tokens that an evaluation reads before those that count
+  eval_length: int = 448  # tokens of an evaluation's window that count
   cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
-  layers: int = 1  # of the recurrent network
-  units: int = 512  # of each layer
+  num_layers: int = 1  # of the recurrent network
+  hidden_size: int = 512  # of each layer
   embed_dim: int = 128  # numbers that stand for a token
-  dropout: float = 0.0  # part of the units before and after the recurrent network
-  tied: bool = False  # whether the head has the embedding's vectors
+  dropout_rate: float = 0.0  # part of the units before and after the recurrent network
+  tie_embeddings: bool = False  # whether the head has the embedding's vectors
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'length', 'layers', 'units', 'embed_dim')
-    check_within(self, 'context', 0, MOST)
-    check_within(self, 'counted', 1, MOST)
-    check_below(self, 1, 'dropout')
+    check_at_least(self, 1, 'sequence_length', 'num_layers', 'hidden_size', 'embed_dim')
+    check_within(self, 'eval_context', 0, MOST)
+    check_within(self, 'eval_length', 1, MOST)
+    check_below(self, 1, 'dropout_rate')
     check_known(self, 'cell', GATES)
     check_known(self, 'tokenizer', text.KINDS)
     if self.tokenizer == 'byte_pairs':
-      check_least(self, text.BYTES, 'vocabulary')
+      check_at_least(self, text.BYTES, 'vocab_size')
     check_whole(carries_state(next_token()), self.accumulate, self.mesh.axis_name)
 
   def build(self) -> Experiment:
     corpus = shakespeare()
-    tokenizer = text.make_tokenizer(self.tokenizer, list(corpus.train.values()), self.vocabulary)
+    tokenizer = text.make_tokenizer(self.tokenizer, list(corpus.train.values()), self.vocab_size)
     train, *held_out = ([tokenizer.encode(play) for play in part.values()] for part in corpus)
     with as_field():
-      examples = windows.stream_examples(train, self.batch_size, self.length)
-    data = Dataset(examples, *(windows.context_examples(part, self.context, self.counted) for part in held_out))
+      examples = windows.stream_examples(train, self.batch_size, self.sequence_length)
+    data = Dataset(
+      examples, *(windows.context_examples(part, self.eval_context, self.eval_length) for part in held_out)
+    )
     model, characters = self.model(tokenizer.size), tokenizer.characters()
     return supervised_experiment(
       self,
@@ -74,15 +76,15 @@ class Config(Base):
       score=lambda metrics: -metrics['validation/bits_per_character'],
       preprocess=preprocess,
       metrics=(language.perplexity,),
-      figures=(language.bits_by_document(list(corpus.test), characters), language.bits_by_context(self.context)),
+      figures=(language.bits_by_document(list(corpus.test), characters), language.bits_by_context(self.eval_context)),
       predict=losses(model, self.precision),
       source=windows.Streams(examples, self.batch_size),
       files={text.FILE: tokenizer.to_json()},
     )
 
-  def model(self, vocabulary: int) -> LanguageModel:
-    rnn = RNN(self.units, self.layers, self.cell, dropout=self.dropout)
-    return LanguageModel(vocabulary, rnn, self.embed_dim, self.dropout, self.tied)
+  def model(self, vocab_size: int) -> LanguageModel:
+    rnn = RNN(self.hidden_size, self.num_layers, self.cell, dropout_rate=self.dropout_rate)
+    return LanguageModel(vocab_size, rnn, self.embed_dim, self.dropout_rate, self.tie_embeddings)
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
     tokenizer = text.from_files(files)
@@ -129,13 +131,20 @@ def encoded(tokenizer: text.Tokenizer, request: Request):
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
-  small = {'length': 16, 'context': 16, 'counted': 112, 'units': 16, 'embed_dim': 8, 'tokenizer': 'characters'}
+  small = {
+    'sequence_length': 16,
+    'eval_context': 16,
+    'eval_length': 112,
+    'hidden_size': 16,
+    'embed_dim': 8,
+    'tokenizer': 'characters',
+  }
   recorded = Config(
     steps=2_600,
     batch_size=32,
-    optimizer=Optimizer('adam', lr=8e-3, schedule='cosine', warmup=100, final_lr=0.02, clip_norm=1.0),
-    evaluate_every=650,
-    evaluate_batch_size=64,
+    optimizer=Optimizer('adam', lr=8e-3, schedule='cosine', warmup_steps=100, final_lr_fraction=0.02, clip_norm=1.0),
+    eval_every=650,
+    eval_batch_size=64,
     checkpoint_every=1_300,
   )
   return at_scale(scale, scales(recorded, steps=20, batch_size=8, **small))

@@ -18,7 +18,7 @@ from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/accuracy', least=0.965, margin=0.02, examples=569),)
+TARGETS = (Target('test/accuracy', at_least=0.965, margin=0.02, examples=569),)
 
 
 @dataclasses.dataclass
@@ -26,28 +26,28 @@ class Config(Base):
   """A small network: there are 410 examples to fit."""
 
   fold: int = 0  # the part of the cross-validation that is tested on
-  folds: int = 5  # parts of the cross-validation
-  widths: tuple[int, ...] = (64, 64)  # units of each hidden layer
+  num_folds: int = 5  # parts of the cross-validation
+  hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
   activation: str = 'gelu'  # of the hidden layers
-  dropout: float = 0.2  # part of the hidden units
+  dropout_rate: float = 0.2  # part of the hidden units
   label_smoothing: float = 0.05  # how far targets are moved towards one half
 
   def validate(self) -> None:
     super().validate()
-    check_each(self, 1, 'widths')
+    check_each(self, 1, 'hidden_sizes')
     check_known(self, 'activation', ACTIVATIONS)
-    check_below(self, 1, 'dropout', 'label_smoothing')
+    check_below(self, 1, 'dropout_rate', 'label_smoothing')
 
   def build(self) -> Experiment:
-    data = tables.breast_cancer(self.fold, self.folds)
+    data = tables.breast_cancer(self.fold, self.num_folds)
     return supervised_experiment(
       self,
       data,
-      MLP(self.widths, 1, self.activation, self.dropout),
+      MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate),
       binary_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       metrics=(exact.binary,),
-      figures=(figures.confusion(data.classes),),
+      figures=(figures.confusion(data.class_names),),
     )
 
 
@@ -56,8 +56,8 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=1_000,
     batch_size=64,
-    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=50, weight_decay=1e-2),
-    evaluate_every=250,
-    evaluate_batch_size=128,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup_steps=50, weight_decay=1e-2),
+    eval_every=250,
+    eval_batch_size=128,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(8,)))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, hidden_sizes=(8,)))

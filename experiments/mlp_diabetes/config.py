@@ -21,7 +21,7 @@ from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 
-TARGETS = (Target('test/r2', least=0.45, margin=0.03),)
+TARGETS = (Target('test/r2', at_least=0.45, margin=0.03),)
 
 
 class Rescaled(nn.Module):
@@ -29,11 +29,11 @@ class Rescaled(nn.Module):
 
   model: nn.Module
   mean: float  # of the training part's targets
-  deviation: float
+  std: float
 
   @nn.compact
   def __call__(self, inputs: Array, train: bool = False) -> Array:
-    return self.mean + self.deviation * self.model(inputs, train)
+    return self.mean + self.std * self.model(inputs, train)
 
 
 @dataclasses.dataclass
@@ -41,22 +41,22 @@ class Config(Base):
   """A small network, held back in every way: there are 318 examples to fit, and much of the target is noise."""
 
   fold: int = 0  # the part of the cross-validation that is tested on
-  folds: int = 5  # parts of the cross-validation
-  widths: tuple[int, ...] = (64, 64)  # units of each hidden layer
+  num_folds: int = 5  # parts of the cross-validation
+  hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
   activation: str = 'gelu'  # of the hidden layers
-  dropout: float = 0.3  # part of the hidden units
+  dropout_rate: float = 0.3  # part of the hidden units
   huber_delta: float = 100.0  # error up to which the loss is quadratic, in the targets' unit
 
   def validate(self) -> None:
     super().validate()
-    check_each(self, 1, 'widths')
+    check_each(self, 1, 'hidden_sizes')
     check_known(self, 'activation', ACTIVATIONS)
-    check_below(self, 1, 'dropout')
+    check_below(self, 1, 'dropout_rate')
 
   def build(self) -> Experiment:
-    data = tables.diabetes(self.fold, self.folds)
+    data = tables.diabetes(self.fold, self.num_folds)
     targets = data.train.arrays['targets']
-    model = MLP(self.widths, 1, self.activation, self.dropout)
+    model = MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate)
     return supervised_experiment(
       self,
       data,
@@ -73,9 +73,9 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=600,
     batch_size=64,
-    optimizer=Optimizer('adamw', lr=1e-3, schedule='cosine', warmup=50, weight_decay=1e-1),
-    ema=0.99,
-    evaluate_every=200,
-    evaluate_batch_size=128,
+    optimizer=Optimizer('adamw', lr=1e-3, schedule='cosine', warmup_steps=50, weight_decay=1e-1),
+    ema_decay=0.99,
+    eval_every=200,
+    eval_batch_size=128,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(8,)))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, hidden_sizes=(8,)))

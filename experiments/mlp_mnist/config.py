@@ -16,36 +16,36 @@ from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
 
-TARGETS = (Target('test/accuracy', least=0.984, margin=0.004, examples=10_000),)
+TARGETS = (Target('test/accuracy', at_least=0.984, margin=0.004, examples=10_000),)
 
 
 @dataclasses.dataclass
 class Config(Base):
   """Hidden layers of linear, norm, activation and dropout."""
 
-  widths: tuple[int, ...] = (512, 512)  # units of each hidden layer
+  hidden_sizes: tuple[int, ...] = (512, 512)  # units of each hidden layer
   activation: str = 'relu'  # of the hidden layers
   norm: str = 'batch'  # batch, layer, or '' for none
-  dropout: float = 0.4  # part of the hidden units
+  dropout_rate: float = 0.4  # part of the hidden units
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
 
   def validate(self) -> None:
     super().validate()
-    check_each(self, 1, 'widths')
+    check_each(self, 1, 'hidden_sizes')
     check_known(self, 'activation', ACTIVATIONS)
-    check_below(self, 1, 'dropout', 'label_smoothing')
+    check_below(self, 1, 'dropout_rate', 'label_smoothing')
 
   def build(self) -> Experiment:
     data = images.mnist()
     return supervised_experiment(
       self,
       data,
-      MLP(self.widths, len(data.classes), self.activation, self.dropout, self.norm),
+      MLP(self.hidden_sizes, len(data.class_names), self.activation, self.dropout_rate, self.norm),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=33.3, deviation=78.6),
+      preprocess=standardize(mean=33.3, std=78.6),
       metrics=(exact.multiclass,),
-      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+      figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )
 
 
@@ -54,10 +54,10 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=steps_of(epochs=40, examples=55_000, batch_size=256),
     batch_size=256,
-    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup=400, weight_decay=1e-2),
-    ema=0.999,
-    evaluate_every=1_000,
-    evaluate_batch_size=1_000,
+    optimizer=Optimizer('adamw', lr=2e-3, schedule='cosine', warmup_steps=400, weight_decay=1e-2),
+    ema_decay=0.999,
+    eval_every=1_000,
+    eval_batch_size=1_000,
     checkpoint_every=2_000,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=32, widths=(16,)))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=32, hidden_sizes=(16,)))

@@ -11,12 +11,12 @@ from research.models.views import TenViews
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.train.config import Config as Base
-from research.train.config import check_below, check_least
+from research.train.config import check_at_least, check_below
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
 
-TARGETS = (Target('test/accuracy', least=0.930, margin=0.008, examples=10_000),)
+TARGETS = (Target('test/accuracy', at_least=0.930, margin=0.008, examples=10_000),)
 
 
 @dataclasses.dataclass
@@ -29,14 +29,14 @@ class Config(Base):
   norm: str = 'batch'  # batch or group
   preactivation: bool = True  # v2 instead of v1
   label_smoothing: float = 0.1  # part of the target's mass spread over all classes
-  crop: int = 2  # pixels of margin that an image is cropped from
-  moved: int = 1  # pixels by which the views are moved that are averaged in evaluation
+  crop_padding: int = 2  # pixels of margin that an image is cropped from
+  tta_shift: int = 1  # pixels by which the views are moved that are averaged in evaluation
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, 1, 'width')
+    check_at_least(self, 1, 'width')
     check_below(self, 1, 'label_smoothing')
-    check_least(self, 0, 'crop', 'moved')
+    check_at_least(self, 0, 'crop_padding', 'tta_shift')
 
   def build(self) -> Experiment:
     data = images.fashion_mnist()
@@ -44,13 +44,13 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      TenViews(resnet(self.depth, len(data.classes), **options), self.moved),
+      TenViews(resnet(self.depth, len(data.class_names), **options), self.tta_shift),
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=72.9, deviation=90.0),
-      augment=augment.chain(augment.crop(self.crop), augment.flip()),
+      preprocess=standardize(mean=72.9, std=90.0),
+      augment=augment.chain(augment.crop(self.crop_padding), augment.flip()),
       metrics=(exact.multiclass,),
-      figures=(figures.confusion(data.classes), figures.mistakes(data.classes)),
+      figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )
 
 
@@ -59,10 +59,10 @@ def get_config(scale: str = '') -> Config:
   recorded = Config(
     steps=steps_of(epochs=18, examples=55_000, batch_size=128),
     batch_size=128,
-    optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup=500, l2=5e-4),
-    ema=0.999,
-    evaluate_every=1_500,
-    evaluate_batch_size=100,  # of ten views each
+    optimizer=Optimizer('nesterov', lr=0.1, schedule='cosine', warmup_steps=500, l2=5e-4),
+    ema_decay=0.999,
+    eval_every=1_500,
+    eval_batch_size=100,  # of ten views each
     checkpoint_every=2_000,
   )
   return at_scale(scale, scales(recorded, steps=20, batch_size=32, width=4))

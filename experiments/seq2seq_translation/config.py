@@ -26,13 +26,13 @@ from research.report.agreement import Target
 from research.tasks.base import State, evaluation_variables
 from research.tasks.precision import computing_in
 from research.train.config import Config as Base
-from research.train.config import as_field, check_below, check_known, check_least
+from research.train.config import as_field, check_at_least, check_below, check_known
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
 from research.types import Batch
 
-TARGETS = (Target('test/bleu', least=8.0, margin=1.0),)
+TARGETS = (Target('test/bleu', at_least=8.0, margin=1.0),)
 END = 0  # the token parallel.END
 
 
@@ -40,44 +40,45 @@ END = 0  # the token parallel.END
 class Config(Base):
   """One recurrent layer each; attention after the recurrence, so that a step is a few large products."""
 
-  vocabulary: int = 4_000  # byte pairs, shared by both languages
-  longest: int = 48  # tokens of a verse that is trained on; what is longer is left out of training, and of nothing else
-  features: int = 128  # of an embedding
-  encoder_units: int = 128  # in each direction
-  decoder_units: int = 256  # of the one layer that writes
+  vocab_size: int = 4_000  # byte pairs, shared by both languages
+  max_length: int = 48  # tokens of a training verse; longer ones are left out of training only
+  embed_dim: int = 128  # of an embedding
+  encoder_hidden_size: int = 128  # in each direction
+  decoder_hidden_size: int = 256  # of the one layer that writes
   cell: str = 'gru'  # of encoder and decoder: elman, gru, lstm or layer_norm_lstm
   decoder: str = 'luong'  # luong (attention after the recurrence) or bahdanau (within it, which is a GRU)
-  score: str = 'general'  # of the attention: dot, general or additive
-  dropout: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
+  attention_score: str = 'general'  # of the attention: dot, general or additive
+  dropout_rate: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
   label_smoothing: float = 0.1  # part of the target's mass spread over the vocabulary
-  beams: int = 4  # hypotheses of the search; 1 is greedy
-  penalty: float = 1.0  # exponent of the length by which hypotheses are compared
-  watched: int = 128  # most verses of the validation books, evenly spread, that make the validation part
+  beam_size: int = 4  # hypotheses of the search; 1 is greedy
+  length_penalty: float = 1.0  # exponent of the length by which hypotheses are compared
+  max_validation_verses: int = 128  # most verses of the validation books, evenly spread, that make the validation part
   verses: int = 0  # of each part; 0 is all
 
   def validate(self) -> None:
     super().validate()
-    check_least(self, text.BYTES + 1, 'vocabulary')  # and END
-    check_least(self, 1, 'longest', 'features', 'encoder_units', 'decoder_units', 'beams', 'watched')
-    check_below(self, 1, 'dropout', 'label_smoothing')
-    check_below(self, math.inf, 'penalty')
+    check_at_least(self, text.BYTES + 1, 'vocab_size')  # and END
+    check_at_least(self, 1, 'max_length', 'embed_dim', 'encoder_hidden_size', 'decoder_hidden_size')
+    check_at_least(self, 1, 'beam_size', 'max_validation_verses')
+    check_below(self, 1, 'dropout_rate', 'label_smoothing')
+    check_below(self, math.inf, 'length_penalty')
     check_known(self, 'cell', GATES)
-    check_known(self, 'score', SCORES)
+    check_known(self, 'attention_score', SCORES)
     if self.verses < 0:
       raise ConfigError(f'config.verses={self.verses}: must not be negative (0 is all)')
-    if self.score == 'dot' and self.decoder_units != 2 * self.encoder_units:
+    if self.attention_score == 'dot' and self.decoder_hidden_size != 2 * self.encoder_hidden_size:
       raise ConfigError(
-        f'config.decoder_units={self.decoder_units}: must be 2 x config.encoder_units={self.encoder_units} for the '
-        'score dot; general does not need it'
+        f'config.decoder_hidden_size={self.decoder_hidden_size}: must be 2 x config.encoder_hidden_size='
+        f'{self.encoder_hidden_size} for attention_score dot; general works with any size'
       )
-    self.model(vocabulary=1)  # which knows the decoders
+    self.model(vocab_size=1)  # which knows the decoders
 
   def build(self) -> Experiment:
-    verses = parallel.Parts(*(part.every(self.verses) for part in bible.bible_en_es()))
-    tokenizer = parallel.shared_tokenizer(verses.train, self.vocabulary)
+    verses = parallel.Splits(*(part.every(self.verses) for part in bible.bible_en_es()))
+    tokenizer = parallel.shared_tokenizer(verses.train, self.vocab_size)
     with as_field():
-      train = parallel.encoded(verses.train, tokenizer, self.longest)
-    validation = parallel.encoded(verses.validation.every(self.watched), tokenizer)
+      train = parallel.encoded(verses.train, tokenizer, self.max_length)
+    validation = parallel.encoded(verses.validation.every(self.max_validation_verses), tokenizer)
     test = parallel.encoded(verses.test, tokenizer)
     model = self.model(tokenizer.size)
     return supervised_experiment(
@@ -93,16 +94,16 @@ class Config(Base):
       files={text.FILE: tokenizer.to_json()},
     )
 
-  def model(self, vocabulary: int) -> Seq2Seq:
-    encoder = RNN(self.encoder_units, cell=self.cell, bidirectional=True)
+  def model(self, vocab_size: int) -> Seq2Seq:
+    encoder = RNN(self.encoder_hidden_size, cell=self.cell, bidirectional=True)
     match self.decoder:
       case 'luong':
-        decoder = LuongDecoder(RNN(self.decoder_units, cell=self.cell), self.score)
+        decoder = LuongDecoder(RNN(self.decoder_hidden_size, cell=self.cell), self.attention_score)
       case 'bahdanau':
-        decoder = BahdanauDecoder(self.decoder_units, self.score)
+        decoder = BahdanauDecoder(self.decoder_hidden_size, self.attention_score)
       case _:
         raise ConfigError(f'config.decoder={self.decoder!r}: must be luong or bahdanau')
-    return Seq2Seq(vocabulary, self.features, encoder, decoder, self.dropout)
+    return Seq2Seq(vocab_size, self.embed_dim, encoder, decoder, self.dropout_rate)
 
   def translator(self, model: Seq2Seq) -> Callable[[State, Batch], Hypotheses]:
     """Translations of a batch's inputs; weights in half precision, for they are many."""
@@ -110,7 +111,7 @@ class Config(Base):
 
     def predict(state: State, batch: Batch) -> Hypotheses:
       source = Padded(batch['inputs'], batch['lengths'])
-      found = translate(network, evaluation_variables(state), source, END, self.beams, self.penalty)
+      found = translate(network, evaluation_variables(state), source, END, self.beam_size, self.length_penalty)
       return found._replace(kept=found.kept.astype(jnp.float16))
 
     return predict
@@ -120,7 +121,7 @@ class Config(Base):
     tokenizer = text.from_files(files)
     model = self.model(tokenizer.size)
     translate_one = jax.jit(
-      lambda variables, source: translate(model, variables, source, END, self.beams, self.penalty)
+      lambda variables, source: translate(model, variables, source, END, self.beam_size, self.length_penalty)
     )
 
     def sample(variables: Any, key: jax.Array, request: Request) -> Iterator[tuple[str, Any]]:
@@ -145,14 +146,21 @@ def as_pair(batch: Batch) -> dict[str, Any]:
 
 def get_config(scale: str = '') -> Config:
   """The recorded experiment; 'fast' is a first look at it, 'tiny' the same with small numbers, for tests."""
-  small = {'vocabulary': 300, 'features': 8, 'encoder_units': 8, 'decoder_units': 8, 'longest': 64, 'beams': 2}
+  small = {
+    'vocab_size': 300,
+    'embed_dim': 8,
+    'encoder_hidden_size': 8,
+    'decoder_hidden_size': 8,
+    'max_length': 64,
+    'beam_size': 2,
+  }
   recorded = Config(
     steps=3_000,
     batch_size=32,
-    optimizer=Optimizer('adam', lr=2e-3, schedule='cosine', warmup=300, clip_norm=1.0, b2=0.98),
-    ema=0.995,
-    evaluate_every=1_000,
-    evaluate_batch_size=64,
+    optimizer=Optimizer('adam', lr=2e-3, schedule='cosine', warmup_steps=300, clip_norm=1.0, b2=0.98),
+    ema_decay=0.995,
+    eval_every=1_000,
+    eval_batch_size=64,
     checkpoint_every=1_500,
   )
-  return at_scale(scale, scales(recorded, steps=20, batch_size=16, verses=48, watched=8, **small))
+  return at_scale(scale, scales(recorded, steps=20, batch_size=16, verses=48, max_validation_verses=8, **small))

@@ -1,8 +1,8 @@
 """Waveforms: WAV files, resampling, log-mel spectrograms and MFCC, and augmentations inside the step.
 
 A waveform is float32 in [-1, 1) or int16; batches are [batch, samples] and zero-padded, with `lengths` [batch] of valid
-samples. A frame begins every `hop` samples and is counted only where it lies wholly within the valid ones, so that
-padding never changes a valid frame.
+samples. A frame starts every `hop_length` samples and counts only if it lies within the valid ones, so padding never
+changes a valid frame.
 """
 
 import math
@@ -38,7 +38,7 @@ class Recording(NamedTuple):
   """One channel of sound."""
 
   samples: np.ndarray  # float32 [samples]
-  rate: int  # samples per second
+  sample_rate: int  # samples per second
 
 
 def read_wav(data: bytes) -> Recording:
@@ -52,27 +52,29 @@ def read_wav(data: bytes) -> Recording:
   chunks = _chunks(data)
   if 'fmt ' not in chunks or 'data' not in chunks or len(chunks['fmt ']) < 16:
     raise DataError('is a WAV file without its fmt and data chunks')
-  encoding, channels, rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
+  encoding, channels, sample_rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
   if encoding == _EXTENSIBLE and len(chunks['fmt ']) >= 26:
     encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat begins with what was meant
-  if not channels or not _RATES[0] <= rate <= _RATES[1]:
+  if not channels or not _RATES[0] <= sample_rate <= _RATES[1]:
     least, most = _RATES
-    raise DataError(f'is a WAV file of {channels} channels at {rate} Hz: there must be one, at {least} to {most} Hz')
+    raise DataError(
+      f'is a WAV file of {channels} channels at {sample_rate} Hz: there must be one, at {least} to {most} Hz'
+    )
   samples = _samples(chunks['data'], encoding, bits)
   if not len(samples) or len(samples) % channels:
     found = f'{len(samples)} samples of {channels} channels'
     raise DataError(f'is a WAV file with {found}: there must be some, and of every channel as many')
   if not np.isfinite(samples).all():
     raise DataError(f'is a WAV file whose sample {np.argmin(np.isfinite(samples)) + 1} is not finite in float32')
-  return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), rate)
+  return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), sample_rate)
 
 
-def load(path: str, rate: int, shortest: int = 1) -> dict[str, Array]:
-  """A batch of the one recording in a WAV file of any rate: `inputs` float32 [1, samples] at `rate`, and `lengths`.
+def load(path: str, sample_rate: int, min_length: int = 1) -> dict[str, Array]:
+  """A batch of one recording, from a WAV file of any rate: `inputs` float32 [1, samples] at `sample_rate`, `lengths`.
 
   Raises:
     ConfigError: no path is given.
-    DataError: with the path, as `read_wav` does; no such file, or fewer than `shortest` samples.
+    DataError: with the path, as `read_wav` does; no such file, or fewer than `min_length` samples.
   """
   if not path:
     raise ConfigError('input: must be the path of a WAV file')
@@ -82,11 +84,10 @@ def load(path: str, rate: int, shortest: int = 1) -> dict[str, Array]:
     raise DataError(f'{path}: {error.strerror}') from error
   except DataError as error:
     raise DataError(f'{path}: {error}') from error
-  inputs = resample(jnp.asarray(recording.samples)[None], recording.rate, rate)
-  if inputs.shape[1] < shortest:
-    raise DataError(
-      f'{path}: lasts {inputs.shape[1] / rate:.3f} s; {shortest / rate:.3f} s are the shortest to be heard'
-    )
+  inputs = resample(jnp.asarray(recording.samples)[None], recording.sample_rate, sample_rate)
+  if inputs.shape[1] < min_length:
+    seconds, needed = inputs.shape[1] / sample_rate, min_length / sample_rate
+    raise DataError(f'{path}: lasts {seconds:.3f} s; must be at least {needed:.3f} s')
   return {'inputs': inputs, 'lengths': jnp.array([inputs.shape[1]])}
 
 
@@ -123,15 +124,17 @@ def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
   return wide.view('<i4')[:, 0] / 2.0**31
 
 
-@partial(jax.jit, static_argnames=('rate', 'wanted'))
-def resample(waveforms: Float[Array, 'batch samples'], rate: int, wanted: int) -> Float[Array, 'batch resampled']:
-  """Waveforms of `rate` samples per second at `wanted`: ceil(samples * wanted / rate) of them.
+@partial(jax.jit, static_argnames=('orig_rate', 'new_rate'))
+def resample(
+  waveforms: Float[Array, 'batch samples'], orig_rate: int, new_rate: int
+) -> Float[Array, 'batch resampled']:
+  """Waveforms resampled from `orig_rate` to `new_rate` samples per second: ceil(samples * new_rate / orig_rate).
 
   A polyphase filter: each sample out is the sum over just those samples in that the filter reaches. Equal to
   `scipy.signal.resample_poly`, whose filter it takes.
   """
-  check_counts(rate=rate, wanted=wanted)
-  up, down = wanted // math.gcd(rate, wanted), rate // math.gcd(rate, wanted)
+  check_counts(orig_rate=orig_rate, new_rate=new_rate)
+  up, down = new_rate // math.gcd(orig_rate, new_rate), orig_rate // math.gcd(orig_rate, new_rate)
   if up == down:
     return waveforms
   half = 10 * max(up, down)
@@ -158,68 +161,74 @@ def _low_pass(up: int, down: int) -> np.ndarray:
   return up * firwin(20 * max(up, down) + 1, 1 / max(up, down), window=('kaiser', 5.0))
 
 
-def frame_counts(lengths: Lengths, window: int, hop: int) -> Lengths:
+def frame_counts(lengths: Lengths, window_length: int, hop_length: int) -> Lengths:
   """Number of frames that lie wholly within the valid samples."""
-  check_counts(window=window, hop=hop)
-  return jnp.maximum((lengths - window) // hop + 1, 0)
+  check_counts(window_length=window_length, hop_length=hop_length)
+  return jnp.maximum((lengths - window_length) // hop_length + 1, 0)
 
 
-@partial(jax.jit, static_argnames=('window', 'hop'))
-def power_spectra(waveforms: Waveforms, window: int, hop: int) -> Float[Array, 'batch frames frequencies']:
-  """Squared magnitudes of the Fourier transform of Hann-windowed frames: `window` // 2 + 1 frequencies.
+@partial(jax.jit, static_argnames=('window_length', 'hop_length'))
+def power_spectra(
+  waveforms: Waveforms, window_length: int, hop_length: int
+) -> Float[Array, 'batch frames frequencies']:
+  """Squared magnitudes of the Fourier transform of Hann-windowed frames: `window_length` // 2 + 1 frequencies.
 
-  librosa's `stft(center=False)` with n_fft = `window`, squared.
+  librosa's `stft(center=False)` with n_fft = `window_length`, squared.
   """
-  check_counts(window=window, hop=hop)
+  check_counts(window_length=window_length, hop_length=hop_length)
   scale = _AMPLITUDE if jnp.issubdtype(waveforms.dtype, jnp.integer) else 1
-  count = max((waveforms.shape[1] - window) // hop + 1, 0)
-  places = jnp.arange(count)[:, None] * hop + jnp.arange(window)[None]
-  hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+  count = max((waveforms.shape[1] - window_length) // hop_length + 1, 0)
+  places = jnp.arange(count)[:, None] * hop_length + jnp.arange(window_length)[None]
+  hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
   frames = waveforms[:, places].astype(jnp.float32) * jnp.asarray(hann / scale, jnp.float32)[None, None]
   spectra = jnp.fft.rfft(frames)
   return spectra.real**2 + spectra.imag**2
 
 
 def log_mel(
-  waveforms: Waveforms, rate: int, window: int = 256, hop: int = 128, bands: int = 40
+  waveforms: Waveforms, sample_rate: int, window_length: int = 256, hop_length: int = 128, num_mels: int = 40
 ) -> Float[Array, 'batch frames bands']:
-  """Log-mel spectrogram in decibels: 10 log10 of the power in `bands` of equal width on the mel scale.
+  """Log-mel spectrogram in decibels: 10 log10 of the power in `num_mels` bands of equal width on the mel scale.
 
   librosa's `power_to_db(melspectrogram(center=False), amin=1e-10, top_db=None)` with its default (Slaney's) mel
   scale and norm.
   """
-  power = power_spectra(waveforms, window, hop) @ jnp.asarray(mel_filters(rate, window, bands), jnp.float32)
+  power = power_spectra(waveforms, window_length, hop_length) @ jnp.asarray(
+    mel_filters(sample_rate, window_length, num_mels), jnp.float32
+  )
   return 10 * jnp.log10(jnp.maximum(power, _QUIET))
 
 
-def mfcc(log_mels: Spectra, coefficients: int = 13) -> Float[Array, 'batch frames coefficients']:
+def mfcc(log_mels: Spectra, num_coefficients: int = 13) -> Float[Array, 'batch frames coefficients']:
   """Mel-frequency cepstral coefficients: the first of the orthonormal DCT-II over the bands of `log_mel`.
 
   Source: Davis and Mermelstein (1980), IEEE Trans. ASSP 28(4); librosa's `mfcc(S=log_mels)`.
   """
-  bands = log_mels.shape[-1]
-  check_count('coefficients', coefficients, most=bands)
-  angle = np.pi * np.arange(coefficients) * (np.arange(bands)[:, None] + 0.5) / bands
-  scale = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
+  num_mels = log_mels.shape[-1]
+  check_count('num_coefficients', num_coefficients, at_most=num_mels)
+  angle = np.pi * np.arange(num_coefficients) * (np.arange(num_mels)[:, None] + 0.5) / num_mels
+  scale = np.where(np.arange(num_coefficients) == 0, np.sqrt(1 / num_mels), np.sqrt(2 / num_mels))
   return log_mels @ jnp.asarray(np.cos(angle) * scale, log_mels.dtype)
 
 
 @lru_cache(maxsize=8)
-def mel_filters(rate: int, window: int, bands: int) -> np.ndarray:
-  """Triangles of area 1 over the frequencies of a transform: [window // 2 + 1, bands], from 0 to `rate` / 2.
+def mel_filters(sample_rate: int, window_length: int, num_mels: int) -> np.ndarray:
+  """Triangles of area 1 over the frequencies 0 to `sample_rate` / 2: [window_length // 2 + 1, num_mels].
 
   Source: Slaney (1998), 'Auditory toolbox', whose definition librosa's `filters.mel` has by default.
 
   Raises ConfigError for more bands than the transform resolves: one without a frequency would always be silent.
   """
-  check_counts(rate=rate, window=window, bands=bands)
-  frequencies = np.arange(window // 2 + 1)[:, None] * rate / window
-  edges = _hertz(np.linspace(0, _mel(rate / 2), bands + 2))
+  check_counts(sample_rate=sample_rate, window_length=window_length, num_mels=num_mels)
+  frequencies = np.arange(window_length // 2 + 1)[:, None] * sample_rate / window_length
+  edges = _hertz(np.linspace(0, _mel(sample_rate / 2), num_mels + 2))
   rise = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
   fall = (edges[2:] - frequencies) / np.diff(edges)[1:]
   triangles = np.maximum(np.minimum(rise, fall), 0)
   if empty := int((triangles.max(axis=0) == 0).sum()):
-    raise ConfigError(f'bands={bands}: {empty} of them hold no frequency of a window of {window}: take fewer')
+    raise ConfigError(
+      f'num_mels={num_mels}: {empty} of them hold no frequency of a window of {window_length}: take fewer'
+    )
   return triangles * 2 / (edges[2:] - edges[:-2])
 
 
@@ -233,7 +242,7 @@ def _hertz(mels: np.ndarray) -> np.ndarray:
 
 
 def features(
-  rate: int, window: int = 256, hop: int = 128, bands: int = 40, per_band: bool = True
+  sample_rate: int, window_length: int = 256, hop_length: int = 128, num_mels: int = 40, per_band: bool = True
 ) -> Callable[[Batch], dict[str, Array]]:
   """Function of a batch that makes centred log-mel spectra of its waveforms, in tens of decibels, and counts frames.
 
@@ -242,14 +251,14 @@ def features(
 
   Raises ConfigError as `mel_filters` does.
   """
-  check_counts(window=window, hop=hop)
-  mel_filters(rate, window, bands)  # which refuses what it can't make
+  check_counts(window_length=window_length, hop_length=hop_length)
+  mel_filters(sample_rate, window_length, num_mels)  # which refuses what it can't make
 
   def preprocess(batch: Batch) -> dict[str, Array]:
     if batch['inputs'].ndim == 3:
       return {**batch}
-    lengths = frame_counts(batch['lengths'], window, hop)
-    spectra = log_mel(batch['inputs'], rate, window, hop, bands)
+    lengths = frame_counts(batch['lengths'], window_length, hop_length)
+    spectra = log_mel(batch['inputs'], sample_rate, window_length, hop_length, num_mels)
     return {**batch, 'inputs': centered(spectra, lengths, per_band) / 10, 'lengths': lengths}
 
   return preprocess
@@ -280,7 +289,7 @@ def centered(spectra: Spectra, lengths: Lengths, per_band: bool = True) -> Spect
 
 def shift(samples: int) -> Augmentation:
   """Begins each waveform up to `samples` later, after silence, or earlier, losing as much of its beginning."""
-  check_count('shift', samples, least=0)
+  check_count('shift', samples, at_least=0)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     offset = jnp.round((2 * _uniform(key, batch['index'], ()) - 1) * samples).astype(jnp.int32)
@@ -292,17 +301,17 @@ def shift(samples: int) -> Augmentation:
   return augment
 
 
-def speed(part: float) -> Augmentation:
-  """Plays each waveform faster or slower, and so higher or lower, by a factor of 1 - `part` to 1 + `part`.
+def speed(fraction: float) -> Augmentation:
+  """Plays each waveform faster or slower, and so higher or lower, by a factor of 1 - `fraction` to 1 + `fraction`.
 
   Values lie straight between two samples; what becomes too long is cut. Source: Ko, Peddinti, Povey and Khudanpur
   (2015), 'Audio augmentation for speech recognition'.
   """
-  check_range('speed', part, below=1)
+  check_range('speed', fraction, below=1)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     waveforms, lengths = batch['inputs'], batch['lengths']
-    factor = 1 + part * (2 * _uniform(key, batch['index'], ()) - 1)
+    factor = 1 + fraction * (2 * _uniform(key, batch['index'], ()) - 1)
     place = jnp.arange(waveforms.shape[1])[None] * factor[:, None]
     valid = place <= lengths[:, None] - 1
     before = jnp.where(valid, place, 0).astype(jnp.int32)
@@ -314,42 +323,50 @@ def speed(part: float) -> Augmentation:
   return augment
 
 
-def noise(least: float, most: float) -> Augmentation:
-  """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `least` to `most` decibels."""
-  check_range('noise', least, above=-math.inf)
-  check_range('noise', most, least=least)
+def noise(min_snr_db: float, max_snr_db: float) -> Augmentation:
+  """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `min_snr_db` to `max_snr_db`."""
+  check_range('noise', min_snr_db, above=-math.inf)
+  check_range('noise', max_snr_db, at_least=min_snr_db)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     waveforms = batch['inputs'].astype(jnp.float32)
     valid = jnp.arange(waveforms.shape[1])[None] < batch['lengths'][:, None]
     power = jnp.sum(jnp.where(valid, waveforms**2, 0), axis=1) / jnp.maximum(batch['lengths'], 1)
-    decibels = least + (most - least) * _uniform(jax.random.fold_in(key, 0), batch['index'], ())
-    deviation = jnp.sqrt(power * 10 ** (-decibels / 10))
+    snr_db = min_snr_db + (max_snr_db - min_snr_db) * _uniform(jax.random.fold_in(key, 0), batch['index'], ())
+    std = jnp.sqrt(power * 10 ** (-snr_db / 10))
     keys = per_example(jax.random.fold_in(key, 1), batch['index'])
     drawn = jax.vmap(partial(jax.random.normal, shape=waveforms.shape[1:]))(keys)
-    noisy = jnp.where(valid, waveforms + deviation[:, None] * drawn, 0)
+    noisy = jnp.where(valid, waveforms + std[:, None] * drawn, 0)
     return {**batch, 'inputs': _rounded(noisy, batch['inputs'].dtype)}
 
   return augment
 
 
-def spec_augment(band_masks: int, bands: int, frame_masks: int, frames: int, share: float = 1.0) -> Augmentation:
-  """Zeros `band_masks` stretches of up to `bands` bands and `frame_masks` of up to `frames` frames of the spectra.
+def spec_augment(
+  num_freq_masks: int, freq_mask: int, num_time_masks: int, time_mask: int, max_fraction: float = 1.0
+) -> Augmentation:
+  """Zeros `num_freq_masks` ranges of up to `freq_mask` bands and `num_time_masks` of up to `time_mask` frames.
 
-  No stretch of frames is longer than the `share` of an example's valid frames. Reads `inputs` [batch, frames, bands],
-  whose mean should be 0, and `lengths` in frames. Source: Park et al. (2019), 'SpecAugment', sec. 2, arXiv:1904.08779.
+  No range of frames is longer than `max_fraction` of an example's valid frames. Reads the spectra `inputs`
+  [batch, frames, bands], whose mean should be 0, and `lengths` in frames. Source: Park et al. (2019), 'SpecAugment',
+  sec. 2, arXiv:1904.08779.
   """
-  for name, value in (('band_masks', band_masks), ('bands', bands), ('frame_masks', frame_masks), ('frames', frames)):
-    check_count(name, value, least=0)
-  check_range('share', share, most=1)
+  for name, value in (
+    ('num_freq_masks', num_freq_masks),
+    ('freq_mask', freq_mask),
+    ('num_time_masks', num_time_masks),
+    ('time_mask', time_mask),
+  ):
+    check_count(name, value, at_least=0)
+  check_range('max_fraction', max_fraction, at_most=1)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     spectra, index = batch['inputs'], batch['index']
-    draws = _uniform(key, index, (2, band_masks + frame_masks))
+    draws = _uniform(key, index, (2, num_freq_masks + num_time_masks))
     count = jnp.full_like(batch['lengths'], spectra.shape[2])
-    widest = jnp.minimum(frames, share * batch['lengths'])
-    hidden_bands = _stretches(draws[..., :band_masks], jnp.minimum(bands, count), count, spectra.shape[2])
-    hidden_frames = _stretches(draws[..., band_masks:], widest, batch['lengths'], spectra.shape[1])
+    widest = jnp.minimum(time_mask, max_fraction * batch['lengths'])
+    hidden_bands = _stretches(draws[..., :num_freq_masks], jnp.minimum(freq_mask, count), count, spectra.shape[2])
+    hidden_frames = _stretches(draws[..., num_freq_masks:], widest, batch['lengths'], spectra.shape[1])
     return {**batch, 'inputs': jnp.where(hidden_frames[:, :, None] | hidden_bands[:, None], 0, spectra)}
 
   return augment

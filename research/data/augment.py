@@ -32,13 +32,13 @@ def chain(*augmentations: Augmentation) -> Augmentation:
 
 def shift(pixels: int) -> Augmentation:
   """Moves by up to `pixels` along both axes: a random crop of the zero-padded image (He et al., 2015)."""
-  check_count('shift', pixels, least=0)
+  check_count('shift', pixels, at_least=0)
   return _moved(pixels, 'constant')
 
 
 def crop(padding: int) -> Augmentation:
   """Random crop of the image padded by its own mirror image: `shift` without a border of zeros."""
-  check_count('crop', padding, least=0)
+  check_count('crop', padding, at_least=0)
   return _moved(padding, 'reflect')
 
 
@@ -56,7 +56,7 @@ def flip() -> Augmentation:
 
 def cutout(size: int) -> Augmentation:
   """Zeros a square of `size` pixels around a random pixel (DeVries and Taylor, 2017, arXiv:1708.04552)."""
-  check_count('cutout', size, least=0)
+  check_count('cutout', size, at_least=0)
 
   def augment(images: Images, draw: Float[Array, 'batch 2']) -> Images:
     rows = _in_square(draw[:, :1], images.shape[1], size)

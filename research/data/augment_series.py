@@ -19,33 +19,33 @@ from research.types import Batch
 Series = Float[Array, 'length features']
 
 
-def varied(stretch_part: float, steps: int, factor: float, deviation: float) -> Augmentation:
+def varied(stretch_fraction: float, steps: int, factor: float, std: float) -> Augmentation:
   """`stretch`, `shift`, `scale` and `jitter`, one after another."""
-  return chain(stretch(stretch_part), shift(steps), scale(factor), jitter(deviation))
+  return chain(stretch(stretch_fraction), shift(steps), scale(factor), jitter(std))
 
 
-def jitter(deviation: float) -> Augmentation:
+def jitter(std: float) -> Augmentation:
   """Adds normal noise to every value (Um et al., 2017, arXiv:1706.00527, as the next two)."""
-  check_range('jitter', deviation)
-  return _augmentation(lambda series, length, key: series + deviation * jax.random.normal(key, series.shape))
+  check_range('jitter', std)
+  return _augmentation(lambda series, length, key: series + std * jax.random.normal(key, series.shape))
 
 
-def scale(deviation: float) -> Augmentation:
+def scale(std: float) -> Augmentation:
   """Multiplies each feature of a series by a normal number of mean 1."""
-  check_range('scale', deviation)
+  check_range('scale', std)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
-    return series * (1 + deviation * jax.random.normal(key, (1, series.shape[1])))
+    return series * (1 + std * jax.random.normal(key, (1, series.shape[1])))
 
   return _augmentation(augment)
 
 
-def stretch(part: float) -> Augmentation:
-  """Makes a series slower or faster about its middle, by a factor of 1 - `part` to 1 + `part`; ends are held."""
-  check_range('stretch', part, below=1)
+def stretch(fraction: float) -> Augmentation:
+  """Stretches a series in time around its middle by a factor of 1 - `fraction` to 1 + `fraction`; the ends are held."""
+  check_range('stretch', fraction, below=1)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
-    factor = 1 + part * jax.random.uniform(key, minval=-1.0)
+    factor = 1 + fraction * jax.random.uniform(key, minval=-1.0)
     middle = (length - 1) / 2
     return _at(series, middle + factor * (jnp.arange(len(series)) - middle), length)
 
@@ -54,7 +54,7 @@ def stretch(part: float) -> Augmentation:
 
 def shift(steps: int) -> Augmentation:
   """Moves a series by up to `steps`, earlier or later; ends are held."""
-  check_count('shift', steps, least=0)
+  check_count('shift', steps, at_least=0)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
     return _at(series, jnp.arange(len(series)) - jax.random.randint(key, (), -steps, steps + 1), length)
@@ -77,5 +77,5 @@ def _at(series: Series, place: Float[Array, ' length'] | Int[Array, ' length'], 
   """Values at real-valued places, straight between two steps."""
   place = jnp.clip(place, 0, length - 1)
   first = jnp.floor(place).astype(jnp.int32)
-  part = (place - first)[:, None]
-  return (1 - part) * series[first] + part * series[jnp.minimum(first + 1, length - 1)]
+  fraction = (place - first)[:, None]
+  return (1 - fraction) * series[first] + fraction * series[jnp.minimum(first + 1, length - 1)]

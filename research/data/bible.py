@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from research.data import files, sword
 from research.data.files import Archive, Places
 from research.data.origins import Debian
-from research.data.pairs import Pairs, Parts
+from research.data.pairs import Pairs, Splits
 from research.errors import DataError
 
 _SWORD = 'usr/share/sword/modules/texts/ztext'
@@ -49,7 +49,7 @@ SHIFTED = {
 
 def bible_en_es(
   english: Archive = WORLD_ENGLISH_BIBLE, spanish: Archive = REINA_VALERA, at: Places | None = None
-) -> Parts:
+) -> Splits:
   """English verses and their Spanish: the books VALIDATION and TEST are held out, all others are trained on.
 
   Of the 31,077 verses that both have, those of the chapters SHIFTED are left out of the training part.
@@ -57,7 +57,7 @@ def bible_en_es(
   """
   pairs = aligned(read(english, 'nrsva', at), read(spanish, 'kjv', at))
   held_out = {**dict.fromkeys(VALIDATION, 'validation'), **dict.fromkeys(TEST, 'test')}
-  parts = Parts(*(Pairs([], []) for _ in Parts._fields))
+  parts = Splits(*(Pairs([], []) for _ in Splits._fields))
   for (book, chapter, _), (source, target) in pairs.items():
     if (book, chapter) not in SHIFTED:
       part = getattr(parts, held_out.get(book, 'train'))

@@ -69,11 +69,11 @@ def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str =
   train, test = part('train'), part('test')
   info = train.records.dataset_info
   label = info.features[train.features['targets']]
-  classes = tuple(getattr(label, 'names', None) or ())
+  class_names = tuple(getattr(label, 'names', None) or ())
   if 'validation' in info.splits:
-    return Dataset(train, part('validation'), test, classes)
+    return Dataset(train, part('validation'), test, class_names)
   held_out = round(validation * len(train))
-  return Dataset(part(f'train[{held_out}:]'), part(f'train[:{held_out}]'), test, classes)
+  return Dataset(part(f'train[{held_out}:]'), part(f'train[:{held_out}]'), test, class_names)
 
 
 def in_memory(examples: Examples, chunk: int = 1024) -> Arrays:

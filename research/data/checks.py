@@ -14,11 +14,13 @@ from research.types import Rows
 
 Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must hold
 
-MASK = Expected(least=0, most=1, whole=True, masks=(), optional=True, why='where it is 0 an example does not count')
+MASK = Expected(
+  at_least=0, at_most=1, whole=True, masks=(), optional=True, why='where it is 0 an example does not count'
+)
 LENGTHS = {'lengths': 'inputs', 'target_lengths': 'targets'}  # arrays of how many first positions of another count
 
 
-def checked(part: str, examples: Examples, expects: Expects) -> Examples:
+def checked(split: str, examples: Examples, expects: Expects) -> Examples:
   """`examples`, once they are found to be right; those not in memory are checked batch by batch, as they are read.
 
   Args:
@@ -30,19 +32,19 @@ def checked(part: str, examples: Examples, expects: Expects) -> Examples:
   if isinstance(examples, Checked):
     return examples
   if isinstance(examples, Arrays):
-    _check_arrays(part, examples.arrays)
+    _check_arrays(split, examples.arrays)
   if not len(examples):
-    raise DataError(f'{part}: has no examples; there must be at least one')
+    raise DataError(f'{split}: has no examples; there must be at least one')
   index = np.zeros(1, np.int32)
   first = examples.rows(index)
-  _check_numbers(part, first)
-  _check_mask(part, first)
-  found = Checked(part, examples, {**_lengths(first), **expects({**first, 'index': index}), 'mask': MASK})
+  _check_numbers(split, first)
+  _check_mask(split, first)
+  found = Checked(split, examples, {**_lengths(first), **expects({**first, 'index': index}), 'mask': MASK})
   if not isinstance(examples, Arrays):
     return found
   found.check(examples.arrays, np.arange(len(examples)))
   if 'mask' in first and not examples.arrays['mask'].any():
-    raise DataError(f'{part} mask: is 0 everywhere, so no example counts')
+    raise DataError(f'{split} mask: is 0 everywhere, so no example counts')
   return examples
 
 
@@ -50,7 +52,7 @@ def checked(part: str, examples: Examples, expects: Expects) -> Examples:
 class Checked:
   """Examples that are checked whenever they are read."""
 
-  part: str
+  split: str
   examples: Examples
   expected: Mapping[str, Expected]
 
@@ -75,13 +77,13 @@ class Checked:
       if missing := {name, expected.lengths} - {''} - rows.keys():
         if expected.optional:
           continue
-        raise DataError(f'{self.part}: has no array {missing.pop()!r}, only {", ".join(rows)}')
+        raise DataError(f'{self.split}: has no array {missing.pop()!r}, only {", ".join(rows)}')
       self._check(name, rows, expected, index)
 
   def _check(self, name: str, rows: Rows, expected: Expected, index: np.ndarray) -> None:
     array = rows[name]
     if not _has_shape(array.shape[1:], expected):
-      raise DataError(f'{self.part} {name}: {_wrong_shape(array.shape[1:], expected)}')
+      raise DataError(f'{self.split} {name}: {_wrong_shape(array.shape[1:], expected)}')
     wrong = _wrong(array, expected) & _counts(name, rows, expected)
     dtype = f' ({array.dtype})' if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer) else ''
     self._refuse(wrong, array, f'{expected}', name, index, dtype)
@@ -94,44 +96,44 @@ class Checked:
     if examples.any():
       row = examples.argmax()
       value = array[row][wrong[row]].flat[0].item()
-      raise DataError(f'{self.part} {name}: example {index[row]} has {value}{dtype}; must be {needed}')
+      raise DataError(f'{self.split} {name}: example {index[row]} has {value}{dtype}; must be {needed}')
 
 
-def _check_arrays(part: str, arrays: Rows) -> None:
+def _check_arrays(split: str, arrays: Rows) -> None:
   """Raises DataError for what is no array, and for an array that has not as many examples as the first one."""
   if not arrays:
-    raise DataError(f'{part}: has no arrays; there must be inputs')
+    raise DataError(f'{split}: has no arrays; there must be inputs')
   for name, array in arrays.items():
     if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is read by its labels
-      raise DataError(f'{part} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')
+      raise DataError(f'{split} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')
   (first, size), *others = ((name, len(array)) for name, array in arrays.items())
   for name, other in others:
     if other != size:
-      raise DataError(f'{part} {name}: has {other} examples and {first} has {size}; all arrays must have as many')
+      raise DataError(f'{split} {name}: has {other} examples and {first} has {size}; all arrays must have as many')
 
 
-def _check_numbers(part: str, first: Rows) -> None:
+def _check_numbers(split: str, first: Rows) -> None:
   """Raises DataError for text and other arrays that no device can hold; `first` is the first example."""
   for name, array in first.items():
     if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
       advice = '; np.unique(..., return_inverse=True) numbers labels' if name == 'targets' else ''
-      raise DataError(f'{part} {name}: example 0 has {array.ravel().tolist()[0]!r}; must be numbers{advice}')
+      raise DataError(f'{split} {name}: example 0 has {array.ravel().tolist()[0]!r}; must be numbers{advice}')
 
 
-def _check_mask(part: str, first: Rows) -> None:
+def _check_mask(split: str, first: Rows) -> None:
   """Raises DataError for a mask that does not have the first axes of the targets, or of inputs without targets."""
   name = 'targets' if 'targets' in first else 'inputs'
   if 'mask' in first and name in first:
     mask, array = (tuple(size for size in first[key].shape[1:] if size != 1) for key in ('mask', name))
     if mask != array[: len(mask)]:
       found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (mask, array))
-      raise DataError(f'{part} mask: is [{found}]; must be [examples] or begin as {name}, [{needed}]')
+      raise DataError(f'{split} mask: is [{found}]; must be [examples] or begin as {name}, [{needed}]')
 
 
 def _lengths(first: Rows) -> dict[str, Expected]:
   """What lengths must be, by name, where there are any."""
   return {
-    name: Expected((), least=0, most=first[of].shape[1], integer=True, why=f'as many positions {of} has')
+    name: Expected((), at_least=0, at_most=first[of].shape[1], integer=True, why=f'as many positions {of} has')
     for name, of in LENGTHS.items()
     if name in first and of in first and first[of].ndim > 1
   }
@@ -152,7 +154,7 @@ def _has_shape(shape: tuple[int, ...], expected: Expected) -> bool:
 
 def _wrong_shape(shape: tuple[int, ...], expected: Expected) -> str:
   found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (shape, expected.shape))
-  one_hot = expected.integer and shape == (*expected.shape, expected.most + 1)
+  one_hot = expected.integer and shape == (*expected.shape, expected.at_most + 1)
   return f'is [{found}]; must be [{needed}], {expected}' + ('; of one-hot labels take argmax(-1)' if one_hot else '')
 
 
@@ -161,10 +163,10 @@ def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:
   if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer):
     return np.ones(array.shape, bool)
   wrong = np.zeros(array.shape, bool)
-  if np.isfinite(expected.least):
-    wrong |= ~(array >= expected.least)  # NaN is no more than anything
-  if np.isfinite(expected.most):
-    wrong |= ~(array <= expected.most)
+  if np.isfinite(expected.at_least):
+    wrong |= ~(array >= expected.at_least)  # NaN is no more than anything
+  if np.isfinite(expected.at_most):
+    wrong |= ~(array <= expected.at_most)
   if expected.whole:
     wrong |= array != np.floor(array)
   if expected.never is not None:

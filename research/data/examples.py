@@ -76,4 +76,4 @@ class Dataset(NamedTuple):
   train: Examples
   validation: Examples
   test: Examples
-  classes: tuple[str, ...] = ()  # names of the classes; empty for regression
+  class_names: tuple[str, ...] = ()  # names of the classes; empty for regression

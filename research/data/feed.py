@@ -44,7 +44,7 @@ class Resident:
     self._source = source
     everywhere = NamedSharding(mesh, PartitionSpec())
     self._arrays = {name: placement.put(array, everywhere) for name, array in source.examples.arrays.items()}
-    self._sharding = placement.split(mesh, axis=1)
+    self._sharding = placement.batch_sharding(mesh, axis=1)
     self._chunk, self._indices = -1, None
 
   def inputs(self, step: int) -> tuple[Mapping[str, Array], Array]:
@@ -65,7 +65,7 @@ class Streamed:
 
   def __init__(self, source: Source, mesh: Mesh, thread: Executor):
     self._source = source
-    self._sharding = placement.split(mesh)
+    self._sharding = placement.batch_sharding(mesh)
     self._thread = thread
     self._pending: dict[int, Future] = {}
 

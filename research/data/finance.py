@@ -31,7 +31,7 @@ def sp500_days() -> Days:
   return Days(frame.index.to_numpy()[1:], 100 * np.diff(np.log(close)), 100 * ranges)
 
 
-def sp500(fold: int = 0, folds: int = 8, context: int = 22, ranges: bool = True) -> Dataset:
+def sp500(fold: int = 0, num_folds: int = 8, context: int = 22, ranges: bool = True) -> Dataset:
   """Squared returns of the S&P 500 by the days before: walk-forward, one year a fold.
 
   Fold 0 tests on 2011, fold 7 on 2018. The year before the tested one validates, all before that trains. `inputs` are
@@ -44,19 +44,19 @@ def sp500(fold: int = 0, folds: int = 8, context: int = 22, ranges: bool = True)
     ConfigError: no such fold.
   """
   days = sp500_days()
-  ends = year_ends(days.dates, fold, folds)
+  ends = year_ends(days.dates, fold, num_folds)
   names, values = features(days, ranges)
   skipped = len(days.returns) - len(values)
   targets = np.square(days.returns)[skipped:, None]
   return series.windows(values, targets, [end - skipped for end in ends], context, 1, names)
 
 
-def year_ends(dates: np.ndarray, fold: int, folds: int) -> list[int]:
+def year_ends(dates: np.ndarray, fold: int, num_folds: int) -> list[int]:
   """Numbers of the days before which training, validation and test end; a year ends where the next begins."""
   years = dates.astype('datetime64[Y]').astype(int) + 1970
   last = years[-1] - FIRST_TEST_YEAR + 1
-  check_count('folds', folds, most=last)
-  check_count('fold', fold, least=0, most=folds - 1)
+  check_count('num_folds', num_folds, at_most=last)
+  check_count('fold', fold, at_least=0, at_most=num_folds - 1)
   tested = FIRST_TEST_YEAR + fold
   return [int(np.searchsorted(years, year)) for year in (tested - 1, tested, tested + 1)]
 

@@ -74,20 +74,20 @@ def fashion_mnist(archive: Archive = FASHION_MNIST, at: Places | None = None) ->
   return _idx_dataset(archive, at, CLOTHES)
 
 
-def _idx_dataset(archive: Archive, at: Places | None, classes: tuple[str, ...]) -> Dataset:
+def _idx_dataset(archive: Archive, at: Places | None, class_names: tuple[str, ...]) -> Dataset:
   """The official training set, a stratified twelfth of it kept for validation, and the official test set."""
   content = files.load(archive, at)
   images, labels = _pair(archive.name, content, 'train')
   validation = len(labels) // 12
   parts = splits.split(labels, (len(labels) - validation, validation), seed=0)
   train, chosen = (_examples(images[part], labels[part]) for part in parts)
-  return Dataset(train, chosen, _examples(*_pair(archive.name, content, 't10k')), classes)
+  return Dataset(train, chosen, _examples(*_pair(archive.name, content, 't10k')), class_names)
 
 
-def _pair(name: str, content: dict[str, bytes], part: str) -> tuple[np.ndarray, np.ndarray]:
-  images, labels = (_idx(name, f'{part}-{kind}-ubyte', content) for kind in ('images-idx3', 'labels-idx1'))
+def _pair(name: str, content: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
+  images, labels = (_idx(name, f'{split}-{kind}-ubyte', content) for kind in ('images-idx3', 'labels-idx1'))
   if images.ndim != 3 or labels.shape != images.shape[:1]:
-    raise DataError(f'{name}: {part} images {images.shape} and labels {labels.shape} do not fit together')
+    raise DataError(f'{name}: {split} images {images.shape} and labels {labels.shape} do not fit together')
   return images[..., None], labels
 
 

@@ -9,16 +9,16 @@ from jax import Array
 from research.errors import check_range
 
 
-def standardize(mean: float, deviation: float) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-  """Function of a batch that makes floats of its inputs: less `mean`, over `deviation`, both in stored units.
+def standardize(mean: float, std: float) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+  """Function of a batch that makes floats of its inputs: less `mean`, over `std`, both in stored units.
 
   Raises ConfigError for a mean that is not finite, and for a deviation that is not above 0.
   """
   check_range('mean', mean, above=-math.inf)
-  check_range('deviation', deviation, above=0)
+  check_range('std', std, above=0)
 
   def preprocess(batch: Mapping[str, Array]) -> dict[str, Array]:
     inputs = batch['inputs'].astype(jnp.float32)
-    return {**batch, 'inputs': (inputs - mean) / deviation}
+    return {**batch, 'inputs': (inputs - mean) / std}
 
   return preprocess

@@ -16,19 +16,19 @@ class Scale(NamedTuple):
   """Mean and standard deviation of every variable: float64 [variables]."""
 
   mean: np.ndarray
-  deviation: np.ndarray
+  std: np.ndarray
 
   def standardized(self, values: np.ndarray) -> np.ndarray:
     """`values` [..., variables] in deviations from the mean, float32."""
-    return ((values - self.mean) / self.deviation).astype(np.float32)
+    return ((values - self.mean) / self.std).astype(np.float32)
 
   def raw(self, values: np.ndarray) -> np.ndarray:
     """What `standardized` made `values` [..., variables] of."""
-    return self.mean + self.deviation * values
+    return self.mean + self.std * values
 
   def to_json(self, columns: Sequence[str]) -> str:
     """Text from which `scale_from_json` makes the columns and the scale, to the bit."""
-    return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'deviation': self.deviation.tolist()})
+    return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'std': self.std.tolist()})
 
 
 def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
@@ -44,7 +44,7 @@ def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
     fields = json.loads(text)
     columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
     shapes = {(len(columns),), *(numbers.shape for numbers in scale)}
-    if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.deviation > 0).all():
+    if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.std > 0).all():
       raise ValueError('not a finite mean and a deviation above 0 for each column')
     return tuple(columns), scale
   except (ValueError, TypeError, KeyError) as error:
@@ -63,5 +63,5 @@ def fit_scale(values: np.ndarray) -> Scale:
   values = values.astype(np.result_type(values, np.float32), copy=False)
   rounding = ROUNDING * np.finfo(values.dtype).eps * np.abs(values).max(axis=0)
   varies = np.ptp(values, axis=0) > rounding
-  mean, deviation = (moment(values, axis=0, dtype=np.float64) for moment in (np.mean, np.std))
-  return Scale(mean, np.where(varies, deviation, 1))
+  mean, std = (moment(values, axis=0, dtype=np.float64) for moment in (np.mean, np.std))
+  return Scale(mean, np.where(varies, std, 1))

@@ -66,10 +66,10 @@ def windows(
   starts = (0, *(end - context for end in ends[:-1]))  # in the series, where the first part holds a window
   parts = []
   for name, start, end in zip(('training', 'validation', 'test'), starts, ends, strict=True):
-    part = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)
-    if not len(part):
+    split = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)
+    if not len(split):
       raise ConfigError(
         f'context={context}, horizon={horizon}: must fit into the {end - start} steps of the {name} part'
       )
-    parts.append(part)
+    parts.append(split)
   return Dataset(*parts)

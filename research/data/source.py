@@ -22,7 +22,7 @@ class Source:
 
   def __post_init__(self):
     check_count('batch_size', self.batch_size)
-    check_count('seed', self.seed, least=0)
+    check_count('seed', self.seed, at_least=0)
 
   def indices(self, step: int) -> np.ndarray:
     """Examples of the batch at `step`: int32 [batch]. A batch may reach over the end of an epoch."""

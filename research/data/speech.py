@@ -49,11 +49,11 @@ FSDD = Archive(
 )
 
 
-def fsdd(speaker: str = '', longest: int = 0, archive: Archive = FSDD, at: Places | None = None) -> Dataset:
+def fsdd(speaker: str = '', max_length: int = 0, archive: Archive = FSDD, at: Places | None = None) -> Dataset:
   """3,000 recordings of digits by six speakers at 8 kHz: 50 takes of each digit by each of them.
 
   Takes 0-4 are the official test part, 5-9 validate, 40 are trained on. With a `speaker` all of theirs are the
-  test part, and takes 5-9 of the other five validate. `longest` cuts recordings after so many samples; 0 cuts none.
+  test part, and takes 5-9 of the other five validate. `max_length` cuts recordings after so many samples; 0 cuts none.
 
   Source: Jackson (2016), 'Free spoken digit dataset', github.com/Jakobovski/free-spoken-digit-dataset, v1.0.10.
 
@@ -63,8 +63,8 @@ def fsdd(speaker: str = '', longest: int = 0, archive: Archive = FSDD, at: Place
   """
   if speaker and speaker not in SPEAKERS:
     raise ConfigError(f'speaker={speaker!r}: must be one of {", ".join(SPEAKERS)}, or empty for the official split')
-  check_count('longest', longest, least=0)
-  waveforms = [_cut(data, longest) for data in _wavs(files.load(archive, at)[JOINED])]
+  check_count('max_length', max_length, at_least=0)
+  waveforms = [_cut(data, max_length) for data in _wavs(files.load(archive, at)[JOINED])]
   shape = len(DIGITS), len(SPEAKERS), len(waveforms) // (len(DIGITS) * len(SPEAKERS))
   digit, voice, take = (places.ravel() for places in np.indices(shape, np.int32))
   test = voice == SPEAKERS.index(speaker) if speaker else np.isin(take, TEST_TAKES)
@@ -92,16 +92,16 @@ class DigitStrings:
   samples: int = 48_000  # of a string; one that would be longer loses its last digits
   digits: tuple[int, int] = (3, 7)  # the fewest and the most
   gap: int = 2_400  # samples of the longest silence before, between and after digits
-  decibels: tuple[float, float] = (10.0, 30.0)  # least and greatest ratio of speech to noise
+  snr_db: tuple[float, float] = (10.0, 30.0)  # least and greatest ratio of speech to noise
 
   def __post_init__(self):
     fewest, most = self.digits
     check_count('digits', fewest)
-    check_count('digits', most, least=fewest)
+    check_count('digits', most, at_least=fewest)
     for name in ('count', 'seed', 'gap'):
-      check_count(name, getattr(self, name), least=0)
-    check_range('decibels', self.decibels[0], above=-math.inf)
-    check_range('decibels', self.decibels[1], least=self.decibels[0])
+      check_count(name, getattr(self, name), at_least=0)
+    check_range('snr_db', self.snr_db[0], above=-math.inf)
+    check_range('snr_db', self.snr_db[1], at_least=self.snr_db[0])
     longest = fewest * (int(self.recordings.arrays['lengths'].max()) + self.gap) + self.gap
     if longest > self.samples:
       raise ConfigError(f'samples={self.samples}: strings of {fewest} digits may take {longest}')
@@ -114,7 +114,7 @@ class DigitStrings:
     return {name: np.stack([string[name] for string in made]) for name in made[0]}
 
   def fingerprint(self) -> str:
-    made_by = (self.count, self.seed, self.part, self.samples, self.digits, self.gap, self.decibels)
+    made_by = (self.count, self.seed, self.part, self.samples, self.digits, self.gap, self.snr_db)
     return fingerprint_of(f'{self.recordings.fingerprint()} {made_by}')
 
   def _string(self, index: int) -> dict[str, np.ndarray]:
@@ -138,9 +138,9 @@ class DigitStrings:
 
   def _noisy(self, speech: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The string under white noise at a drawn ratio to its mean power, padded with silence."""
-    ratio = 10 ** (random.uniform(*self.decibels) / 10)
-    deviation = np.sqrt(np.mean(speech**2) / ratio)
-    noisy = speech + deviation * random.standard_normal(len(speech), np.float32)
+    ratio = 10 ** (random.uniform(*self.snr_db) / 10)
+    std = np.sqrt(np.mean(speech**2) / ratio)
+    noisy = speech + std * random.standard_normal(len(speech), np.float32)
     padded = np.zeros(self.samples, np.int16)
     padded[: len(speech)] = np.clip(np.rint(noisy), -(2**15), 2**15 - 1)
     return padded
@@ -155,7 +155,7 @@ def digit_strings(
   the same. Recordings are cut after a second. Raises ConfigError for fewer than one string to train on or two held out.
   """
   check_count('count', count)
-  check_count('held_out', held_out, least=2)
+  check_count('held_out', held_out, at_least=2)
   train, validation, test, _ = fsdd('', RATE, archive, at)
   made = DigitStrings(train, count, seed, part=0)
   chosen, reported = (
@@ -179,10 +179,10 @@ def _wavs(joined: bytes) -> list[bytes]:
   return parts
 
 
-def _cut(data: bytes, longest: int) -> np.ndarray:
+def _cut(data: bytes, max_length: int) -> np.ndarray:
   recording = read_wav(data)
   samples = np.round(recording.samples * 2.0**15).astype(np.int16)
-  return samples[:longest] if longest else samples
+  return samples[:max_length] if max_length else samples
 
 
 def _padded(waveforms: list[np.ndarray]) -> dict[str, np.ndarray]:

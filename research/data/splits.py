@@ -13,7 +13,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
   An example of rank r among the n of its class, in random order, goes to place (r + 1/2) / n of the whole:
   a stretch differs from its fair share of a class by an example or two. One class is a plain permutation.
   """
-  check_count('seed', seed, least=0)
+  check_count('seed', seed, at_least=0)
   order = np.random.default_rng(seed).permutation(len(labels))
   place = np.empty(len(labels))
   for label in np.unique(labels):
@@ -29,35 +29,35 @@ def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarra
   return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
 
 
-def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """The examples that are kept and a stratified `share` of all, held out; every class keeps an example.
+def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """The examples that are kept and a stratified `fraction` of all, held out; every class keeps an example.
 
   Where no class has two, there is none to spare, and the kept ones are given twice. Raises ConfigError for a share
   that is not below 1.
   """
-  check_range('share', share, below=1)
+  check_range('fraction', fraction, below=1)
   order = stratified_order(labels, seed)
   _, first = np.unique(labels[order], return_index=True)
   spare = np.delete(order, first)
-  held_out = spare[max(len(spare) - round(share * len(labels)), 0) :]
+  held_out = spare[max(len(spare) - round(fraction * len(labels)), 0) :]
   kept = np.setdiff1d(order, held_out)
   return kept, np.sort(held_out) if len(held_out) else kept
 
 
 def cross_validation(
-  labels: np.ndarray, fold: int, folds: int, seed: int, validation: float = 0.1
+  labels: np.ndarray, fold: int, num_folds: int, seed: int, validation: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Train, validation and test examples of a stratified k-fold: part `fold` of `folds` is the test.
+  """Train, validation and test examples of a stratified k-fold: part `fold` of `num_folds` is the test.
 
   Of the other parts, a stratified `validation` is held out to choose models on.
 
   Raises:
     ConfigError: no such fold, or a share that is not below 1.
   """
-  check_count('folds', folds, least=2, most=len(labels))
-  check_count('fold', fold, least=0, most=folds - 1)
+  check_count('num_folds', num_folds, at_least=2, at_most=len(labels))
+  check_count('fold', fold, at_least=0, at_most=num_folds - 1)
   check_range('validation', validation, below=1)
-  parts = np.array_split(stratified_order(labels, seed), folds)
+  parts = np.array_split(stratified_order(labels, seed), num_folds)
   rest = np.sort(np.concatenate(parts[:fold] + parts[fold + 1 :]))
   held_out = round(validation * len(rest))
   train, chosen = split(labels[rest], (len(rest) - held_out, held_out), seed)

@@ -7,7 +7,7 @@ from research.data.examples import Arrays, Dataset
 from research.data.scaling import fit_scale
 
 
-def breast_cancer(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
+def breast_cancer(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
   """Tumours by 30 features of their cell nuclei: 569 examples, two classes, stratified folds.
 
   Source: Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic breast cancer.
@@ -15,12 +15,12 @@ def breast_cancer(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset
   from sklearn.datasets import load_breast_cancer
 
   bunch = load_breast_cancer()
-  parts = splits.cross_validation(bunch.target, fold, folds, split_seed)
-  classes = tuple(map(str, bunch.target_names))
-  return _standardized(bunch.data, bunch.target.astype(np.int32), parts, classes)
+  parts = splits.cross_validation(bunch.target, fold, num_folds, split_seed)
+  class_names = tuple(map(str, bunch.target_names))
+  return _standardized(bunch.data, bunch.target.astype(np.int32), parts, class_names)
 
 
-def diabetes(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
+def diabetes(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
   """Progress of diabetes after a year (25 to 346, not rescaled) by 10 features: 442 examples, plain folds.
 
   Source: Efron, Hastie, Johnstone and Tibshirani (2004), 'Least angle regression'.
@@ -28,13 +28,13 @@ def diabetes(fold: int = 0, folds: int = 5, split_seed: int = 0) -> Dataset:
   from sklearn.datasets import load_diabetes
 
   bunch = load_diabetes(scaled=False)
-  parts = splits.cross_validation(np.zeros(len(bunch.target)), fold, folds, split_seed)
+  parts = splits.cross_validation(np.zeros(len(bunch.target)), fold, num_folds, split_seed)
   return _standardized(bunch.data, bunch.target.astype(np.float32), parts)
 
 
 def _standardized(
-  inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], classes: tuple[str, ...] = ()
+  inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], class_names: tuple[str, ...] = ()
 ) -> Dataset:
   """Data set whose features have mean 0 and standard deviation 1 over the training part, the first one."""
   scaled = fit_scale(inputs[parts[0]]).standardized(inputs)
-  return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), classes)
+  return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), class_names)

@@ -128,7 +128,7 @@ class BytePairs:
     Raises ConfigError for a size that has no room for the 256 bytes.
     """
     if size < BYTES + len(special):
-      raise ConfigError(f'vocabulary={size}: must be at least {BYTES + len(special)}: all bytes have a token')
+      raise ConfigError(f'vocab_size={size}: must be at least {BYTES + len(special)}: all bytes have a token')
     model = Model(models.BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -193,8 +193,8 @@ def from_json(text: str) -> Tokenizer:
   return tokenizer
 
 
-def make_tokenizer(kind: str, texts: Sequence[str], vocabulary: int = 0) -> Tokenizer:
-  """The tokenizer of a kind, trained on `texts`; byte pairs have a `vocabulary`.
+def make_tokenizer(kind: str, texts: Sequence[str], vocab_size: int = 0) -> Tokenizer:
+  """The tokenizer of a kind, trained on `texts`; byte pairs have a `vocab_size`.
 
   Raises ConfigError for an unknown kind.
   """
@@ -204,7 +204,7 @@ def make_tokenizer(kind: str, texts: Sequence[str], vocabulary: int = 0) -> Toke
     case 'characters':
       return Characters.of(texts)
     case 'byte_pairs':
-      return BytePairs.of(texts, vocabulary)
+      return BytePairs.of(texts, vocab_size)
   raise ConfigError(f'tokenizer={kind!r}: must be bytes, characters or byte_pairs')
 
 

@@ -67,7 +67,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
     DataError: a file of another form, or a label or a length of a series that the training part does not have.
   """
   content = files.load(archive, at)
-  (labels, series), (test_labels, test_series) = (_table(archive, content, part) for part in ('TRAIN', 'TEST'))
+  (labels, series), (test_labels, test_series) = (_table(archive, content, split) for split in ('TRAIN', 'TEST'))
   classes, targets = np.unique(labels, return_inverse=True)
   if unknown := sorted(set(test_labels) - set(classes)):
     raise DataError(f'{archive.name}: {unknown[0]:g} is a label of the test part alone')
@@ -87,9 +87,9 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   return Dataset(*parts, tuple(f'{label:g}' for label in classes))
 
 
-def _table(archive: Archive, content: dict[str, bytes], part: str) -> tuple[np.ndarray, np.ndarray]:
+def _table(archive: Archive, content: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
   """Labels [examples] and values [examples, length], NaN where there are none, of a part."""
-  (name,) = (name for name in content if name.endswith(f'_{part}.tsv'))
+  (name,) = (name for name in content if name.endswith(f'_{split}.tsv'))
   try:
     table = np.loadtxt(io.BytesIO(content[name]), delimiter='\t', ndmin=2)
   except ValueError as error:

@@ -47,7 +47,7 @@ def context_examples(documents: Iterable[np.ndarray], context: int, length: int)
   end; but in the first window of a document all count, as there is no more to be seen. Raises ConfigError for a
   negative context and an empty window.
   """
-  check_count('context', context, least=0)
+  check_count('context', context, at_least=0)
   check_count('length', length)
   rows = [(*row, number) for number, tokens in enumerate(documents) for row in _context_rows(tokens, context, length)]
   inputs, targets, weights, numbers = map(np.stack, zip(*rows, strict=True))

@@ -71,12 +71,12 @@ class Evaluator:
   def collect(self, state: State, key: Array) -> tuple[Metrics, PyTree]:
     """Metrics over all examples, and the outputs [examples, ...] in their order."""
     mesh = _mesh_of(state)
-    parts = placement.parts(mesh)
+    parts = placement.num_shards(mesh)
     size = -(-self.batch_size // parts) * parts
     steps, in_flight = [], placement.InFlight()
     for start in range(0, len(self.examples), size):
       index = np.arange(start, start + size, dtype=np.int32)
-      batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.split(mesh))
+      batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.batch_sharding(mesh))
       steps.append(self.eval_step(state, batch, key))  # noise is drawn by the index of an example
       in_flight.add(steps[-1])
     metrics, outputs = zip(*placement.fetch(steps), strict=True)

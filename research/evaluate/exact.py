@@ -20,12 +20,12 @@ def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
   """
   counts = counting(rows)
   targets, logits = rows['targets'][counts], logits[counts]
-  guesses, odds = logits.argmax(-1), log_odds(logits)
-  yield 'macro_f1', macro_f1(targets, guesses)
+  predictions, odds = logits.argmax(-1), log_odds(logits)
+  yield 'macro_f1', macro_f1(targets, predictions)
   one_hot = targets[:, None] == np.arange(logits.shape[-1])
   if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
     yield 'roc_auc', float(np.mean([roc_auc(*of_class) for of_class in zip(odds.T, one_hot.T, strict=True)]))
-  yield 'calibration_error', calibration_error(sigmoid(odds.max(-1)), guesses == targets)
+  yield 'calibration_error', calibration_error(sigmoid(odds.max(-1)), predictions == targets)
 
 
 def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
@@ -51,11 +51,11 @@ def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float
   yield 'mae', float(np.mean([np.mean(np.abs(real - guess)) for real, guess in outputs]))
 
 
-def macro_f1(targets: np.ndarray, guesses: np.ndarray) -> float:
+def macro_f1(targets: np.ndarray, predictions: np.ndarray) -> float:
   """F1 score of integer guesses [examples], the mean over the classes that occur in targets or guesses."""
-  count = functools.partial(np.bincount, minlength=1 + max(targets.max(), guesses.max()))
-  occurrences = count(targets) + count(guesses)
-  return float(np.mean((2 * count(targets[targets == guesses]) / np.maximum(occurrences, 1))[occurrences > 0]))
+  count = functools.partial(np.bincount, minlength=1 + max(targets.max(), predictions.max()))
+  occurrences = count(targets) + count(predictions)
+  return float(np.mean((2 * count(targets[targets == predictions]) / np.maximum(occurrences, 1))[occurrences > 0]))
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
@@ -111,6 +111,6 @@ def confusion_matrix(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
   """Counts [class, predicted class] for logits [examples, classes], or [examples, 1] of class 1."""
   if logits.shape[-1] == 1:
     logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
-  classes = logits.shape[-1]
-  pairs = targets.ravel() * classes + logits.argmax(-1)
-  return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+  num_classes = logits.shape[-1]
+  pairs = targets.ravel() * num_classes + logits.argmax(-1)
+  return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -22,7 +22,7 @@ PANEL, SQUARE, IMAGE = (4.6, 3.2), (4.0, 4.0), (1.5, 1.9)  # inches, of one pair
 DPI = 110
 
 
-def confusion(classes: Sequence[str]) -> Report:
+def confusion(class_names: Sequence[str]) -> Report:
   """Report that draws the confusion matrix; shades are parts of the true class.
 
   Up to 30 classes the numbers are counts; of more classes not every one is named.
@@ -31,16 +31,16 @@ def confusion(classes: Sequence[str]) -> Report:
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     counted = counting(rows)
     counts = confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
-    few = len(classes) <= COUNTED
-    size = 2.2 + 0.45 * min(len(classes), COUNTED)
+    few = len(class_names) <= COUNTED
+    size = 2.2 + 0.45 * min(len(class_names), COUNTED)
     figure, (axis,) = make_figure(size=(size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
     for row, column in np.argwhere(counts) if few else ():
       color = 'white' if shares[row, column] > 0.3 else INK
       axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=SMALL, color=color)
-    named = range(0, len(classes), -(-len(classes) // NAMED))
-    labels = [classes[number] for number in named]
+    named = range(0, len(class_names), -(-len(class_names) // NAMED))
+    labels = [class_names[number] for number in named]
     axis.set_xticks(named, labels, rotation=45 if few else 90, ha='right' if few else 'center', fontsize=SMALL)
     axis.set_yticks(named, labels, fontsize=SMALL)
     axis.set(xlabel='predicted', ylabel='true')
@@ -49,27 +49,29 @@ def confusion(classes: Sequence[str]) -> Report:
   return report
 
 
-def mistakes(classes: Sequence[str], most: int = 18) -> Report:
+def mistakes(class_names: Sequence[str], max_count: int = 18) -> Report:
   """Report that draws the images whose wrong class the model was surest of, the surest first."""
 
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    guesses, targets = logits.argmax(-1), rows['targets']
-    wrong, confidence = surest_mistakes(logits, targets, most)
+    predictions, targets = logits.argmax(-1), rows['targets']
+    wrong, confidence = most_confident_mistakes(logits, targets, max_count)
     figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), IMAGE)
     for axis in axes:
       axis.set_axis_off()
     for axis, number, sure in zip(axes, wrong, confidence, strict=False):
       axis.imshow(rows['inputs'][number].squeeze(), cmap='gray_r')
-      axis.set_title(f'{classes[guesses[number]]} ({sure:.0%})\nis {classes[targets[number]]}', fontsize=SMALL)
+      axis.set_title(
+        f'{class_names[predictions[number]]} ({sure:.0%})\nis {class_names[targets[number]]}', fontsize=SMALL
+      )
     yield 'mistakes', figure
 
   return report
 
 
-def surest_mistakes(logits: np.ndarray, targets: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def most_confident_mistakes(logits: np.ndarray, targets: np.ndarray, max_count: int) -> tuple[np.ndarray, np.ndarray]:
   """At most so many examples of a wrong guess, the surest first, and how sure it was: its probability."""
   sure, wrong = log_odds(logits).max(-1), np.flatnonzero(logits.argmax(-1) != targets)
-  wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:most]
+  wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:max_count]
   return wrong, sigmoid(sure[wrong])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain, surest_mistakes
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, most_confident_mistakes, plain
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 SERIES = (2.6, 1.7)  # inches, of the picture of one
 
 
-def mistakes(classes: Sequence[str], most: int = 12) -> Report:
+def mistakes(class_names: Sequence[str], max_count: int = 12) -> Report:
   """Report that draws the series whose wrong class the model was surest of, over the means of both classes."""
 
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    guesses, targets = logits.argmax(-1), rows['targets']
-    wrong, confidence = surest_mistakes(logits, targets, most)
+    predictions, targets = logits.argmax(-1), rows['targets']
+    wrong, confidence = most_confident_mistakes(logits, targets, max_count)
     figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), SERIES)
-    means = class_means(rows, len(classes))
+    means = class_means(rows, len(class_names))
     for axis in axes[len(wrong) :]:
       axis.set_axis_off()
     for axis, number, sure in zip(axes, wrong, confidence, strict=False):
-      guess, target = guesses[number], targets[number]
+      guess, target = predictions[number], targets[number]
       axis.plot(means[guess], color=ACCENT, linewidth=THIN, alpha=0.8)
       axis.plot(means[target], color=FAINT, linewidth=THIN)
       axis.plot(_series(rows)[number], color=INK, linewidth=THIN)
-      axis.set_title(f'{classes[guess]} ({sure:.0%}), is {classes[target]}', fontsize=SMALL)
+      axis.set_title(f'{class_names[guess]} ({sure:.0%}), is {class_names[target]}', fontsize=SMALL)
       plain(axis)
     yield 'mistakes', figure
 
   return report
 
 
-def class_means(rows: Rows, classes: int) -> np.ndarray:
+def class_means(rows: Rows, num_classes: int) -> np.ndarray:
   """Mean of the first feature of each class's series at each step: [classes, length], NaN where there is none."""
   series, targets = _series(rows), rows['targets']
-  total = np.stack([np.nansum(series[targets == number], axis=0) for number in range(classes)])
-  count = np.stack([(~np.isnan(series[targets == number])).sum(0) for number in range(classes)])
+  total = np.stack([np.nansum(series[targets == number], axis=0) for number in range(num_classes)])
+  count = np.stack([(~np.isnan(series[targets == number])).sum(0) for number in range(num_classes)])
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 FORECAST = (2.6, 2.1)  # inches, of one variable of an example
 
 
-def seasonal_naive(inputs: np.ndarray, season: int, horizon: int) -> np.ndarray:
-  """The last `season` steps of `inputs` [examples, context, variables], over and over: [examples, horizon, variables].
+def seasonal_naive(inputs: np.ndarray, season_length: int, horizon: int) -> np.ndarray:
+  """Repeats the last `season_length` steps of `inputs` [examples, context, variables]: [examples, horizon, variables].
 
   Raises ConfigError where the past holds no whole season.
   """
-  if not 1 <= season <= inputs.shape[1]:
-    raise ConfigError(f'season={season}: must be from 1 to the {inputs.shape[1]} steps of the context')
-  return inputs[:, inputs.shape[1] - season + np.arange(horizon) % season]
+  if not 1 <= season_length <= inputs.shape[1]:
+    raise ConfigError(f'season_length={season_length}: must be from 1 to the {inputs.shape[1]} steps of the context')
+  return inputs[:, inputs.shape[1] - season_length + np.arange(horizon) % season_length]
 
 
-def naive_errors(season: int) -> Report:
+def naive_errors(season_length: int) -> Report:
   """Report of the seasonal naive forecast's `seasonal_naive_mse` and `seasonal_naive_mae`: what is to be beaten."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-    error = seasonal_naive(rows['inputs'], season, outputs.shape[1]) - rows['targets']
+    error = seasonal_naive(rows['inputs'], season_length, outputs.shape[1]) - rows['targets']
     yield 'seasonal_naive_mse', float(np.square(error, dtype=np.float64).mean(where=counting(rows)))
     yield 'seasonal_naive_mae', float(np.abs(error, dtype=np.float64).mean(where=counting(rows)))
 
   return report
 
 
-def error_over_horizon(season: int) -> Report:
+def error_over_horizon(season_length: int) -> Report:
   """Report that draws the mean squared error of each step ahead, beside that of the seasonal naive forecast."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     targets, horizon = rows['targets'], outputs.shape[1]
-    naive = seasonal_naive(rows['inputs'], season, horizon)
+    naive = seasonal_naive(rows['inputs'], season_length, horizon)
     figure, (axis,) = make_figure()
     for forecast, color, label in ((naive, FAINT, 'seasonal naive'), (outputs[..., 0], ACCENT, 'model')):
       squares = np.square(forecast - targets)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from research.data.audio import log_mel
 from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain
-from research.ops.ctc import prefix_beam
+from research.ops.ctc import prefix_beam_search
 from research.ops.edit_distance import edit_distance
 from research.types import Rows
 
@@ -27,10 +27,14 @@ TIMELINE = (5.0, 2.2)  # inches, of the spectrum of a recording, and of the prob
 
 
 def transcribed(
-  logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], beam: int, longest: int, blank: int
+  logits: Float[Array, 'batch frames classes'],
+  lengths: Int[Array, ' batch'],
+  beam_size: int,
+  max_length: int,
+  blank_id: int,
 ) -> dict[str, Array]:
   """Outputs for the reports: `log_probabilities` [batch, frames, classes], `frames`, the best `labels` and `length`."""
-  decoded, scores = prefix_beam(logits, lengths, beam, longest, blank)
+  decoded, scores = prefix_beam_search(logits, lengths, beam_size, max_length, blank_id)
   return {
     'log_probabilities': jax.nn.log_softmax(logits),
     'frames': lengths,
@@ -49,24 +53,30 @@ def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
   yield 'beam_string_error_rate', float(np.mean(errors > 0))
 
 
-def text(classes: Sequence[str], labels: np.ndarray, length: int) -> str:
+def text(class_names: Sequence[str], labels: np.ndarray, length: int) -> str:
   """Names of the labels, with spaces between."""
-  return ' '.join(classes[label] for label in labels[:length])
+  return ' '.join(class_names[label] for label in labels[:length])
 
 
-def heard(classes: Sequence[str], rate: int, most: int = 3) -> Report:
-  """Report that draws the first recordings of `rate` samples per second, and below each when which class was heard."""
+def heard(class_names: Sequence[str], sample_rate: int, max_count: int = 3) -> Report:
+  """Report that draws the first recordings, and below each one which class was heard when."""
 
   def report(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    most_here = min(most, len(rows['inputs']))
-    figure, axes = make_figure(most_here, 2, TIMELINE)
-    for number in range(most_here):
+    shown = min(max_count, len(rows['inputs']))
+    figure, axes = make_figure(shown, 2, TIMELINE)
+    for number in range(shown):
       own, output = ({name: array[number] for name, array in tree.items()} for tree in (rows, outputs))
-      pair = axes[number], axes[most_here + number]
-      timeline(*pair, own['inputs'][: own['lengths']], output['log_probabilities'][: output['frames']], classes, rate)
+      pair = axes[number], axes[shown + number]
+      timeline(
+        *pair,
+        own['inputs'][: own['lengths']],
+        output['log_probabilities'][: output['frames']],
+        class_names,
+        sample_rate,
+      )
       said, guess = (
-        text(classes, own['targets'], own['target_lengths']),
-        text(classes, output['labels'], output['length']),
+        text(class_names, own['targets'], own['target_lengths']),
+        text(class_names, output['labels'], output['length']),
       )
       pair[0].set_title(f'said {said}, heard {guess}', fontsize=SMALL, color=INK)
     yield 'heard', figure
@@ -74,38 +84,38 @@ def heard(classes: Sequence[str], rate: int, most: int = 3) -> Report:
   return report
 
 
-def pictured(report: Report, rate: int) -> Report:
+def pictured(report: Report, sample_rate: int) -> Report:
   """The report of images, given log-mel spectra of waveforms in their place; 60 decibels below the peak is silence."""
 
   def with_spectra(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    spectra = log_mel(jnp.asarray(rows['inputs']), rate)
+    spectra = log_mel(jnp.asarray(rows['inputs']), sample_rate)
     spectra = jnp.maximum(spectra, spectra.max((1, 2), keepdims=True) - 60)
     yield from report(outputs, {**rows, 'inputs': np.asarray(spectra).swapaxes(1, 2)[:, ::-1]})
 
   return with_spectra
 
 
-def picture(waveform: np.ndarray, output: Outputs, classes: Sequence[str], rate: int) -> 'Figure':
+def picture(waveform: np.ndarray, output: Outputs, class_names: Sequence[str], sample_rate: int) -> 'Figure':
   """What was heard in one recording."""
   figure, (upper, lower) = make_figure(1, 2, TIMELINE)
-  timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], classes, rate)
+  timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], class_names, sample_rate)
   return figure
 
 
 def timeline(
-  upper, lower, waveform: np.ndarray, log_probabilities: np.ndarray, classes: Sequence[str], rate: int
+  upper, lower, waveform: np.ndarray, log_probabilities: np.ndarray, class_names: Sequence[str], sample_rate: int
 ) -> None:
   """Log-mel spectrum of a waveform on the upper axis, probabilities [frames, classes] of the labels on the lower one.
 
   The name of a label stands at each of its peaks above one half; classes without a name (the blank) are left out.
   """
-  seconds = len(waveform) / rate
-  spectrum = log_mel(jnp.asarray(waveform)[None], rate)[0]
+  seconds = len(waveform) / sample_rate
+  spectrum = log_mel(jnp.asarray(waveform)[None], sample_rate)[0]
   upper.imshow(np.asarray(spectrum).T, origin='lower', aspect='auto', cmap='magma')
   upper.set(ylabel='mel bands', xticks=[], yticks=[])
-  chances = np.exp(log_probabilities[:, : len(classes)])
-  times = (np.arange(len(chances)) + 0.5) * seconds / max(len(chances), 1)
-  for name, chance in zip(classes, chances.T, strict=True):
+  probabilities = np.exp(log_probabilities[:, : len(class_names)])
+  times = (np.arange(len(probabilities)) + 0.5) * seconds / max(len(probabilities), 1)
+  for name, chance in zip(class_names, probabilities.T, strict=True):
     lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=THIN)
     for begin, end in _stretches(chance > 0.5):
       lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=SMALL, color=INK)

@@ -28,28 +28,28 @@ def corpus_scores(decode: Decode) -> Report:
   def report(outputs, rows: Rows) -> Iterator[tuple[str, float]]:
     import sacrebleu  # half a second, which no start should wait for
 
-    guesses = [decode(tokens) for tokens in outputs.tokens]
+    predictions = [decode(tokens) for tokens in outputs.tokens]
     references = [[decode(tokens) for tokens in rows['targets']]]
-    yield 'bleu', sacrebleu.corpus_bleu(guesses, references).score
-    yield 'chrf', sacrebleu.corpus_chrf(guesses, references).score
+    yield 'bleu', sacrebleu.corpus_bleu(predictions, references).score
+    yield 'chrf', sacrebleu.corpus_chrf(predictions, references).score
 
   return report
 
 
-def attention_of_one(decode: Decode, end: int, tokens: int = 18) -> Report:
+def attention_of_one(decode: Decode, eos_id: int, tokens: int = 18) -> Report:
   """Report that draws the attention for the first example whose source has at least so many tokens."""
 
   def report(outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     number = int((rows['lengths'] >= min(tokens, rows['lengths'].max())).argmax())
     source = rows['inputs'][number, : rows['lengths'][number]]
-    yield 'attention', attention_of(decode, end, source, outputs.tokens[number], outputs.kept[number])
+    yield 'attention', attention_of(decode, eos_id, source, outputs.tokens[number], outputs.kept[number])
 
   return report
 
 
-def attention_of(decode: Decode, end: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':
-  """Heat map of the weights with which the tokens `target`, up to their `end`, were written, over `source`."""
-  names = [[_shown(decode(token[None])) for token in side] for side in (source, target[: length_of(target, end)])]
+def attention_of(decode: Decode, eos_id: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':
+  """Heat map of the weights with which the tokens `target`, up to their `eos_id`, were written, over `source`."""
+  names = [[_shown(decode(token[None])) for token in side] for side in (source, target[: length_of(target, eos_id)])]
   return attention_map(weights, *names)
 
 
@@ -57,9 +57,9 @@ def _shown(text: str) -> str:
   return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def length_of(tokens: np.ndarray, end: int) -> int:
-  """Tokens before the first `end`."""
-  return int(np.append(tokens == end, True).argmax())
+def length_of(tokens: np.ndarray, eos_id: int) -> int:
+  """Tokens before the first `eos_id`."""
+  return int(np.append(tokens == eos_id, True).argmax())
 
 
 def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> 'Figure':

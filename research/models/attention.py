@@ -20,11 +20,11 @@ class SelfAttention(nn.Module):
   """
 
   num_heads: int
-  dropout: float = 0.0  # part of the attention weights that is dropped in training
+  dropout_rate: float = 0.0  # part of the attention weights that is dropped in training
 
   def __post_init__(self):
     check_counts(num_heads=self.num_heads)
-    check_range('dropout', self.dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 
   @nn.compact
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     layer = nn.MultiHeadDotProductAttention(
       self.num_heads,
-      dropout_rate=self.dropout,
+      dropout_rate=self.dropout_rate,
       kernel_init=logical(init, 'inputs', 'heads', 'head_features'),
       bias_init=logical(zeros, 'heads', 'head_features'),
       out_kernel_init=logical(init, 'heads', 'head_features', None),

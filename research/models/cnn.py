@@ -21,11 +21,11 @@ class LeNet5(nn.Module):
   The first convolution pads the images, where the paper has images of 32x32 with an empty margin.
   """
 
-  classes: int
+  num_classes: int
   activation: str = 'tanh'
 
   def __post_init__(self):
-    check_counts(classes=self.classes)
+    check_counts(num_classes=self.num_classes)
     check_choice('activation', self.activation, ACTIVATIONS)
     super().__post_init__()
 
@@ -41,29 +41,34 @@ class LeNet5(nn.Module):
     x = x.reshape(x.shape[0], -1)
     for width in (120, 84):
       x = act(Dense(width)(x))
-    return Dense(self.classes)(x)
+    return Dense(self.num_classes)(x)
 
 
 class ConvNet(nn.Module):
   """Stages of convolutions, each ended by a max-pooling that halves the image, then dense layers."""
 
   channels: Sequence[int]  # of each stage
-  classes: int
-  dense: Sequence[int] = (128,)  # units of the hidden dense layers
-  depth: int = 1  # convolutions in a stage
-  kernel: int = 3  # height and width of a filter
+  num_classes: int
+  hidden_sizes: Sequence[int] = (128,)  # units of the hidden dense layers
+  convs_per_stage: int = 1  # convolutions in a stage
+  kernel_size: int = 3  # height and width of a filter
   activation: str = 'relu'
   norm: str = ''  # 'batch', 'layer', 'group' or '', after every layer but the last
-  dropout: float = 0.0  # part of a stage's channels that is dropped in training
-  dense_dropout: float = 0.0  # part of the units before each dense layer that is dropped in training
+  channel_dropout_rate: float = 0.0  # part of a stage's channels that is dropped in training
+  dropout_rate: float = 0.0  # part of the units before each dense layer that is dropped in training
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which stages are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(channels=self.channels, classes=self.classes, depth=self.depth, kernel=self.kernel)
-    check_each(dense=self.dense)
-    check_range('dropout', self.dropout, below=1)
-    check_range('dense_dropout', self.dense_dropout, below=1)
+    check_counts(
+      channels=self.channels,
+      num_classes=self.num_classes,
+      convs_per_stage=self.convs_per_stage,
+      kernel_size=self.kernel_size,
+    )
+    check_each(hidden_sizes=self.hidden_sizes)
+    check_range('channel_dropout_rate', self.channel_dropout_rate, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_choice('activation', self.activation, ACTIVATIONS)
     check_choice('norm', self.norm, NORMS)
     super().__post_init__()
@@ -77,17 +82,17 @@ class ConvNet(nn.Module):
     for channels in self.channels:
       x = stage(self, x, channels, train)
     x = x.reshape(x.shape[0], -1)
-    for width in self.dense:
-      x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
+    for width in self.hidden_sizes:
+      x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
       x = act(norm(self.norm, width, train, self.axis_name)(Dense(width, use_bias=not self.norm)(x)))
-    x = nn.Dropout(self.dense_dropout)(x, deterministic=not train)
-    return Dense(self.classes)(x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    return Dense(self.num_classes)(x)
 
   def stage(
     self, x: Num[ArrayLike, 'batch height width _'], channels: int, train: bool
   ) -> Float[Array, 'batch _ _ channels']:
-    for _ in range(self.depth):
-      x = Conv(channels, (self.kernel, self.kernel), use_bias=not self.norm)(x)
+    for _ in range(self.convs_per_stage):
+      x = Conv(channels, (self.kernel_size, self.kernel_size), use_bias=not self.norm)(x)
       x = activation(self.activation)(norm(self.norm, channels, train, self.axis_name)(x))
     x = max_pool(x, (2, 2))
-    return nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+    return nn.Dropout(self.channel_dropout_rate, broadcast_dims=(1, 2))(x, deterministic=not train)

@@ -37,29 +37,29 @@ class PatchRNN(nn.Module):
 
   rnn: RNN
   horizon: int
-  outputs: int = 1  # numbers for each step and variable: a point, and quantiles
-  patch: int = 24  # steps
-  dropout: float = 0.0  # part of the units of a patch, and of those that the forecast is read from
+  num_outputs: int = 1  # numbers for each step and variable: a point, and quantiles
+  patch_size: int = 24  # steps
+  dropout_rate: float = 0.0  # part of the units of a patch, and of those that the forecast is read from
 
   def __post_init__(self):
-    check_counts(horizon=self.horizon, outputs=self.outputs, patch=self.patch)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(horizon=self.horizon, num_outputs=self.num_outputs, patch_size=self.patch_size)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Past, train: bool = False) -> Forecast:
     batch, context, variables = inputs.shape
-    if context % self.patch:
-      raise ConfigError(f'patch={self.patch}: must divide the context of {context} steps')
+    if context % self.patch_size:
+      raise ConfigError(f'patch_size={self.patch_size}: must divide the context of {context} steps')
     level = level_of(inputs)
     past = relative(inputs, level)
-    patches = past.reshape(batch * variables, -1, self.patch)
-    units = nn.Dropout(self.dropout)(Dense(self.rnn.units)(patches), deterministic=not train)
-    states, _ = self.rnn(units, train=train)
-    last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train).reshape(batch, variables, -1)
-    numbers = self.horizon * self.outputs
+    patches = past.reshape(batch * variables, -1, self.patch_size)
+    embedded = nn.Dropout(self.dropout_rate)(Dense(self.rnn.hidden_size)(patches), deterministic=not train)
+    states, _ = self.rnn(embedded, train=train)
+    last = nn.Dropout(self.dropout_rate)(states[:, -1], deterministic=not train).reshape(batch, variables, -1)
+    numbers = self.horizon * self.num_outputs
     linear = Dense(numbers, use_bias=False, kernel_init=nn.initializers.zeros)(past)
-    return absolute(Dense(numbers)(last) + linear, level, self.outputs)
+    return absolute(Dense(numbers)(last) + linear, level, self.num_outputs)
 
 
 class DLinear(nn.Module):
@@ -70,20 +70,20 @@ class DLinear(nn.Module):
   """
 
   horizon: int
-  outputs: int = 1
-  average: int = 25  # steps of the moving average: odd
+  num_outputs: int = 1
+  window: int = 25  # steps of the moving average: odd
 
   def __post_init__(self):
-    check_counts(horizon=self.horizon, outputs=self.outputs)
-    check_odd('average', self.average)
+    check_counts(horizon=self.horizon, num_outputs=self.num_outputs)
+    check_odd('window', self.window)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Past, train: bool = False) -> Forecast:
     past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
-    trend = moving_average(past, self.average)
-    numbers = self.horizon * self.outputs
-    return as_forecast(Dense(numbers)(trend) + Dense(numbers)(past - trend), self.outputs)
+    trend = moving_average(past, self.window)
+    numbers = self.horizon * self.num_outputs
+    return as_forecast(Dense(numbers)(trend) + Dense(numbers)(past - trend), self.num_outputs)
 
 
 def level_of(inputs: Past) -> Level:
@@ -97,21 +97,21 @@ def relative(inputs: Past, level: Level) -> Float[Array, 'batch variables contex
   return (jnp.swapaxes(jnp.asarray(inputs), 1, 2) - level.middle) / level.spread
 
 
-def absolute(values: Float[Array, 'batch variables _'], level: Level, outputs: int) -> Forecast:
+def absolute(values: Float[Array, 'batch variables _'], level: Level, num_outputs: int) -> Forecast:
   """A forecast in the variables' own units, of one that is relative to their level."""
-  return as_forecast(values * level.spread + level.middle, outputs)
+  return as_forecast(values * level.spread + level.middle, num_outputs)
 
 
-def as_forecast(values: Float[Array, 'batch variables _'], outputs: int) -> Forecast:
-  """The numbers of each variable, `outputs` of them for each step, with the steps in front."""
-  return jnp.swapaxes(values.reshape(*values.shape[:2], -1, outputs), 1, 2)
+def as_forecast(values: Float[Array, 'batch variables _'], num_outputs: int) -> Forecast:
+  """The numbers of each variable, `num_outputs` of them for each step, with the steps in front."""
+  return jnp.swapaxes(values.reshape(*values.shape[:2], -1, num_outputs), 1, 2)
 
 
 def moving_average(
   past: Float[Array, 'batch variables context'], steps: int
 ) -> Float[Array, 'batch variables context']:
   """Mean of the `steps` around each step; beyond an end the value at that end."""
-  check_odd('average', steps)
+  check_odd('window', steps)
   padded = jnp.pad(past, ((0, 0), (0, 0), (steps // 2, steps // 2)), mode='edge')
   return nn.avg_pool(jnp.swapaxes(padded, 1, 2), (steps,)).swapaxes(1, 2)
 
@@ -131,10 +131,10 @@ class LogVariance(nn.Module):
 
   rnn: RNN
   mean: float  # logarithm of the mean variance
-  dropout: float = 0.0  # part of the network's units
+  dropout_rate: float = 0.0  # part of the network's units
 
   def __post_init__(self):
-    check_range('dropout', self.dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_range('mean', self.mean, above=-math.inf)
     super().__post_init__()
 
@@ -142,6 +142,6 @@ class LogVariance(nn.Module):
   def __call__(self, inputs: Float[ArrayLike, 'batch context features'], train: bool = False) -> Float[Array, ' batch']:
     inputs, zeros = jnp.asarray(inputs), nn.initializers.zeros
     states, _ = self.rnn(inputs, train=train)
-    last = nn.Dropout(self.dropout)(states[:, -1], deterministic=not train)
+    last = nn.Dropout(self.dropout_rate)(states[:, -1], deterministic=not train)
     correction = Dense(1, use_bias=False, kernel_init=zeros, name='correction')(last)
     return (self.mean + Dense(1, kernel_init=zeros, name='linear')(inputs[:, -1]) + correction)[:, 0]

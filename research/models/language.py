@@ -31,15 +31,15 @@ class LanguageModel(nn.Module):
   Raises ConfigError for a dropout that is not below 1, and for a network in both directions.
   """
 
-  vocabulary: int
+  vocab_size: int
   rnn: RNN
   embed_dim: int
-  dropout: float = 0.0  # part of the units before and after the recurrent network that is dropped in training
-  tied: bool = False  # the head has the embedding's vectors (Press and Wolf 2017), after a projection to their size
+  dropout_rate: float = 0.0  # part of the units before and after the recurrent network that is dropped in training
+  tie_embeddings: bool = False  # the head projects to embed_dim and reuses the embedding (Press and Wolf 2017)
 
   def __post_init__(self):
-    check_counts(vocabulary=self.vocabulary, embed_dim=self.embed_dim)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(vocab_size=self.vocab_size, embed_dim=self.embed_dim)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_forward(self.rnn, 'a language model')
     super().__post_init__()
 
@@ -64,12 +64,12 @@ class LanguageModel(nn.Module):
     self, tokens: Int[Array, 'batch length'], carry: PyTree, train: bool = False
   ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
     """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
-    embed = Embed(self.vocabulary, self.embed_dim, name='embed')
-    x = nn.Dropout(self.dropout)(embed(tokens), deterministic=not train)
+    embed = Embed(self.vocab_size, self.embed_dim, name='embed')
+    x = nn.Dropout(self.dropout_rate)(embed(tokens), deterministic=not train)
     x, carry = self.rnn(x, carry=carry, train=train)
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = Dense(self.embed_dim if self.tied else self.vocabulary, name='head')(x)
-    return embed.attend(x) if self.tied else x, carry
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    x = Dense(self.embed_dim if self.tie_embeddings else self.vocab_size, name='head')(x)
+    return embed.attend(x) if self.tie_embeddings else x, carry
 
 
 def _reset(carry: PyTree, reset: Bool[Array, ' batch']) -> PyTree:

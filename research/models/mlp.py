@@ -21,34 +21,34 @@ class MLP(nn.Module):
   is not below 1.
   """
 
-  widths: Sequence[int]  # units of each hidden layer
-  outputs: int
+  hidden_sizes: Sequence[int]  # units of each hidden layer
+  num_outputs: int
   activation: str = 'relu'
-  dropout: float = 0.0  # part of the hidden units that is dropped in training
+  dropout_rate: float = 0.0  # part of the hidden units that is dropped in training
   norm: str = ''  # 'batch', 'layer' or ''
   residual: bool = False  # adds a layer's input to its output where the widths are equal
-  head: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
+  output_activation: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which hidden layers are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(outputs=self.outputs)
-    check_each(widths=self.widths)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(num_outputs=self.num_outputs)
+    check_each(hidden_sizes=self.hidden_sizes)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_choice('activation', self.activation, ACTIVATIONS)
-    check_choice('head', self.head, ACTIVATIONS)
+    check_choice('output_activation', self.output_activation, ACTIVATIONS)
     check_choice('norm', self.norm, NORMS)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
     x, layer = inputs.reshape(inputs.shape[0], -1), remat(MLP.layer, self.remat)
-    for width in self.widths:
+    for width in self.hidden_sizes:
       x = layer(self, x, width, train)
-    return activation(self.head)(Dense(self.outputs)(x))
+    return activation(self.output_activation)(Dense(self.num_outputs)(x))
 
   def layer(self, x: Num[ArrayLike, 'batch _'], width: int, train: bool) -> Float[Array, 'batch _']:
     y = Dense(width, use_bias=not self.norm)(x)
     y = activation(self.activation)(norm(self.norm, width, train, self.axis_name)(y))
-    y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
     return x + y if self.residual and x.shape == y.shape else y

@@ -39,7 +39,7 @@ class Block(nn.Module):
   bottleneck: bool = False
   preactivation: bool = False
   norm: str = 'batch'
-  zero_scale: bool = True
+  zero_init_residual: bool = True
   axis_name: str = ''
 
   @nn.compact
@@ -58,7 +58,7 @@ class Block(nn.Module):
     y, layers = x, self.layers()
     for number, (channels, kernel, stride) in enumerate(layers, 1):
       last = number == len(layers)
-      scale_init = nn.initializers.zeros if last and self.zero_scale else nn.initializers.ones
+      scale_init = nn.initializers.zeros if last and self.zero_init_residual else nn.initializers.ones
       y = norm(self.norm, channels, train, self.axis_name, scale_init)(convolution(channels, kernel, stride)(y))
       y = y if last else nn.relu(y)
     if x.shape != y.shape:
@@ -79,19 +79,19 @@ class Block(nn.Module):
 class ResNet(nn.Module):
   """A residual network that classifies images."""
 
-  blocks: Sequence[int]  # residual blocks of each stage; every stage but the first halves the image
-  classes: int
+  stage_sizes: Sequence[int]  # residual blocks of each stage; every stage but the first halves the image
+  num_classes: int
   width: int = 64  # channels of the first stage; every stage doubles them
   bottleneck: bool = False
   preactivation: bool = False  # v2
   norm: str = 'batch'  # 'batch' or 'group'
   stem: str = 'plain'  # 3x3 convolution; 'pooled' halves the image after it; 'large' quarters it, with a 7x7 one
-  zero_scale: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
+  zero_init_residual: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(blocks=self.blocks, classes=self.classes, width=self.width)
+    check_counts(stage_sizes=self.stage_sizes, num_classes=self.num_classes, width=self.width)
     check_choice('norm', self.norm, NORMS)
     check_choice('stem', self.stem, STEMS)
     super().__post_init__()
@@ -101,16 +101,16 @@ class ResNet(nn.Module):
     self, inputs: Num[ArrayLike, 'batch height width channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
     x, block = self.begin(inputs, train), remat(ResNet.block, self.remat)
-    for stage, blocks in enumerate(self.blocks):
+    for stage, blocks in enumerate(self.stage_sizes):
       for number in range(blocks):
         stride = 2 if stage and not number else 1
         x = block(self, x, self.width * 2**stage, stride, train)
     if self.preactivation:
       x = nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name)(x))
-    return Dense(self.classes)(x.mean((1, 2)))
+    return Dense(self.num_classes)(x.mean((1, 2)))
 
   def block(self, x: Array, channels: int, stride: int, train: bool) -> Array:
-    options = (self.bottleneck, self.preactivation, self.norm, self.zero_scale, self.axis_name)
+    options = (self.bottleneck, self.preactivation, self.norm, self.zero_init_residual, self.axis_name)
     return Block(channels, stride, *options)(x, train)
 
   def begin(self, inputs: Array, train: bool) -> Array:
@@ -130,14 +130,14 @@ def convolution(channels: int, kernel: int, stride: int) -> Conv:
   return Conv(channels, (kernel, kernel), (stride, stride), (margin, margin), use_bias=False, kernel_init=init)
 
 
-def resnet(depth: int, classes: int, **options: Any) -> ResNet:
+def resnet(depth: int, num_classes: int, **options: Any) -> ResNet:
   """The network of He et al. with `depth` layers: 18, 34, 50 for ImageNet's images; 8, 14, 20 for 28-32 pixels.
 
   `options` are fields of ResNet. Raises ConfigError for a depth that is in neither table.
   """
   if depth in SMALL:
-    return ResNet(**{'blocks': SMALL[depth], 'classes': classes, 'width': 16, **options})
+    return ResNet(**{'stage_sizes': SMALL[depth], 'num_classes': num_classes, 'width': 16, **options})
   if depth not in IMAGENET:
     raise ConfigError(f'depth={depth}: no residual network has so many layers; there are {[*SMALL, *IMAGENET]}')
-  bottleneck, blocks = IMAGENET[depth]
-  return ResNet(blocks, classes, **{'bottleneck': bottleneck, 'stem': 'large', **options})
+  bottleneck, stage_sizes = IMAGENET[depth]
+  return ResNet(stage_sizes, num_classes, **{'bottleneck': bottleneck, 'stem': 'large', **options})

@@ -34,13 +34,13 @@ def unpadded(inputs: Array | Padded) -> tuple[Array, Array | None]:
 class RecurrentLayer(nn.Module):
   """One layer in one direction; see `research.ops.recurrent` for the equations.
 
-  An Elman or LSTM layer equals torch's with the sum of its two biases. `dropout` is of the output on its way to the
-  next step, the same units at every step (Gal and Ghahramani 2016).
+  An Elman or LSTM layer equals torch's with the sum of its two biases. Dropout applies to the output on its way to the
+  next step, with the same mask at every step (Gal and Ghahramani 2016).
   """
 
-  units: int
+  hidden_size: int
   cell: str = 'lstm'
-  dropout: float = 0.0
+  dropout_rate: float = 0.0
   reverse: bool = False
 
   @nn.compact
@@ -50,16 +50,16 @@ class RecurrentLayer(nn.Module):
     mask: Bool[Array, 'batch length'] | None,
     carry: tuple[Array, ...],
     train: bool,
-  ) -> tuple[Float[Array, 'batch length units'], tuple[Array, ...]]:
+  ) -> tuple[Float[Array, 'batch length hidden'], tuple[Array, ...]]:
     gates = GATES[self.cell]
     use_bias, bias_init = self.cell != 'layer_norm_lstm', _remembering if self.cell == 'lstm' else nn.initializers.zeros
-    x = Dense(gates * self.units, use_bias, bias_init=bias_init, name='input')(inputs)
-    kernel = self.param('recurrent', _orthogonal_blocks, (self.units, gates * self.units))
+    x = Dense(gates * self.hidden_size, use_bias, bias_init=bias_init, name='input')(inputs)
+    kernel = self.param('recurrent', _orthogonal_blocks, (self.hidden_size, gates * self.hidden_size))
     cell, params = self._cell()
     carry = tuple(part.astype(x.dtype) for part in carry)
-    ones = jnp.ones_like(carry[0]) if train and self.dropout else None
-    dropped = ones if ones is None else nn.Dropout(self.dropout)(ones, deterministic=False)
-    return recurrent.recurrence(cell, params, x, kernel.astype(x.dtype), carry, mask, dropped, self.reverse)
+    ones = jnp.ones_like(carry[0]) if train and self.dropout_rate else None
+    dropout_mask = ones if ones is None else nn.Dropout(self.dropout_rate)(ones, deterministic=False)
+    return recurrent.recurrence(cell, params, x, kernel.astype(x.dtype), carry, mask, dropout_mask, self.reverse)
 
   def _cell(self) -> tuple[recurrent.Cell, PyTree]:
     """The step's equations, and the parameters that are in them."""
@@ -68,7 +68,7 @@ class RecurrentLayer(nn.Module):
       case 'elman':
         return recurrent.elman, ()
       case 'gru':
-        return recurrent.gru, self.param('recurrent_bias', zeros, (self.units,))
+        return recurrent.gru, self.param('recurrent_bias', zeros, (self.hidden_size,))
       case 'lstm':
         return recurrent.lstm, ()
     scales = [self.param(f'{name}_scale', ones, (size,)) for name, size in self._norms().items()]
@@ -76,7 +76,7 @@ class RecurrentLayer(nn.Module):
     return recurrent.layer_norm_lstm, tuple(zip(scales, biases, strict=True))
 
   def _norms(self) -> dict[str, int]:
-    return {'input_norm': 4 * self.units, 'recurrent_norm': 4 * self.units, 'cell_norm': self.units}
+    return {'input_norm': 4 * self.hidden_size, 'recurrent_norm': 4 * self.hidden_size, 'cell_norm': self.hidden_size}
 
 
 class RNN(nn.Module):
@@ -86,18 +86,18 @@ class RNN(nn.Module):
   those of the batch.
   """
 
-  units: int  # of a layer, in each direction
-  layers: int = 1
+  hidden_size: int  # of a layer, in each direction
+  num_layers: int = 1
   cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
   bidirectional: bool = False
-  dropout: float = 0.0  # part of the units between layers that is dropped in training, anew at every step
-  recurrent_dropout: float = 0.0  # part of a layer's units that is dropped on the way to its next step
+  dropout_rate: float = 0.0  # part of the units between layers that is dropped in training, anew at every step
+  recurrent_dropout_rate: float = 0.0  # part of a layer's units that is dropped on the way to its next step
 
   def __post_init__(self):
-    check_counts(units=self.units, layers=self.layers)
+    check_counts(hidden_size=self.hidden_size, num_layers=self.num_layers)
     check_choice('cell', self.cell, GATES)
-    check_range('dropout', self.dropout, below=1)
-    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
+    check_range('recurrent_dropout_rate', self.recurrent_dropout_rate, below=1)
     super().__post_init__()
 
   @nn.compact
@@ -107,7 +107,7 @@ class RNN(nn.Module):
     lengths: Int[Array, ' batch'] | None = None,
     carry: PyTree = None,
     train: bool = False,
-  ) -> tuple[Float[Array, 'batch length units'], PyTree]:
+  ) -> tuple[Float[Array, 'batch length hidden'], PyTree]:
     """Outputs (of both directions one after the other), 0 past a sequence's end, and the carry at its end.
 
     `carry` is what an earlier call returned, so that one direction can be fed in pieces; None begins with zeros.
@@ -124,7 +124,7 @@ class RNN(nn.Module):
       x = jnp.where(mask[..., None], x, 0)  # padding that is no number would make gradients that are none
     for number, begin in enumerate(carry):
       if number:
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
       ways = [
         self._layer(number, way)(x, mask, way_carry, train)
         for way, way_carry in zip(self._directions(), begin, strict=True)
@@ -135,15 +135,15 @@ class RNN(nn.Module):
 
   def initial_carry(self, batch_size: int) -> PyTree:
     """Zeros: of each layer, in each direction, arrays [batch, units]."""
-    zeros = (jnp.zeros((batch_size, self.units)),) * MEMORIES[self.cell]
-    return ((zeros,) * len(self._directions()),) * self.layers
+    zeros = (jnp.zeros((batch_size, self.hidden_size)),) * MEMORIES[self.cell]
+    return ((zeros,) * len(self._directions()),) * self.num_layers
 
   def _directions(self) -> tuple[str, ...]:
     return ('forward', 'backward') if self.bidirectional else ('forward',)
 
   def _layer(self, number: int, way: str) -> RecurrentLayer:
     reverse = way == 'backward'
-    return RecurrentLayer(self.units, self.cell, self.recurrent_dropout, reverse, name=f'{way}_{number}')
+    return RecurrentLayer(self.hidden_size, self.cell, self.recurrent_dropout_rate, reverse, name=f'{way}_{number}')
 
 
 def _shapes(arrays: PyTree) -> PyTree:
@@ -166,14 +166,14 @@ class SequenceClassifier(nn.Module):
   """Class logits of a sequence, from its last output or the mean of all; a backward direction ends at the start."""
 
   rnn: RNN
-  classes: int
+  num_classes: int
   pooling: str = 'last'  # or 'mean'
-  dropout: float = 0.0  # part of what is pooled that is dropped in training
+  dropout_rate: float = 0.0  # part of what is pooled that is dropped in training
 
   def __post_init__(self):
-    check_counts(classes=self.classes)
+    check_counts(num_classes=self.num_classes)
     check_choice('pooling', self.pooling, POOLING)
-    check_range('dropout', self.dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 
   @nn.compact
@@ -183,20 +183,20 @@ class SequenceClassifier(nn.Module):
     values, lengths = unpadded(inputs)
     outputs, carry = self.rnn(values, lengths, train=train)
     x = POOLING[self.pooling](outputs, lengths, carry)
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return Dense(self.classes)(x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    return Dense(self.num_classes)(x)
 
 
 class SequenceLabeler(nn.Module):
   """Class logits of every frame of a sequence; past its end they mean nothing."""
 
   rnn: RNN
-  classes: int
-  dropout: float = 0.0  # part of the outputs that is dropped in training
+  num_classes: int
+  dropout_rate: float = 0.0  # part of the outputs that is dropped in training
 
   def __post_init__(self):
-    check_counts(classes=self.classes)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(num_classes=self.num_classes)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 
   @nn.compact
@@ -205,14 +205,14 @@ class SequenceLabeler(nn.Module):
   ) -> Float[Array, 'batch length classes']:
     values, lengths = unpadded(inputs)
     outputs, _ = self.rnn(values, lengths, train=train)
-    return Dense(self.classes)(nn.Dropout(self.dropout)(outputs, deterministic=not train))
+    return Dense(self.num_classes)(nn.Dropout(self.dropout_rate)(outputs, deterministic=not train))
 
 
-def _last(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch units']:
+def _last(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch hidden']:
   return jnp.concatenate([way[0] for way in carry[-1]], -1)
 
 
-def _mean(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch units']:
+def _mean(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch hidden']:
   if lengths is None:
     return outputs.mean(1)
   return outputs.sum(1) / jnp.maximum(lengths, 1)[:, None].astype(outputs.dtype)
@@ -223,8 +223,10 @@ POOLING: dict[str, Callable] = {'last': _last, 'mean': _mean}
 
 def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = float) -> Array:
   """An orthogonal matrix for each gate, which keeps gradients through time in their size (Saxe et al. 2014)."""
-  units, gates = shape[0], shape[1] // shape[0]
-  blocks = [nn.initializers.orthogonal()(part, (units, units), dtype) for part in jax.random.split(key, gates)]
+  hidden_size, gates = shape[0], shape[1] // shape[0]
+  blocks = [
+    nn.initializers.orthogonal()(part, (hidden_size, hidden_size), dtype) for part in jax.random.split(key, gates)
+  ]
   return jnp.concatenate(blocks, -1)
 
 

@@ -24,7 +24,7 @@ class Hypotheses(NamedTuple):
 
 
 class _Beams(NamedTuple):
-  """Where the search stands: `beams` hypotheses of each example, the most probable first."""
+  """Where the search stands: `beam_size` hypotheses of each example, the most probable first."""
 
   step: Int[Array, '']
   carry: PyTree  # leaves [batch, beams, ...]
@@ -36,43 +36,53 @@ class _Beams(NamedTuple):
 
 
 def beam_search(
-  step: Step, carry: PyTree, limits: Int[Array, ' batch'], end: int, length: int, beams: int = 1, penalty: float = 1.0
+  step: Step,
+  carry: PyTree,
+  limits: Int[Array, ' batch'],
+  eos_id: int,
+  max_length: int,
+  beam_size: int = 1,
+  length_penalty: float = 1.0,
 ) -> Hypotheses:
-  """The `beams` most probable beginnings of each example, made one token longer until all have ended.
+  """The `beam_size` most probable beginnings of each example, made one token longer until all have ended.
 
   Those that have ended compete with the others, and one that is less probable than all of these is lost. The best, of
   those that have ended where any has, is that of the highest log-probability over (5 + tokens)**penalty / 6**penalty
   (Wu et al. 2016, equation 14). One beam is greedy search. No example depends on the others.
 
   Args:
-    step: the model; its first token is `end`, as that of every example.
+    step: the model; its first token is `eos_id`, as that of every example.
     carry: leaves [batch, ...], before the first step.
-    limits: tokens after which an example is left as it is, ended or not; at most `length`.
+    limits: tokens after which an example is left as it is, ended or not; at most `max_length`.
     end: token that ends a sequence.
     length: of the arrays; static.
 
-  Raises ConfigError where there is no beam or no length, for a penalty below 0 and an `end` that is no token.
+  Raises ConfigError where there is no beam or no length, for a penalty below 0 and an `eos_id` that is no token.
   """
-  check_counts(beams=beams, length=length)
-  check_range('penalty', penalty)
-  first = _first(step, carry, limits.shape[0], end, length, beams)
+  check_counts(beam_size=beam_size, max_length=max_length)
+  check_range('length_penalty', length_penalty)
+  first = _first(step, carry, limits.shape[0], eos_id, max_length, beam_size)
   extend = jax.vmap(step, in_axes=(1, 1), out_axes=1)
-  last = lax.while_loop(lambda at: ~_over(at, limits).all(), lambda at: _next(extend, at, limits, end), first)
-  scores = last.totals / ((5 + last.lengths) / 6) ** penalty
+  last = lax.while_loop(lambda at: ~_over(at, limits).all(), lambda at: _next(extend, at, limits, eos_id), first)
+  scores = last.totals / ((5 + last.lengths) / 6) ** length_penalty
   best = jnp.where(last.ended, scores, -jnp.inf).argmax(1)
   tokens, kept = _traced_back(last.history, best)
   return Hypotheses(tokens, jnp.take_along_axis(scores, best[:, None], 1)[:, 0], kept)
 
 
-def _first(step: Step, carry: PyTree, batch: int, end: int, length: int, beams: int) -> _Beams:
-  carry = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], beams, 1), carry)
-  shape = (batch, beams)
-  tokens = jnp.full(shape, end, jnp.int32)
+def _first(step: Step, carry: PyTree, batch: int, eos_id: int, max_length: int, beam_size: int) -> _Beams:
+  carry = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], beam_size, 1), carry)
+  shape = (batch, beam_size)
+  tokens = jnp.full(shape, eos_id, jnp.int32)
   _, log_probs, kept = jax.eval_shape(jax.vmap(step, in_axes=(1, 1), out_axes=1), carry, tokens)
-  check_count('end', end, least=0, most=log_probs.shape[-1] - 1)
-  totals = jnp.where(jnp.arange(beams)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all begin alike: one is enough
-  parents = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32), (length, *shape))
-  history = (jnp.full((length, *shape), end, jnp.int32), parents, jnp.zeros((length, *kept.shape), kept.dtype))
+  check_count('eos_id', eos_id, at_least=0, at_most=log_probs.shape[-1] - 1)
+  totals = jnp.where(jnp.arange(beam_size)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all begin alike: one is enough
+  parents = jnp.broadcast_to(jnp.arange(beam_size, dtype=jnp.int32), (max_length, *shape))
+  history = (
+    jnp.full((max_length, *shape), eos_id, jnp.int32),
+    parents,
+    jnp.zeros((max_length, *kept.shape), kept.dtype),
+  )
   zero = jnp.zeros((), jnp.int32)
   return _Beams(zero, carry, tokens, totals, jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), history)
 
@@ -81,21 +91,21 @@ def _over(at: _Beams, limits: Array) -> Bool[Array, 'batch beams']:
   return at.ended | (at.step >= limits)[:, None]
 
 
-def _next(extend: Step, at: _Beams, limits: Array, end: int) -> _Beams:
+def _next(extend: Step, at: _Beams, limits: Array, eos_id: int) -> _Beams:
   """All beams one token longer, but those that are over."""
   over = _over(at, limits)
   carry, log_probs, kept = extend(at.carry, at.tokens)
-  vocabulary = log_probs.shape[-1]
-  nothing = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf)[None, None]
+  vocab_size = log_probs.shape[-1]
+  nothing = jnp.where(jnp.arange(vocab_size) == eos_id, 0.0, -jnp.inf)[None, None]
   totals = at.totals[..., None] + jnp.where(over[..., None], nothing, log_probs)
   totals, choice = lax.top_k(totals.reshape(len(limits), -1), at.tokens.shape[1])
-  parents, tokens = choice // vocabulary, choice % vocabulary
+  parents, tokens = choice // vocab_size, choice % vocab_size
   carry, kept, was_over, ended, lengths = jax.tree.map(
     lambda leaf: _of_parents(leaf, parents), (carry, kept, over, at.ended, at.lengths)
   )
   kept = jnp.where(jnp.expand_dims(was_over, range(2, kept.ndim)), 0, kept)
   history = jax.tree.map(lambda all, now: all.at[at.step].set(now), at.history, (tokens, parents, kept))
-  ended = ended | (~was_over & (tokens == end))
+  ended = ended | (~was_over & (tokens == eos_id))
   return _Beams(at.step + 1, carry, tokens, totals, lengths + ~was_over, ended, history)
 
 

@@ -31,7 +31,7 @@ class Memory(NamedTuple):
   """An encoded source, as a decoder looks at it."""
 
   values: Float[Array, 'batch source features']
-  keys: Float[Array, 'batch source units']
+  keys: Float[Array, 'batch source hidden']
   mask: Bool[Array, 'batch source']  # False where the source has ended
 
 
@@ -42,32 +42,32 @@ class Attention(nn.Module):
   v.tanh(Uq + Wh) ('additive': Bahdanau et al. 2015, appendix A.1.2). Raises ConfigError for another score.
   """
 
-  units: int  # of a query, and of the hidden layer of an additive score
+  hidden_size: int  # of a query, and of the hidden layer of an additive score
   score: str = 'general'
 
   def __post_init__(self):
-    check_counts(units=self.units)
+    check_counts(hidden_size=self.hidden_size)
     check_choice('score', self.score, SCORES)
     super().__post_init__()
 
   def setup(self):
     if self.score != 'dot':
-      self.key = Dense(self.units, use_bias=False)
+      self.key = Dense(self.hidden_size, use_bias=False)
     if self.score == 'additive':
-      self.query = Dense(self.units)
-      self.vector = self.param('vector', nn.initializers.normal(self.units**-0.5), (self.units,))
+      self.query = Dense(self.hidden_size)
+      self.vector = self.param('vector', nn.initializers.normal(self.hidden_size**-0.5), (self.hidden_size,))
 
   def remember(self, values: Float[Array, 'batch source features'], mask: Bool[Array, 'batch source']) -> Memory:
     """What does not depend on the query, computed once for all steps."""
-    if self.score == 'dot' and values.shape[-1] != self.units:
+    if self.score == 'dot' and values.shape[-1] != self.hidden_size:
       raise ConfigError(
-        f'attention: dot needs as many units in the decoder, {self.units}, as in both directions of '
+        f'attention: dot needs as many units in the decoder, {self.hidden_size}, as in both directions of '
         f'the encoder, {values.shape[-1]}; general does not'
       )
     return Memory(values, values if self.score == 'dot' else self.key(values), mask)
 
   def __call__(
-    self, queries: Float[Array, 'batch target units'], memory: Memory
+    self, queries: Float[Array, 'batch target hidden'], memory: Memory
   ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
     """Contexts and weights; a position past the source's end has the weight 0, so the context of no source is 0."""
     scores = self._scores(queries, memory.keys)
@@ -98,7 +98,7 @@ class LuongDecoder(nn.Module):
     super().__post_init__()
 
   def setup(self):
-    self.attention = Attention(self.rnn.units, self.score)
+    self.attention = Attention(self.rnn.hidden_size, self.score)
 
   def initial_carry(self, batch_size: int) -> PyTree:
     return self.rnn.initial_carry(batch_size)
@@ -116,23 +116,23 @@ class BahdanauDecoder(nn.Module):
   and with the embedded target are taken out of the scan.
   """
 
-  units: int
+  hidden_size: int
   score: str = 'additive'
 
   def __post_init__(self):
-    check_counts(units=self.units)
+    check_counts(hidden_size=self.hidden_size)
     check_choice('score', self.score, SCORES)
     super().__post_init__()
 
   def setup(self):
-    self.attention = Attention(self.units, self.score)
-    self.input = Dense(3 * self.units)
-    self.context = Dense(3 * self.units, use_bias=False)
-    self.recurrent = Dense(3 * self.units, use_bias=False, kernel_init=nn.initializers.orthogonal())
-    self.recurrent_bias = self.param('recurrent_bias', nn.initializers.zeros, (self.units,))
+    self.attention = Attention(self.hidden_size, self.score)
+    self.input = Dense(3 * self.hidden_size)
+    self.context = Dense(3 * self.hidden_size, use_bias=False)
+    self.recurrent = Dense(3 * self.hidden_size, use_bias=False, kernel_init=nn.initializers.orthogonal())
+    self.recurrent_bias = self.param('recurrent_bias', nn.initializers.zeros, (self.hidden_size,))
 
   def initial_carry(self, batch_size: int) -> PyTree:
-    return (jnp.zeros((batch_size, self.units)),)
+    return (jnp.zeros((batch_size, self.hidden_size)),)
 
   def __call__(self, embedded: Float[Array, 'batch target embedding'], memory: Memory, carry: PyTree, train: bool):
     scan = nn.scan(
@@ -161,24 +161,24 @@ class Seq2Seq(nn.Module):
   tanh(W[output; context]) (Luong et al. 2015, equation 5), which the logits are read from.
   """
 
-  vocabulary: int
-  features: int  # of an embedding, and of what the logits are read from
+  vocab_size: int
+  embed_dim: int  # of an embedding, and of what the logits are read from
   encoder: RNN
   decoder: LuongDecoder | BahdanauDecoder
-  dropout: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
+  dropout_rate: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
 
   def __post_init__(self):
-    check_counts(vocabulary=self.vocabulary, features=self.features)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(vocab_size=self.vocab_size, embed_dim=self.embed_dim)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 
   def setup(self):
-    self.embed = Embed(self.vocabulary, self.features, nn.initializers.normal(self.features**-0.5))
+    self.embed = Embed(self.vocab_size, self.embed_dim, nn.initializers.normal(self.embed_dim**-0.5))
     nn.share_scope(self, self.embed)
-    self.bias = self.param('bias', nn.initializers.zeros, (self.vocabulary,))
+    self.bias = self.param('bias', nn.initializers.zeros, (self.vocab_size,))
     self.begin = [Dense(leaf.shape[-1]) for leaf in jax.tree.leaves(self.decoder.initial_carry(1))]
-    self.combine = Dense(self.features)
-    self.drop = nn.Dropout(self.dropout)
+    self.combine = Dense(self.embed_dim)
+    self.drop = nn.Dropout(self.dropout_rate)
 
   def __call__(self, inputs: Pair, train: bool = False) -> Float[Array, 'batch target vocabulary']:
     memory, carry = self.encode(inputs.source, train)
@@ -203,15 +203,15 @@ class Seq2Seq(nn.Module):
     return carry, bias_add(logits, self.bias.astype(logits.dtype)), weights
 
   def _embedded(self, tokens: Int[Array, 'batch length'], train: bool) -> Float[Array, 'batch length features']:
-    return self.drop(self.embed(tokens) * self.features**0.5, deterministic=not train)
+    return self.drop(self.embed(tokens) * self.embed_dim**0.5, deterministic=not train)
 
 
 def translate(
-  model: Seq2Seq, variables: PyTree, source: Padded, end: int, beams: int = 4, penalty: float = 1.0
+  model: Seq2Seq, variables: PyTree, source: Padded, eos_id: int, beam_size: int = 4, length_penalty: float = 1.0
 ) -> Hypotheses:
   """The best target of each source by `beam_search`, with the weights [batch, target, source] of its attention.
 
-  A target has at most 10 tokens and half of the source more than the source. A token `end` begins and ends it.
+  A target has at most 10 tokens and half of the source more than the source. A token `eos_id` begins and ends it.
   """
   memory, carry = model.apply(variables, source, method='encode')
 
@@ -219,5 +219,5 @@ def translate(
     carry, logits, weights = model.apply(variables, memory, carry, tokens[:, None], method='decode')
     return carry, jax.nn.log_softmax(logits.squeeze(1)), weights.squeeze(1)
 
-  limits, length = (most + most // 2 + 10 for most in (source.lengths, source.values.shape[1]))
-  return beam_search(step, carry, limits, end, length, beams, penalty)
+  limits, max_length = (most + most // 2 + 10 for most in (source.lengths, source.values.shape[1]))
+  return beam_search(step, carry, limits, eos_id, max_length, beam_size, length_penalty)

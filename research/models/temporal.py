@@ -28,7 +28,7 @@ class Block(nn.Module):
   """A convolution, a norm and an activation; strides and the ends of series are taken into account."""
 
   channels: int
-  kernel: int
+  kernel_size: int
   stride: int = 1
   activation: str = 'relu'
   norm: str = 'batch'
@@ -37,7 +37,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, series: Series, train: bool = False) -> Series:
     x, mask = series
-    x = Conv1D(self.channels, self.kernel, self.stride, use_bias=not self.norm)(x)
+    x = Conv1D(self.channels, self.kernel_size, self.stride, use_bias=not self.norm)(x)
     mask = None if mask is None else mask[:, :: self.stride]
     x = _normalised((x, mask), self.norm, train, self.axis_name)
     return _ended(activation(self.activation)(x), mask), mask
@@ -50,40 +50,42 @@ class FCN(nn.Module):
   is a kernel for each number of channels.
   """
 
-  classes: int
+  num_classes: int
   channels: Sequence[int] = (128, 256, 128)  # of each block
-  kernels: Sequence[int] = (8, 5, 3)  # steps of each block's filters
+  kernel_sizes: Sequence[int] = (8, 5, 3)  # steps of each block's filters
   stride: int = 1  # of the first block: what follows sees one step in `stride`
   activation: str = 'relu'
   norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
-  dropout: float = 0.0  # part of the pooled features that is dropped in training
+  dropout_rate: float = 0.0  # part of the pooled features that is dropped in training
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
-    if len(self.channels) != len(self.kernels):
+    check_counts(
+      num_classes=self.num_classes, channels=self.channels, kernel_sizes=self.kernel_sizes, stride=self.stride
+    )
+    if len(self.channels) != len(self.kernel_sizes):
       raise ConfigError(
-        f'kernels={self.kernels}: must be {len(self.channels)}, one for each of channels={self.channels}'
+        f'kernel_sizes={self.kernel_sizes}: must be {len(self.channels)}, one for each of channels={self.channels}'
       )
-    check_range('dropout', self.dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_choice('activation', self.activation, ACTIVATIONS)
     check_choice('norm', self.norm, NORMS)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
-    x = nn.Dropout(self.dropout)(self.features(inputs, train), deterministic=not train)
-    return Dense(self.classes)(x)
+    x = nn.Dropout(self.dropout_rate)(self.features(inputs, train), deterministic=not train)
+    return Dense(self.num_classes)(x)
 
   def features(self, inputs: Inputs, train: bool) -> Float[Array, 'batch features']:
     series, block = begin(inputs), remat(FCN.block, self.remat)
-    for number, (channels, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
-      series = block(self, series, channels, kernel, 1 if number else self.stride, train)
+    for number, (channels, kernel_size) in enumerate(zip(self.channels, self.kernel_sizes, strict=True)):
+      series = block(self, series, channels, kernel_size, 1 if number else self.stride, train)
     return mean_over_time(*series)
 
-  def block(self, series: Series, channels: int, kernel: int, stride: int, train: bool) -> Series:
-    return Block(channels, kernel, stride, self.activation, self.norm, self.axis_name)(series, train)
+  def block(self, series: Series, channels: int, kernel_size: int, stride: int, train: bool) -> Series:
+    return Block(channels, kernel_size, stride, self.activation, self.norm, self.axis_name)(series, train)
 
 
 class LSTMFCN(FCN):
@@ -96,26 +98,26 @@ class LSTMFCN(FCN):
   length: int = 0  # of a series as the shuffled recurrent half sees it
   shuffle: bool = True
   cell: str = 'lstm'  # or another of research.models.rnn
-  units: int = 8  # of the recurrent half: 8, 64 or 128 in the paper
-  recurrent_dropout: float = 0.8  # part of its last output that is dropped in training
+  hidden_size: int = 8  # of the recurrent half: 8, 64 or 128 in the paper
+  recurrent_dropout_rate: float = 0.8  # part of its last output that is dropped in training
 
   def __post_init__(self):
-    check_counts(units=self.units)
+    check_counts(hidden_size=self.hidden_size)
     check_choice('cell', self.cell, GATES)
-    check_range('recurrent_dropout', self.recurrent_dropout, below=1)
+    check_range('recurrent_dropout_rate', self.recurrent_dropout_rate, below=1)
     if self.shuffle and self.length < 1:
       raise ConfigError(f'length={self.length}: must be that of a series, for a shuffled recurrent half')
     super().__post_init__()
 
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
-    read = nn.Dropout(self.recurrent_dropout)(self.reading(inputs, train), deterministic=not train)
+    read = nn.Dropout(self.recurrent_dropout_rate)(self.reading(inputs, train), deterministic=not train)
     x = jnp.concatenate([self.features(inputs, train), read], -1)
-    return Dense(self.classes)(nn.Dropout(self.dropout)(x, deterministic=not train))
+    return Dense(self.num_classes)(nn.Dropout(self.dropout_rate)(x, deterministic=not train))
 
-  def reading(self, inputs: Inputs, train: bool) -> Float[Array, 'batch units']:
+  def reading(self, inputs: Inputs, train: bool) -> Float[Array, 'batch hidden']:
     values, mask = begin(inputs)
-    rnn = RNN(self.units, cell=self.cell)
+    rnn = RNN(self.hidden_size, cell=self.cell)
     if not self.shuffle:
       return last_over_time(rnn(values, unpadded(inputs)[1], train=train)[0], mask)
     missing = max(0, self.length - values.shape[1])
@@ -129,19 +131,21 @@ class ResNet1D(nn.Module):
   Raises ConfigError as FCN does.
   """
 
-  classes: int
+  num_classes: int
   channels: Sequence[int] = (64, 128, 128)  # of each residual block
-  kernels: Sequence[int] = (8, 5, 3)  # steps of the filters within a block
+  kernel_sizes: Sequence[int] = (8, 5, 3)  # steps of the filters within a block
   stride: int = 1  # of the first convolution
   activation: str = 'relu'
   norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
-  dropout: float = 0.0  # part of the pooled features that is dropped in training
+  dropout_rate: float = 0.0  # part of the pooled features that is dropped in training
   axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
   remat: str = ''  # policy by which residual blocks are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(classes=self.classes, channels=self.channels, kernels=self.kernels, stride=self.stride)
-    check_range('dropout', self.dropout, below=1)
+    check_counts(
+      num_classes=self.num_classes, channels=self.channels, kernel_sizes=self.kernel_sizes, stride=self.stride
+    )
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_choice('activation', self.activation, ACTIVATIONS)
     check_choice('norm', self.norm, NORMS)
     super().__post_init__()
@@ -151,14 +155,14 @@ class ResNet1D(nn.Module):
     series, block = begin(inputs), remat(ResNet1D.block, self.remat)
     for number, channels in enumerate(self.channels):
       series = block(self, series, channels, 1 if number else self.stride, train)
-    x = nn.Dropout(self.dropout)(mean_over_time(*series), deterministic=not train)
-    return Dense(self.classes)(x)
+    x = nn.Dropout(self.dropout_rate)(mean_over_time(*series), deterministic=not train)
+    return Dense(self.num_classes)(x)
 
   def block(self, series: Series, channels: int, stride: int, train: bool) -> Series:
     x, options = series, (self.norm, self.axis_name)
-    for number, kernel in enumerate(self.kernels):
-      kind = self.activation if number + 1 < len(self.kernels) else 'identity'
-      x = Block(channels, kernel, 1 if number else stride, kind, *options)(x, train)
+    for number, kernel_size in enumerate(self.kernel_sizes):
+      kind = self.activation if number + 1 < len(self.kernel_sizes) else 'identity'
+      x = Block(channels, kernel_size, 1 if number else stride, kind, *options)(x, train)
     if stride > 1 or series[0].shape[-1] != channels:
       shortcut, _ = Block(channels, 1, stride, 'identity', *options)(series, train)
     else:
@@ -175,18 +179,18 @@ class TCN(nn.Module):
   step and the (kernel - 1) * 2 * (2 ** blocks - 1) before it.
   """
 
-  classes: int
+  num_classes: int
   channels: Sequence[int] = (32, 32, 32, 32)  # of each block
-  kernel: int = 7  # steps of a filter
+  kernel_size: int = 7  # steps of a filter
   pooling: str = 'last'  # 'last', 'mean', or '' for outputs at every step
   activation: str = 'relu'
-  dropout: float = 0.0  # part of the channels of each convolution that is dropped in training
+  dropout_rate: float = 0.0  # part of the channels of each convolution that is dropped in training
   remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
 
   def __post_init__(self):
-    check_counts(classes=self.classes, channels=self.channels, kernel=self.kernel)
+    check_counts(num_classes=self.num_classes, channels=self.channels, kernel_size=self.kernel_size)
     check_choice('pooling', self.pooling, ('last', 'mean', ''))
-    check_range('dropout', self.dropout, below=1)
+    check_range('dropout_rate', self.dropout_rate, below=1)
     check_choice('activation', self.activation, ACTIVATIONS)
     super().__post_init__()
 
@@ -197,15 +201,15 @@ class TCN(nn.Module):
       x = block(self, x, channels, 2**number, train)
     if self.pooling:
       x = last_over_time(x, mask) if self.pooling == 'last' else mean_over_time(x, mask)
-    return Dense(self.classes)(x)
+    return Dense(self.num_classes)(x)
 
   def block(
     self, x: Float[Array, 'batch length _'], channels: int, dilation: int, train: bool
   ) -> Float[Array, 'batch length channels']:
     act, y = activation(self.activation), x
     for _ in range(2):
-      y = act(nn.WeightNorm(Conv1D(channels, self.kernel, dilation=dilation, causal=True))(y))
-      y = nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=not train)
+      y = act(nn.WeightNorm(Conv1D(channels, self.kernel_size, dilation=dilation, causal=True))(y))
+      y = nn.Dropout(self.dropout_rate, broadcast_dims=(1,))(y, deterministic=not train)
     return act(y + (x if x.shape == y.shape else Dense(channels)(x)))
 
 

@@ -22,7 +22,7 @@ class TenViews(nn.Module):
   pixels: int = 1
 
   def __post_init__(self):
-    check_count('pixels', self.pixels, least=0)
+    check_count('pixels', self.pixels, at_least=0)
     super().__post_init__()
 
   def __call__(
@@ -37,7 +37,7 @@ class TenViews(nn.Module):
   def views(self, images: Array) -> list[Array]:
     """Ten arrays like `images` [batch, height, width, channels]; margins are mirrored."""
     p, (height, width) = self.pixels, images.shape[1:3]
-    check_count('pixels', p, least=0, most=min(height, width) - 1)
+    check_count('pixels', p, at_least=0, at_most=min(height, width) - 1)
     padded = jnp.pad(images, ((0, 0), (p, p), (p, p), (0, 0)), mode='reflect')
     corners = [(p, p), (0, p), (2 * p, p), (p, 0), (p, 2 * p)]
     moved = [padded[:, row : row + height, column : column + width] for row, column in corners]

@@ -31,7 +31,7 @@ def softmax_cross_entropy(
   and where there is not a weight of at least 0 for each class.
   """
   _check_fields(label_smoothing, class_weights)
-  check_count('top_k', top_k, least=0)
+  check_count('top_k', top_k, at_least=0)
 
   @expecting(lambda logits: {'targets': labels(logits)})
   def objective(model, variables, batch, key, train):
@@ -44,7 +44,7 @@ def softmax_cross_entropy(
     losses = cross_entropies(logits, targets, label_smoothing)
     metrics = {'accuracy': mean(is_largest(logits, targets).astype(logits.dtype), mask)}
     if top_k:
-      check_count('top_k', top_k, most=logits.shape[-1])
+      check_count('top_k', top_k, at_most=logits.shape[-1])
       best = jax.lax.top_k(logits, top_k)[1]
       metrics[f'top_{top_k}'] = mean((best == targets[..., None]).any(-1).astype(logits.dtype), mask)
     return _weighted_mean(losses, targets, class_weights, mask), Aux(metrics, mutable)
@@ -61,7 +61,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[f
   """
   _check_fields(label_smoothing, class_weights)
 
-  @expecting(lambda logits: {'targets': Expected(logits.shape[1:], reshaped=True, least=0, most=1, whole=True)})
+  @expecting(lambda logits: {'targets': Expected(logits.shape[1:], reshaped=True, at_least=0, at_most=1, whole=True)})
   def objective(model, variables, batch, key, train):
     logits, mutable = apply(model, variables, batch, key, train)
     _check_weights(class_weights, 2)
@@ -81,10 +81,10 @@ def _check_fields(label_smoothing: float, class_weights: Sequence[float]) -> Non
     check_range('class_weights', weight)
 
 
-def _check_weights(class_weights: Sequence[float], classes: int) -> None:
+def _check_weights(class_weights: Sequence[float], num_classes: int) -> None:
   """JAX takes the last weight for every class that has none."""
-  if len(class_weights) not in (0, classes):
-    raise ConfigError(f'class_weights: there are {len(class_weights)}, for {classes} classes')
+  if len(class_weights) not in (0, num_classes):
+    raise ConfigError(f'class_weights: there are {len(class_weights)}, for {num_classes} classes')
 
 
 def cross_entropies(

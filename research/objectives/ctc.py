@@ -9,19 +9,19 @@ from jaxtyping import Float, Int
 from research.expected import Expected, labels
 from research.metrics import Mean, filled, mean
 from research.objectives.base import apply, expecting
-from research.ops.ctc import check_blank, greedy
+from research.ops.ctc import check_blank, greedy_decode
 from research.ops.edit_distance import edit_distance
 from research.ops.padding import valid
 from research.types import Aux, Objective
 
 
-def ctc(blank: int = 0) -> Objective:
+def ctc(blank_id: int = 0) -> Objective:
   """Negative log-likelihood of a string of labels, over all its alignments with the frames; the mean over strings.
 
   Source: Graves, Fernandez, Gomez and Schmidhuber (2006), 'Connectionist temporal classification'.
 
   Logits are [batch, frames, classes] of which `lengths` [batch] frames are valid; `targets` [batch, labels] hold
-  `target_lengths` [batch] classes other than `blank`. Reports `label_error_rate`, the edits that make the targets of
+  `target_lengths` [batch] classes other than `blank_id`. Reports `label_error_rate`, the edits that make the targets of
   the greedy decoding over the number of labels, and `too_short`, the share of strings with fewer frames than their
   labels need: no alignment of such a one exists, so it counts in neither the loss nor its gradient. Raises ConfigError
   for a blank that is no class.
@@ -29,8 +29,8 @@ def ctc(blank: int = 0) -> Objective:
 
   def expects(logits):
     frames = logits.shape[1]
-    lengths = Expected((), least=0, most=frames, integer=True, why=f'the model has logits of {frames} frames')
-    return {'lengths': lengths, 'targets': labels(logits, shape=(None,), never=blank, lengths='target_lengths')}
+    lengths = Expected((), at_least=0, at_most=frames, integer=True, why=f'the model has logits of {frames} frames')
+    return {'lengths': lengths, 'targets': labels(logits, shape=(None,), never=blank_id, lengths='target_lengths')}
 
   @expecting(expects)
   def objective(model, variables, batch, key, train):
@@ -38,9 +38,9 @@ def ctc(blank: int = 0) -> Objective:
     mask, lengths = batch.get('mask', jnp.ones(len(logits))), batch['lengths']
     targets, target_lengths = (filled(batch[name], mask) for name in ('targets', 'target_lengths'))
     fits = lengths >= frames_needed(targets, target_lengths)
-    losses = ctc_loss(logits, lengths, targets, target_lengths, blank)
-    guesses = greedy(jax.lax.stop_gradient(logits), lengths, blank)
-    errors = edit_distance(targets, target_lengths, guesses.labels, guesses.lengths)
+    losses = ctc_loss(logits, lengths, targets, target_lengths, blank_id)
+    predictions = greedy_decode(jax.lax.stop_gradient(logits), lengths, blank_id)
+    errors = edit_distance(targets, target_lengths, predictions.labels, predictions.lengths)
     metrics = {
       'label_error_rate': Mean(mean(errors, mask).total, mean(target_lengths, mask).total),
       'too_short': mean((~fits).astype(logits.dtype), mask),
@@ -55,19 +55,19 @@ def ctc_loss(
   lengths: Int[Array, ' batch'],
   targets: Int[Array, 'batch labels'],
   target_lengths: Int[Array, ' batch'],
-  blank: int = 0,
+  blank_id: int = 0,
 ) -> Float[Array, ' batch']:
   """Negative log-likelihood of each string; 1e5 or more where it has no alignment, or none of a probability above 0.
 
   A logit may be -inf, for a class that is impossible. Padding may hold anything.
   """
-  check_blank(blank, logits.shape[-1])
+  check_blank(blank_id, logits.shape[-1])
   frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
   least = jax.lax.stop_gradient(logits.max(-1, keepdims=True)) - 1e5  # infinity less infinity would be NaN
   logits = jnp.maximum(logits, least)
-  targets = jnp.where(label, targets, blank)
-  return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank)
+  targets = jnp.where(label, targets, blank_id)
+  return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank_id)
 
 
 def frames_needed(targets: Int[Array, 'batch labels'], target_lengths: Int[Array, ' batch']) -> Int[Array, ' batch']:

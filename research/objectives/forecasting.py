@@ -79,7 +79,7 @@ def qlike() -> Objective:
   forecasts as the true variance would. Reports `qlike`, which is what is minimised.
   """
 
-  @expecting(lambda outputs: {'targets': Expected(outputs.shape[1:], reshaped=True, least=0)})
+  @expecting(lambda outputs: {'targets': Expected(outputs.shape[1:], reshaped=True, at_least=0)})
   def objective(model, variables, batch, key, train):
     log_variance, mutable = apply(model, variables, batch, key, train)
     mask = batch.get('mask')

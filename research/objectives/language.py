@@ -28,7 +28,7 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
   """
 
   def expects(logits):
-    weights = Expected(logits.shape[1:-1], least=0, optional=True, why='how much a target counts')
+    weights = Expected(logits.shape[1:-1], at_least=0, optional=True, why='how much a target counts')
     return {'weights': weights, 'targets': labels(logits, masks=('mask', 'weights'))}
 
   @expecting(expects)

@@ -45,53 +45,55 @@ class Beams(NamedTuple):
     return jnp.where(self.lengths > 0, last, -1)
 
 
-def check_blank(blank: int, classes: int) -> None:
+def check_blank(blank_id: int, num_classes: int) -> None:
   """Raises ConfigError for a blank that is none of the classes."""
-  check_count('blank', blank, least=0, most=classes - 1)
+  check_count('blank_id', blank_id, at_least=0, at_most=num_classes - 1)
 
 
-def greedy(logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], blank: int = 0) -> Decoded:
+def greedy_decode(
+  logits: Float[Array, 'batch frames classes'], lengths: Int[Array, ' batch'], blank_id: int = 0
+) -> Decoded:
   """Labels of the single most probable alignment, up to one for each frame; frames past `lengths` do not count.
 
   Raises ConfigError for a blank that is no class.
   """
-  check_blank(blank, logits.shape[-1])
+  check_blank(blank_id, logits.shape[-1])
   best = logits.argmax(-1).astype(jnp.int32)
   before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-  kept = valid(lengths, best.shape[1]) & (best != before) & (best != blank)
+  kept = valid(lengths, best.shape[1]) & (best != before) & (best != blank_id)
   place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, best.shape[1])  # what is not kept goes past the end
   labels = jax.vmap(lambda best, place: jnp.zeros_like(best).at[place].set(best, mode='drop'))(best, place)
   return Decoded(labels, kept.sum(axis=1, dtype=jnp.int32))
 
 
-@partial(jax.jit, static_argnames=('beam', 'longest', 'blank'))
-def prefix_beam(
+@partial(jax.jit, static_argnames=('beam_size', 'max_length', 'blank_id'))
+def prefix_beam_search(
   logits: Float[Array, 'batch frames classes'],
   lengths: Int[Array, ' batch'],
-  beam: int = 8,
-  longest: int = 16,
-  blank: int = 0,
+  beam_size: int = 8,
+  max_length: int = 16,
+  blank_id: int = 0,
 ) -> tuple[Decoded, Float[Array, 'batch beam']]:
-  """The most probable label sequences of up to `longest` labels, the best first, and their log-probabilities.
+  """The most probable label sequences of up to `max_length` labels, the best first, and their log-probabilities.
 
-  The probability of a sequence is summed over all its alignments, as far as its prefixes stayed among the `beam` best;
-  unused places have log-probabilities of -1e30 or less. Source: Graves and Jaitly (2014), 'Towards end-to-end speech
+  The probability of a sequence is summed over all its alignments whose prefixes stayed in the beam; unused entries have
+  log-probabilities of -1e30 or less. Source: Graves and Jaitly (2014), 'Towards end-to-end speech
   recognition', algorithm 1; Hannun et al. (2014), arXiv:1408.2873.
 
   Raises ConfigError for a blank that is no class, an empty beam and strings of no label.
   """
-  check_blank(blank, logits.shape[-1])
-  check_counts(beam=beam, longest=longest)
+  check_blank(blank_id, logits.shape[-1])
+  check_counts(beam_size=beam_size, max_length=max_length)
 
   def one(logits: Float[Array, 'frames classes'], length: Int[Array, '']) -> Beams:
     def frame(beams: Beams, inputs: tuple[Array, Array]) -> tuple[Beams, None]:
       scores, number = inputs
-      new = _advanced(beams, scores, blank)
+      new = _advanced(beams, scores, blank_id)
       return jax.tree.map(lambda new, old: jnp.where(number < length, new, old), new, beams), None
 
-    never = jnp.full(beam, _NEVER, logits.dtype)
-    empty = jnp.zeros((beam, longest), jnp.int32)
-    first = Beams(empty, jnp.zeros(beam, jnp.int32), never.at[0].set(0), never)
+    never = jnp.full(beam_size, _NEVER, logits.dtype)
+    empty = jnp.zeros((beam_size, max_length), jnp.int32)
+    first = Beams(empty, jnp.zeros(beam_size, jnp.int32), never.at[0].set(0), never)
     scores = jnp.maximum(jax.nn.log_softmax(logits), _IMPOSSIBLE)
     return jax.lax.scan(frame, first, (scores, jnp.arange(len(logits))))[0]
 
@@ -100,21 +102,21 @@ def prefix_beam(
   return Decoded(beams.labels, beams.lengths), jnp.logaddexp(beams.blank, beams.label)
 
 
-def _advanced(beams: Beams, scores: Float[Array, ' classes'], blank: int) -> Beams:
+def _advanced(beams: Beams, scores: Float[Array, ' classes'], blank_id: int) -> Beams:
   """The best prefixes after one more frame with log-probabilities `scores` of its classes."""
-  size, longest = beams.labels.shape
+  size, max_length = beams.labels.shape
   classes = jnp.arange(len(scores))
   last = beams.last
   # Each prefix with one label more; behind a blank alone where that label is the last one again.
   before = jnp.where(last[:, None] == classes[None], beams.blank[:, None], beams.total[:, None])
   longer = before + scores[None]
-  longer = jnp.where((classes[None] == blank) | (beams.lengths[:, None] == longest), _NEVER, longer)
+  longer = jnp.where((classes[None] == blank_id) | (beams.lengths[:, None] == max_length), _NEVER, longer)
   # A prefix may be reached from one that is a label shorter and a beam itself: then the two are one.
   parent = _is_parent(beams)
   onto = parent[:, :, None] & (last[None, :, None] == classes[None, None])  # [shorter, longer, class]
   joined = jnp.where(onto, longer[:, None], _NEVER).max((0, 2))
   longer = jnp.where(onto.any(1), _NEVER, longer)
-  stay_blank = beams.total + scores[blank]
+  stay_blank = beams.total + scores[blank_id]
   stay_label = jnp.where(beams.lengths > 0, beams.label + scores[last], _NEVER)
   stay_label = jnp.logaddexp(stay_label, joined)
   # Of equals top_k takes the first: places without a prefix stay empty, and so are nobody's longer prefix.
@@ -133,10 +135,10 @@ def _is_parent(beams: Beams) -> Bool[Array, 'beam beam']:
 
 def _chosen(beams: Beams, best: Array, stay_blank: Array, stay_label: Array, longer: Array) -> Beams:
   """The candidates numbered `best`: first the prefixes as they are, then each with each class more."""
-  size, classes = longer.shape
+  size, num_classes = longer.shape
   stays = best < size
-  source = jnp.where(stays, best, (best - size) // classes)
-  added = jnp.where(stays, 0, (best - size) % classes)
+  source = jnp.where(stays, best, (best - size) // num_classes)
+  added = jnp.where(stays, 0, (best - size) % num_classes)
   labels, lengths = beams.labels[source], beams.lengths[source]
   here = (jnp.arange(labels.shape[1])[None] == lengths[:, None]) & ~stays[:, None]
   return Beams(

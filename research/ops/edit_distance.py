@@ -10,23 +10,23 @@ from jaxtyping import Int
 def edit_distance(
   labels: Int[Array, 'batch length'],
   lengths: Int[Array, ' batch'],
-  guesses: Int[Array, 'batch guessed'],
-  guess_lengths: Int[Array, ' batch'],
+  predictions: Int[Array, 'batch guessed'],
+  prediction_lengths: Int[Array, ' batch'],
 ) -> Int[Array, ' batch']:
-  """Fewest insertions, deletions and substitutions that make `labels` of `guesses` (Levenshtein 1966).
+  """Fewest insertions, deletions and substitutions that make `labels` of `predictions` (Levenshtein 1966).
 
   A row of Wagner and Fischer's table for each label; within a row, d[j] = min(d[j], d[j - 1] + 1) for all j at once
   is a running minimum of d[j] - j.
   """
-  places = jnp.arange(guesses.shape[1] + 1, dtype=jnp.int32)[None]
+  places = jnp.arange(predictions.shape[1] + 1, dtype=jnp.int32)[None]
 
   def row(above: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
     label, number = column
-    replaced = above[:, :-1] + (guesses != label[:, None])
+    replaced = above[:, :-1] + (predictions != label[:, None])
     best = jnp.minimum(above + 1, jnp.pad(replaced, ((0, 0), (1, 0)), constant_values=jnp.iinfo(jnp.int32).max))
     new = jax.lax.cummin(best - places, axis=1) + places
     return jnp.where((number < lengths)[:, None], new, above), None
 
-  first = jnp.broadcast_to(places, (len(guesses), places.shape[1]))
+  first = jnp.broadcast_to(places, (len(predictions), places.shape[1]))
   last, _ = jax.lax.scan(row, first, (labels.T, jnp.arange(labels.shape[1])))
-  return jnp.take_along_axis(last, guess_lengths[:, None], axis=1).squeeze(1)
+  return jnp.take_along_axis(last, prediction_lengths[:, None], axis=1).squeeze(1)

@@ -50,7 +50,7 @@ class Embed(nn.Module):
     super().__post_init__()
 
   def setup(self):
-    init = logical(self.embedding_init, 'vocabulary', None)
+    init = logical(self.embedding_init, 'vocab', None)
     self.embedding = self.param('embedding', init, (self.num_embeddings, self.features))
 
   def __call__(self, tokens: Integer[ArrayLike, ' *shape']) -> Float[Array, '*shape features']:

@@ -108,12 +108,12 @@ def recurrence(
   cell: Cell,
   params: PyTree,
   x: Float[Array, 'batch length gates'],
-  kernel: Float[Array, 'units gates'],
+  kernel: Float[Array, 'hidden gates'],
   carry: Carry,
   mask: Bool[Array, 'batch length'] | None = None,
-  dropped: Float[Array, 'batch units'] | None = None,
+  dropout_mask: Float[Array, 'batch hidden'] | None = None,
   reverse: bool = False,
-) -> tuple[Float[Array, 'batch length units'], Carry]:
+) -> tuple[Float[Array, 'batch length hidden'], Carry]:
   """Outputs of all steps and the last carry of `cell`, fed with `x` and with its own output times `kernel`.
 
   Args:
@@ -127,7 +127,7 @@ def recurrence(
   Derivatives are reverse-mode, of any order; JAX refuses forward mode, which a derivative of one's own has not.
   """
   mask = mask if mask is None else mask.T
-  outputs, last = _recurrence(cell, reverse, params, x.swapaxes(0, 1), kernel, carry, mask, dropped)
+  outputs, last = _recurrence(cell, reverse, params, x.swapaxes(0, 1), kernel, carry, mask, dropout_mask)
   return outputs.swapaxes(0, 1), last
 
 
@@ -138,8 +138,8 @@ def _held(mask: Array | None, new: Carry, old: Carry) -> Carry:
   return tuple(jnp.where(mask[:, None], after, before) for after, before in zip(new, old, strict=True))
 
 
-def _times(h: Array, dropped: Array | None) -> Array:
-  return h if dropped is None else h * dropped
+def _times(h: Array, dropout_mask: Array | None) -> Array:
+  return h if dropout_mask is None else h * dropout_mask
 
 
 def _shown(outputs: Array, mask: Array | None) -> Array:
@@ -147,31 +147,31 @@ def _shown(outputs: Array, mask: Array | None) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _recurrence(cell, reverse, params, x, kernel, carry, mask, dropped):
+def _recurrence(cell, reverse, params, x, kernel, carry, mask, dropout_mask):
   def step(carry, inputs):
     x, mask = inputs
-    new = _held(mask, cell.step(params, x, _times(carry[0], dropped) @ kernel, carry), carry)
+    new = _held(mask, cell.step(params, x, _times(carry[0], dropout_mask) @ kernel, carry), carry)
     return new, new[0]
 
   last, outputs = lax.scan(step, carry, (x, mask), reverse=reverse)
   return _shown(outputs, mask), last
 
 
-def _forward(cell, reverse, params, x, kernel, carry, mask, dropped):
+def _forward(cell, reverse, params, x, kernel, carry, mask, dropout_mask):
   """The same scan, which keeps of every step what its derivative needs."""
 
   def step(carry, inputs):
     x, mask = inputs
-    new, kept = cell.linearized(params, x, _times(carry[0], dropped) @ kernel, carry)
+    new, kept = cell.linearized(params, x, _times(carry[0], dropout_mask) @ kernel, carry)
     new = _held(mask, new, carry)
     return new, (new[0], kept)
 
   last, (outputs, kept) = lax.scan(step, carry, (x, mask), reverse=reverse)
-  return (_shown(outputs, mask), last), (params, kernel, carry[0], outputs, kept, mask, dropped)
+  return (_shown(outputs, mask), last), (params, kernel, carry[0], outputs, kept, mask, dropout_mask)
 
 
 def _backward(cell, reverse, residuals, cotangents):
-  params, kernel, first, outputs, kept, mask, dropped = residuals
+  params, kernel, first, outputs, kept, mask, dropout_mask = residuals
   d_outputs, d_last = cotangents
   transposed = kernel.T
 
@@ -181,7 +181,7 @@ def _backward(cell, reverse, residuals, cotangents):
     d_new = (d_h + d_output, *d_rest)
     zeros = jax.tree.map(jnp.zeros_like, d_new)
     more, d_x, d_s, d_old = cell.transposed(kept, _held(mask, d_new, zeros))
-    d_old = (d_old[0] + _times(d_s @ transposed, dropped), *d_old[1:])
+    d_old = (d_old[0] + _times(d_s @ transposed, dropout_mask), *d_old[1:])
     if mask is not None:
       d_old = jax.tree.map(jnp.add, d_old, _held(mask, zeros, d_new))
     return (d_old, jax.tree.map(jnp.add, d_params, more)), (d_s if d_x is d_s else (d_x, d_s))
@@ -193,13 +193,13 @@ def _backward(cell, reverse, residuals, cotangents):
   d_x, d_s = d_steps if isinstance(d_steps, tuple) else (d_steps, d_steps)
   before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
   before = jnp.concatenate(before)[: len(outputs)]  # of no steps, nothing
-  fed_back = _times(before, dropped if dropped is None else dropped[None])
+  fed_back = _times(before, dropout_mask if dropout_mask is None else dropout_mask[None])
   d_kernel = _rows(fed_back).T @ _rows(d_s)
   d_params = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), d_params, params)
   return d_params, d_x, d_kernel, d_carry, None, None
 
 
-def _rows(steps: Float[Array, 'length batch units']) -> Float[Array, '_ units']:
+def _rows(steps: Float[Array, 'length batch hidden']) -> Float[Array, '_ hidden']:
   """One for each step of each example; those of an example side by side, so that devices may share the batch."""
   return steps.swapaxes(0, 1).reshape(-1, steps.shape[-1])
 

@@ -18,7 +18,7 @@ from research.types import Batch, PyTree
 RULES = (
   ('features', 'tensor'),
   ('heads', 'tensor'),
-  ('vocabulary', 'tensor'),
+  ('vocab', 'tensor'),
   ('inputs', None),
   ('head_features', None),
 )
@@ -41,8 +41,8 @@ def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsd
 
   def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
     names = _names(path)
-    if names[:2] == CARRY and not leaf.shape[0] % placement.parts(mesh):
-      return placement.split(mesh)
+    if names[:2] == CARRY and not leaf.shape[0] % placement.num_shards(mesh):
+      return placement.batch_sharding(mesh)
     axes = _dividing(leaf.shape, _own_axes(names, leaf.shape, tensor), mesh)
     return NamedSharding(mesh, PartitionSpec(*(_with_fsdp(leaf.shape, axes, mesh) if fsdp else axes)))
 

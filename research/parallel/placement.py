@@ -31,13 +31,13 @@ class InFlight:
       jax.block_until_ready(self._pending.popleft())
 
 
-def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
   """Layout of arrays whose `axis` is the batch; a mesh without these axes has a whole copy on every device."""
   names = tuple(name for name in BATCH_AXES if name in mesh.axis_names)
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, names))
 
 
-def parts(mesh: Mesh) -> int:
+def num_shards(mesh: Mesh) -> int:
   """Number of parts that a batch is split into."""
   return math.prod(mesh.shape.get(name, 1) for name in BATCH_AXES)
 

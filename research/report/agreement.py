@@ -18,23 +18,23 @@ class Target(NamedTuple):
   """
 
   metric: str  # of result.json
-  least: float = -math.inf  # of the mean over the recorded seeds
-  most: float = math.inf  # the same, where less is better
+  at_least: float = -math.inf  # of the mean over the recorded seeds
+  at_most: float = math.inf  # the same, where less is better
   margin: float = math.inf  # largest distance from the recorded mean, whatever their spread
   examples: int = 0  # of the test part, whose sampling error is allowed; 0: none is (no accuracy)
 
   def reached(self, mean: float) -> bool:
     """Whether a mean over the seeds is what it is to be."""
-    return self.least <= mean <= self.most
+    return self.at_least <= mean <= self.at_most
 
   @property
   def goal(self) -> float:
     """The end of the range that is to be reached."""
-    return self.least if self.most == math.inf else self.most
+    return self.at_least if self.at_most == math.inf else self.at_most
 
   def without_goal(self) -> 'Target':
     """What a variant is compared by: it need not reach anything, but must agree with its own record."""
-    return self._replace(least=-math.inf, most=math.inf)
+    return self._replace(at_least=-math.inf, at_most=math.inf)
 
 
 class Agreement(NamedTuple):
@@ -101,7 +101,7 @@ def _missed(runs: Sequence[Record], recorded: Sequence[Record], target: Target) 
   if not means:
     return f'{target.metric} is not among the metrics'
   mean = fmean(means.values())
-  short = 'below' if mean < target.least else 'above'
+  short = 'below' if mean < target.at_least else 'above'
   return '' if target.reached(mean) else f'{target.metric} is {mean:.4f} on average, {short} {target.goal}'
 
 

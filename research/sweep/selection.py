@@ -12,7 +12,7 @@ from research.report.tables import grid
 from research.sweep import figures
 from research.sweep.plan import Plan
 
-PART = 'validation/'
+SPLIT = 'validation/'
 CAPTION = "The best trial first; metrics are of the validation part and each trial's final State."
 
 
@@ -49,14 +49,14 @@ def read_outcome(name: str, fields: Mapping[str, Any], code: int | None, workdir
   if code != 0:
     return Outcome(name, fields, code, {}, math.nan)
   result = json.loads((workdir / 'result.json').read_text())
-  metrics = {metric: value for metric, value in result['metrics'].items() if metric.startswith(PART)}
+  metrics = {metric: value for metric, value in result['metrics'].items() if metric.startswith(SPLIT)}
   return Outcome(name, fields, code, metrics, result['seconds'])
 
 
 def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
   """The experiment's own score. Raises ConfigError where it has none."""
   if score is None:
-    raise ConfigError(f'--metric: the experiment has no score; give --metric={PART}NAME --direction=min or max')
+    raise ConfigError(f'--metric: the experiment has no score; give --metric={SPLIT}NAME --direction=min or max')
 
   def measure(metrics: Mapping[str, float]) -> float:
     try:
@@ -64,7 +64,7 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
     except KeyError as error:
       raise ConfigError(
         f'--metric: the score of the experiment reads {error}, but the trials have {", ".join(metrics)}; '
-        f'give --metric={PART}NAME --direction=min or max, which runs nothing again'
+        f'give --metric={SPLIT}NAME --direction=min or max, which runs nothing again'
       ) from error
 
   return Criterion('score', measure)
@@ -72,8 +72,8 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
 
 def by_metric(metric: str, direction: str) -> Criterion:
   """A metric of the validation part, whose 'min' or 'max' is best. Raises ConfigError for any other part."""
-  if not metric.startswith(PART):
-    raise ConfigError(f'--metric={metric}: only the validation part may choose; give {PART}NAME')
+  if not metric.startswith(SPLIT):
+    raise ConfigError(f'--metric={metric}: only the validation part may choose; give {SPLIT}NAME')
   if direction not in ('min', 'max'):
     raise ConfigError(f'--metric={metric}: give --direction=min or --direction=max too')
 
@@ -101,7 +101,7 @@ def trials_table(outcomes: Sequence[Outcome], criterion: Criterion) -> str:
   """A line for each trial, in the order given: its fields, how it ended, and the validation part's metrics."""
   names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics if name != criterion.label)
   fields = list(outcomes[0].fields)
-  heads = [name.removeprefix(PART).replace('_', ' ') for name in (criterion.label, *names)]
+  heads = [name.removeprefix(SPLIT).replace('_', ' ') for name in (criterion.label, *names)]
   rows = [('trial', *fields, 'state', *heads, 'time')]
   for outcome in outcomes:
     numbers = [criterion.value(outcome), *(outcome.metrics.get(name, math.nan) for name in names)]

@@ -1,7 +1,7 @@
 """Sweeps: lists of trials, each a dict of dotted overrides of a config, and the ways to combine them.
 
 A `sweep.py` beside a config has a function `sweep()` that returns such a list, for example
-`product(values('optimizer.lr', [1e-3, 1e-2]), values('dropout', [0.1, 0.3]))`: four trials.
+`product(values('optimizer.lr', [1e-3, 1e-2]), values('dropout_rate', [0.1, 0.3]))`: four trials.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import numpy as np
 
 from research.errors import ConfigError
 
-Trial = Mapping[str, Any]  # {'optimizer.lr': 1e-3, 'widths': (64, 64)}
+Trial = Mapping[str, Any]  # {'optimizer.lr': 1e-3, 'hidden_sizes': (64, 64)}
 LONGEST = 60  # characters of a trial's name
 
 

@@ -60,7 +60,7 @@ def _noting_tokens(batch: Batch, tokens: dict[str, Expected]) -> Callable:
         raise DataError(f'{name or "tokens"}: are {args[0].dtype}, which an embedding cannot read; must be integers')
       if name:
         why = f'the embedding has {size} vectors'
-        tokens[name] = Expected(None, least=0, most=size - 1, integer=True, masks=(), lengths=lengths, why=why)
+        tokens[name] = Expected(None, at_least=0, at_most=size - 1, integer=True, masks=(), lengths=lengths, why=why)
     return call(*args, **kwargs)
 
   return note

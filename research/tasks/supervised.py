@@ -29,10 +29,10 @@ from research.tasks.expects import expected_by
 from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
 from research.types import Batch, Objective, PyTree
 
-# Collections that `ema` averages. Statistics too, for those of the network as it is are not the averaged network's. A
+# Collections that `State.ema` averages. Batch statistics too: those of the raw network do not fit the averaged one. A
 # tenth of the way into a schedule the validation loss of lstm_fcn_forda is .387 with them, .357 with averaged ones and
-# .354 with statistics that 200 batches recompute; of cnn_digits .361, .356, .356; of cnn_mnist .594, .593, .591. At the
-# end of a schedule, where the parameters hardly move, all three are alike.
+# .354 with ones recomputed over 200 batches; of cnn_digits .361, .356, .356; of cnn_mnist .594, .593, .591. At the end
+# of a schedule, where the parameters hardly move, all three agree.
 AVERAGED = ('params', 'batch_stats')
 
 
@@ -42,7 +42,7 @@ def supervised(
   optimizer: optax.GradientTransformation,
   preprocess: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
-  ema: float = 0.0,
+  ema_decay: float = 0.0,
   precision: str = 'float32',
   accumulate: int = 1,
   axis_name: str = '',
@@ -55,7 +55,7 @@ def supervised(
     optimizer: turns gradients into updates.
     preprocess: makes the model's inputs of raw ones, in training and in evaluation.
     augment: changes raw inputs, in training alone, each example by a key of its own.
-    ema: decay of the averages of parameters and batch statistics that are evaluated; 0 evaluates these themselves.
+    ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
     precision: what the model computes in, one of `research.tasks.precision.PRECISIONS`.
     accumulate: micro-batches that a step's batch is taken in; see `accumulated` for what batch norm does then.
     axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
@@ -63,14 +63,16 @@ def supervised(
   Raises ConfigError for an objective that couples the examples of a batch, or carries state from batch to batch, where
   `axis_name` or `accumulate` parts the batch, and for numbers out of their ranges.
   """
-  check_range('ema', ema, below=1)
+  check_range('ema_decay', ema_decay, below=1)
   check_counts(accumulate=accumulate)
   check_whole(objective, accumulate, axis_name)
   network = computing_in(precision, model)
 
   def init(key: Array, batch: Batch) -> State:
     collections = model.init(random.stream(key, 'params'), preprocess(batch)['inputs'], train=False)
-    average = {name: jax.tree.map(jnp.copy, collections[name]) for name in AVERAGED if ema and name in collections}
+    average = {
+      name: jax.tree.map(jnp.copy, collections[name]) for name in AVERAGED if ema_decay and name in collections
+    }
     params = collections.pop('params')
     mutable = {**collections, **first_loss_scale(precision)}
     return State(jnp.zeros((), jnp.int32), params, mutable, optimizer.init(nn.unbox(params)), average, {})
@@ -92,7 +94,7 @@ def supervised(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     mutable = {**state.mutable, **changed}
-    average = _averaged(state.ema, {'params': params, **mutable}, state.step, ema)
+    average = _averaged(state.ema, {'params': params, **mutable}, state.step, ema_decay)
     new = State(state.step + 1, params, mutable, opt_state, average, state.frozen)
     new = unless_empty(unless_overflow(new, state, gradients), state, totals.loss)
     return new, {'loss': totals.loss, **totals.metrics}

@@ -22,12 +22,12 @@ from research.train.optimizer import Optimizer, make_optimizer
 START = ('init_from', 'init_map')  # what is read at the start of a run, and no more once there is a checkpoint
 
 # What the loop alone reads, and no experiment is built from.
-LOOP = ('log_every', 'evaluate_every', 'checkpoint_every', 'keep_latest', 'keep_best', *START)
+LOOP = ('log_every', 'eval_every', 'checkpoint_every', 'keep_latest', 'keep_best', *START)
 
 # What a run may change when it goes on; anything else would make it another run.
 RESUMABLE = (
   'steps',
-  'evaluate_batch_size',
+  'eval_batch_size',
   *LOOP,
   'mesh.data',
   'mesh.fsdp',
@@ -47,13 +47,13 @@ class Config:
   steps: int = 1_000  # updates of the parameters
   batch_size: int = 128  # examples of a step, over all devices
   optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-  ema: float = 0.0  # decay of the averages of parameters and batch statistics that are evaluated
+  ema_decay: float = 0.0  # decay of the averages of parameters and batch statistics that are evaluated
   precision: str = 'float32'  # float32, bfloat16 or float16: of the computation; parameters stay float32
   accumulate: int = 1  # micro-batches that a step's batch is taken in, one after another
   remat: str = ''  # policy by which a model's blocks are computed anew in the backward pass: everything, dots_saveable
   log_every: int = 100  # mean of the training metrics
-  evaluate_every: int = 1_000  # on the validation part
-  evaluate_batch_size: int = 500  # examples at once; no number depends on it but by rounding
+  eval_every: int = 1_000  # on the validation part
+  eval_batch_size: int = 500  # examples at once; no number depends on it but by rounding
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
   keep_best: int = 1  # checkpoints of the best validation scores; each is saved when it is measured
@@ -84,12 +84,12 @@ class Config:
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""
     check_types(self)
-    check_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'evaluate_batch_size', 'keep_latest')
-    check_least(self, 0, 'evaluate_every', 'checkpoint_every', 'keep_best')
+    check_at_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'eval_batch_size', 'keep_latest')
+    check_at_least(self, 0, 'eval_every', 'checkpoint_every', 'keep_best')
     check_within(self, 'seed', 0, 2**32 - 1)  # JAX would cut off the rest
     check_within(self, 'steps', 1, 2**31 - 1)
-    if not 0 <= self.ema < 1:
-      raise ConfigError(f'config.ema={self.ema}: must be at least 0 (off) and less than 1')
+    if not 0 <= self.ema_decay < 1:
+      raise ConfigError(f'config.ema_decay={self.ema_decay}: must be at least 0 (off) and less than 1')
     check_known(self, 'precision', PRECISIONS)
     check_known(self, 'remat', ('', *REMAT))
     if self.batch_size % self.accumulate:
@@ -145,19 +145,19 @@ def _name(cls: type) -> str:
   return f'{cls.__module__}.{cls.__qualname__}'
 
 
-def check_least(config: Config, least: int, *names: str) -> None:
+def check_at_least(config: Config, at_least: int, *names: str) -> None:
   """Raises ConfigError for the first of these fields that is less."""
   for name in names:
-    if getattr(config, name) < least:
-      bound = f'must be at least {least}' if least else 'must not be negative (0 is off)'
+    if getattr(config, name) < at_least:
+      bound = f'must be at least {at_least}' if at_least else 'must not be negative (0 is off)'
       raise ConfigError(f'config.{name}={getattr(config, name)}: {bound}')
 
 
-def check_each(config: Config, least: int, *names: str) -> None:
+def check_each(config: Config, at_least: int, *names: str) -> None:
   """Raises ConfigError for the first of these tuples that has an entry which is less."""
   for name in names:
-    if min(getattr(config, name), default=least) < least:
-      raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {least}')
+    if min(getattr(config, name), default=at_least) < at_least:
+      raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {at_least}')
 
 
 def check_filled(config: Config, *names: str) -> None:
@@ -173,10 +173,10 @@ def check_below(config: Config, below: float, *names: str) -> None:
     check_range(f'config.{name}', getattr(config, name), below)
 
 
-def check_within(config: Config, name: str, least: int, most: int) -> None:
-  """Raises ConfigError where the field is not from `least` to `most`."""
-  if not least <= getattr(config, name) <= most:
-    raise ConfigError(f'config.{name}={getattr(config, name)}: must be from {least} to {most}')
+def check_within(config: Config, name: str, at_least: int, at_most: int) -> None:
+  """Raises ConfigError where the field is not from `at_least` to `at_most`."""
+  if not at_least <= getattr(config, name) <= at_most:
+    raise ConfigError(f'config.{name}={getattr(config, name)}: must be from {at_least} to {at_most}')
 
 
 def check_known(config: Config, name: str, known: Collection[str]) -> None:

@@ -45,7 +45,7 @@ class Experiment:
 
   task: Task
   train: Source
-  evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # every `evaluate_every` steps
+  evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # every `eval_every` steps
   final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test set
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated

@@ -24,11 +24,11 @@ class Optimizer:
   name: str = 'adam'  # sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or any of optax, such as lion
   lr: float = 1e-3  # highest learning rate
   schedule: str = 'constant'  # constant, step, linear, cosine, inverse_sqrt or wsd (warm-up, stable, decay)
-  warmup: int = 0  # steps in which the learning rate rises linearly to lr, under any schedule
+  warmup_steps: int = 0  # steps in which the learning rate rises linearly to lr, under any schedule
   schedule_steps: int = 0  # length of the schedule in steps; 0 = the run's steps
-  final_lr: float = 0.0  # where linear, cosine and wsd end, as a fraction of lr
+  final_lr_fraction: float = 0.0  # where linear, cosine and wsd end, as a fraction of lr
   milestones: tuple[int, ...] = ()  # step: at each of these steps the learning rate falls
-  decay: float = 0.1  # step: the factor by which it falls
+  decay_rate: float = 0.1  # step: the factor by which it falls
   decay_steps: int = 0  # wsd: length of the last phase in steps; 0 = a fifth of the schedule
   momentum: float = 0.9  # momentum, nesterov: share of the past in the velocity
   rho: float = 0.9  # rmsprop: decay of the average of squared gradients
@@ -52,35 +52,37 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or phases that are longer
   than `schedule_steps`; in a run that is too short for them they are shortened, see `phases`.
   """
-  length, warmup, decay_steps = phases(config, steps)
+  length, warmup_steps, decay_steps = phases(config, steps)
   if config.schedule not in SCHEDULES:
     raise ConfigError(f'optimizer.schedule={config.schedule!r}: {unknown(config.schedule, SCHEDULES)}')
   if config.schedule == 'step' and not config.milestones:
     raise ConfigError('optimizer.milestones: none are given, so the rate of schedule step would never fall')
-  if config.schedule in PHASED and warmup >= length:
-    raise ConfigError(f'optimizer.warmup={warmup}: leaves nothing of schedule_steps={length}')
-  if config.schedule == 'wsd' and warmup + decay_steps > length:
-    raise ConfigError(f'optimizer.decay_steps={decay_steps}: with warmup={warmup} exceeds schedule_steps={length}')
+  if config.schedule in PHASED and warmup_steps >= length:
+    raise ConfigError(f'optimizer.warmup_steps={warmup_steps}: leaves nothing of schedule_steps={length}')
+  if config.schedule == 'wsd' and warmup_steps + decay_steps > length:
+    raise ConfigError(
+      f'optimizer.decay_steps={decay_steps}: with warmup_steps={warmup_steps} exceeds schedule_steps={length}'
+    )
 
   def fraction(step):
-    done = jnp.clip((step - warmup) / max(length - warmup, 1), 0, 1)
+    done = jnp.clip((step - warmup_steps) / max(length - warmup_steps, 1), 0, 1)
     match config.schedule:
       case 'constant':
         return 1.0
       case 'step':
-        return config.decay ** jnp.sum(step >= jnp.asarray(config.milestones, float))
+        return config.decay_rate ** jnp.sum(step >= jnp.asarray(config.milestones, float))
       case 'linear':
-        return 1 - (1 - config.final_lr) * done
+        return 1 - (1 - config.final_lr_fraction) * done
       case 'cosine':
-        return config.final_lr + (1 - config.final_lr) * (1 + jnp.cos(math.pi * done)) / 2
+        return config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + jnp.cos(math.pi * done)) / 2
       case 'inverse_sqrt':
-        return jnp.sqrt(max(warmup, 1) / jnp.maximum(step + 1, max(warmup, 1)))
+        return jnp.sqrt(max(warmup_steps, 1) / jnp.maximum(step + 1, max(warmup_steps, 1)))
       case 'wsd':
-        return 1 - (1 - config.final_lr) * jnp.clip((step - length + decay_steps) / decay_steps, 0, 1)
+        return 1 - (1 - config.final_lr_fraction) * jnp.clip((step - length + decay_steps) / decay_steps, 0, 1)
 
   def schedule(step):
     step = jnp.asarray(step, float)
-    return config.lr * jnp.minimum((step + 1) / max(warmup, 1), 1) * fraction(step)
+    return config.lr * jnp.minimum((step + 1) / max(warmup_steps, 1), 1) * fraction(step)
 
   return schedule
 
@@ -92,23 +94,25 @@ def phases(config: Optimizer, steps: int) -> tuple[int, int, int]:
   where the schedule ends with the run and the two phases do not fit, they share half of it in proportion.
   """
   length = config.schedule_steps or steps
-  warmup, decay = config.warmup, config.decay_steps or max(length // 5, 1)
-  needed = warmup + (decay if config.schedule == 'wsd' else 1)
+  warmup_steps, decay = config.warmup_steps, config.decay_steps or max(length // 5, 1)
+  needed = warmup_steps + (decay if config.schedule == 'wsd' else 1)
   if config.schedule in PHASED and not config.schedule_steps and needed > length:
-    warmup, decay = (max(phase * length // (2 * needed), least) for phase, least in ((warmup, 0), (decay, 1)))
-  return length, warmup, decay
+    warmup_steps, decay = (
+      max(phase * length // (2 * needed), least) for phase, least in ((warmup_steps, 0), (decay, 1))
+    )
+  return length, warmup_steps, decay
 
 
 def cut_short(config: Optimizer, steps: int) -> str:
   """A line that says what of its schedule a run is too short for, '' for nothing; `phases` has shortened some."""
-  if config.warmup > steps and config.schedule not in PHASED:
-    return f'config.steps={steps}: the run ends within optimizer.warmup={config.warmup}'
+  if config.warmup_steps > steps and config.schedule not in PHASED:
+    return f'config.steps={steps}: the run ends within optimizer.warmup_steps={config.warmup_steps}'
   if config.schedule == 'step' and max(config.milestones) >= steps:
     return f'config.steps={steps}: the run ends before the last of optimizer.milestones={config.milestones}'
-  _, warmup, decay = phases(config, steps)
-  if (warmup, decay) == (config.warmup, config.decay_steps or decay):
+  _, warmup_steps, decay = phases(config, steps)
+  if (warmup_steps, decay) == (config.warmup_steps, config.decay_steps or decay):
     return ''
-  asked, taken = f'warmup={config.warmup}', f'warmup={warmup}'
+  asked, taken = f'warmup_steps={config.warmup_steps}', f'warmup_steps={warmup_steps}'
   if config.schedule == 'wsd':
     asked, taken = f'{asked}, decay_steps={config.decay_steps}', f'{taken}, decay_steps={decay}'
   return f'config.steps={steps}: too few for optimizer.{asked}; this run has {taken}'
@@ -174,7 +178,7 @@ def _optax_rule(config: Optimizer, schedule: optax.Schedule, decay: list) -> lis
   if config.name not in rules:
     raise ConfigError(f'optimizer.name={config.name!r}: {unknown(config.name, (*RULES, *rules))}')
   if config.name in ('rprop', 'sm3'):  # they take a number
-    if config.schedule != 'constant' or config.warmup:
+    if config.schedule != 'constant' or config.warmup_steps:
       raise ConfigError(f'optimizer.schedule: {config.name} has a constant learning rate without warm-up')
     return [rules[config.name](config.lr), *decay]
   arguments = inspect.signature(rules[config.name]).parameters

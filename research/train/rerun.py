@@ -16,9 +16,9 @@ SAME = ('commit', 'python', 'versions', 'device', 'cores')  # of environment.jso
 def folds_of(config: Config, seed: int) -> list[Config]:
   """The config with a seed: once, or for every part of a cross-validation."""
   config = dataclasses.replace(config, seed=seed)
-  if not hasattr(config, 'folds'):
+  if not hasattr(config, 'num_folds'):
     return [config]
-  return [dataclasses.replace(config, fold=fold) for fold in range(config.folds)]
+  return [dataclasses.replace(config, fold=fold) for fold in range(config.num_folds)]
 
 
 def workdir_for(root: Path, config: Config) -> Path:

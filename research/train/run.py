@@ -181,7 +181,7 @@ class Run:
       self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
     self._in_flight.add(self._running.bad_step)
     self.step += 1
-    self._evaluated = not (self._experiment.evaluators and self._due(self._config.evaluate_every))
+    self._evaluated = not (self._experiment.evaluators and self._due(self._config.eval_every))
     self._score = None
 
   def log_if_due(self) -> Iterator[Record]:

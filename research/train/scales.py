@@ -8,8 +8,8 @@ from research.errors import ConfigError
 from research.train.config import Config
 
 FAST = 50  # times fewer steps than the recorded run
-IN_STEPS = ('log_every', 'evaluate_every', 'checkpoint_every')
-OPTIMIZER_IN_STEPS = ('warmup', 'schedule_steps', 'decay_steps', 'milestones')
+IN_STEPS = ('log_every', 'eval_every', 'checkpoint_every')
+OPTIMIZER_IN_STEPS = ('warmup_steps', 'schedule_steps', 'decay_steps', 'milestones')
 
 
 def scales(recorded: Config, **tiny: Any) -> dict[str, Config]:

@@ -45,8 +45,8 @@ def test_steps_that_compile_do_not_count():
 
 @pytest.mark.parametrize(('every', 'saves'), [(50, 50), (100, 0), (1000, 0), (0, 0)])
 def test_only_saves_before_the_last_step_count(every, saves):
-  config = loop.without_end(Config(steps=100, checkpoint_every=every, evaluate_every=10))
-  assert (config.checkpoint_every, config.evaluate_every) == (saves, 0) and config.steps > 10**8
+  config = loop.without_end(Config(steps=100, checkpoint_every=every, eval_every=10))
+  assert (config.checkpoint_every, config.eval_every) == (saves, 0) and config.steps > 10**8
 
 
 def test_the_loop_is_measured_with_its_bar_on(monkeypatch):

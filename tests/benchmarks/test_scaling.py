@@ -37,7 +37,7 @@ def test_operations_follow_the_size(against, family, exactly):
 def test_every_point_is_measured_on_its_devices(in_process, monkeypatch):
   devices = []
   monkeypatch.setattr(scaling.jax.config, 'update', lambda name, value: devices.append((name, value)))
-  tiny = Family('mlp', '', images(8, 6, classes=3), lambda library: library.mlp(6, (5,), 3))
+  tiny = Family('mlp', '', images(8, 6, num_classes=3), lambda library: library.mlp(6, (5,), 3))
   monkeypatch.setattr(scaling, 'FAMILIES', {'mlp': lambda **sizes: tiny})
   in_process(scaling)
   points = [scaling.Point('devices', 'mlp', 2), scaling.Point('depth', 'mlp', 1), scaling.Point('devices', 'mlp', 1)]

@@ -17,10 +17,10 @@ from launch import cpu
 from research.errors import ConfigError, RunError
 
 TINY = [
-  Family('mlp', '', images(8, 6, classes=3), lambda library: library.mlp(6, (5, 4), 3)),
-  Family('cnn', '', images(8, 8, 8, 1, classes=3), lambda library: library.cnn(8, (2, 3), 5, 3)),
-  Family('resnet', '', images(8, 8, 8, 3, classes=3), lambda library: library.resnet(8, 8, 3, 'group')),
-  Family('resnet_batch', '', images(8, 8, 8, 3, classes=3), lambda library: library.resnet(8, 8, 3, 'batch')),
+  Family('mlp', '', images(8, 6, num_classes=3), lambda library: library.mlp(6, (5, 4), 3)),
+  Family('cnn', '', images(8, 8, 8, 1, num_classes=3), lambda library: library.cnn(8, (2, 3), 5, 3)),
+  Family('resnet', '', images(8, 8, 8, 3, num_classes=3), lambda library: library.resnet(8, 8, 3, 'group')),
+  Family('resnet_batch', '', images(8, 8, 8, 3, num_classes=3), lambda library: library.resnet(8, 8, 3, 'batch')),
   Family('lstm', '', texts(8, 3, 5), lambda library: library.language_model('lstm', 5, 4)),
   Family('gru', '', texts(8, 3, 5), lambda library: library.language_model('gru', 5, 4)),
   Family('gpt', '', texts(8, 4, 5), lambda library: library.gpt(5, 1, 8, 2, 4)),

@@ -26,7 +26,7 @@ class Config(Base):
       MLP((self.width,), 10),
       softmax_cross_entropy(),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, deviation=6.0),
+      preprocess=standardize(mean=4.9, std=6.0),
       metrics=(exact.multiclass,),
     )
 
@@ -36,8 +36,8 @@ def get_config(scale: str = '') -> Config:
     steps=40,
     batch_size=32,
     log_every=7,
-    evaluate_every=20,
-    evaluate_batch_size=64,
+    eval_every=20,
+    eval_batch_size=64,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

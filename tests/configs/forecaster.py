@@ -29,14 +29,14 @@ def walks(steps: int) -> np.ndarray:
 class Config(Base):
   """Two patches of a season."""
 
-  units: int = 4  # of the recurrent layer
-  dropout: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
+  hidden_size: int = 4  # of the recurrent layer
+  dropout_rate: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
 
   def build(self) -> Experiment:
     return supervised_experiment(
       self,
       series.windows(walks(300), None, (200, 250, 300), context=2 * SEASON, horizon=3, columns=('one', 'other')),
-      PatchRNN(RNN(self.units), 3, 1 + len(QUANTILES), SEASON, self.dropout),
+      PatchRNN(RNN(self.hidden_size), 3, 1 + len(QUANTILES), SEASON, self.dropout_rate),
       forecast_error(QUANTILES),
       score=lambda metrics: -metrics['validation/mse'],
       metrics=(forecasts.naive_errors(SEASON),),
@@ -49,8 +49,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=32,
     optimizer=Optimizer('adam', lr=1e-2),
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=16,
+    eval_every=10,
+    eval_batch_size=16,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

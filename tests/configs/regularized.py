@@ -37,18 +37,18 @@ class Config(Base):
   """A small convolutional network with all that is random or moves along."""
 
   width: int = 4  # channels of the first stage
-  dropout: float = 0.3  # part of the channels and units
+  dropout_rate: float = 0.3  # part of the channels and units
 
   def build(self) -> Experiment:
     data = images.digits()
-    options = {'norm': 'batch', 'dropout': self.dropout, 'dense_dropout': self.dropout}
+    options = {'norm': 'batch', 'channel_dropout_rate': self.dropout_rate, 'dropout_rate': self.dropout_rate}
     return supervised_experiment(
       self,
       data._replace(train=Remote(data.train)),
       ConvNet((self.width, 2 * self.width), 10, (4 * self.width,), **options),
       softmax_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, deviation=6.0),
+      preprocess=standardize(mean=4.9, std=6.0),
       augment=augment.chain(augment.shift(1), augment.cutout(3)),
     )
 
@@ -58,12 +58,12 @@ def get_config(scale: str = '') -> Config:
     steps=40,
     batch_size=32,
     optimizer=Optimizer(
-      'nesterov', lr=0.05, schedule='cosine', schedule_steps=40, warmup=5, weight_decay=1e-3, clip_norm=1.0
+      'nesterov', lr=0.05, schedule='cosine', schedule_steps=40, warmup_steps=5, weight_decay=1e-3, clip_norm=1.0
     ),
-    ema=0.9,
+    ema_decay=0.9,
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=64,
+    eval_every=10,
+    eval_batch_size=64,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

@@ -60,7 +60,7 @@ class Config(Base):
       noise = jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(keys)
       return generator.apply({'params': evaluation_variables(state)['params'][GENERATOR]}, noise)
 
-    validation = Evaluator(make_eval_step(task, predict), ring(1024, 1), self.evaluate_batch_size, (coverage,))
+    validation = Evaluator(make_eval_step(task, predict), ring(1024, 1), self.eval_batch_size, (coverage,))
     return Experiment(
       task=task,
       train=Source(ring(4096, 0), self.batch_size, self.seed),
@@ -75,8 +75,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=64,
     optimizer=Optimizer('adam', lr=1e-3, b1=0.5),
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=256,
+    eval_every=10,
+    eval_batch_size=256,
     checkpoint_every=5,
     mesh=MeshShape(1),
     critic_steps=2,

@@ -35,10 +35,15 @@ class Config(Base):
   """Two small convolutions."""
 
   channels: int = 4  # of a convolution
-  dropout: float = 0.3  # part of the features, and of the LSTM's output
+  dropout_rate: float = 0.3  # part of the features, and of the LSTM's output
 
   def build(self) -> Experiment:
-    options = {'length': LENGTH, 'units': 4, 'dropout': self.dropout, 'recurrent_dropout': self.dropout}
+    options = {
+      'length': LENGTH,
+      'hidden_size': 4,
+      'dropout_rate': self.dropout_rate,
+      'recurrent_dropout_rate': self.dropout_rate,
+    }
     return supervised_experiment(
       self,
       Dataset(waves(200, 0), waves(50, 1), waves(70, 2)),
@@ -56,10 +61,10 @@ def get_config(scale: str = '') -> Config:
     steps=40,
     batch_size=32,
     optimizer=Optimizer('adam', lr=1e-2),
-    ema=0.9,
+    ema_decay=0.9,
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=16,
+    eval_every=10,
+    eval_batch_size=16,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

@@ -29,8 +29,8 @@ def tokens(count: int, seed: int) -> np.ndarray:
 class Config(Base):
   """One small recurrent layer."""
 
-  units: int = 16  # of the recurrent layer
-  dropout: float = 0.2  # part of the units before and after it
+  hidden_size: int = 16  # of the recurrent layer
+  dropout_rate: float = 0.2  # part of the units before and after it
 
   def build(self) -> Experiment:
     examples = windows.stream_examples([tokens(900, 0)], self.batch_size, 8)
@@ -38,7 +38,7 @@ class Config(Base):
     return supervised_experiment(
       self,
       data,
-      LanguageModel(SIZE, RNN(self.units), 8, self.dropout),
+      LanguageModel(SIZE, RNN(self.hidden_size), 8, self.dropout_rate),
       carries_state(next_token(np.ones(SIZE, np.float32))),
       score=lambda metrics: -metrics['validation/loss'],
       preprocess=preprocess,
@@ -52,8 +52,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=8,
     optimizer=Optimizer('adam', lr=1e-2, clip_norm=1.0),
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=4,
+    eval_every=10,
+    eval_batch_size=4,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

@@ -37,15 +37,15 @@ def sequences(count: int, seed: int) -> Arrays:
 class Config(Base):
   """One bidirectional layer."""
 
-  units: int = 8  # of a direction
-  dropout: float = 0.1  # part of the outputs
+  hidden_size: int = 8  # of a direction
+  dropout_rate: float = 0.1  # part of the outputs
 
   def build(self) -> Experiment:
-    model = SequenceLabeler(RNN(self.units, cell='gru', bidirectional=True), LABELS + 1, self.dropout)
+    model = SequenceLabeler(RNN(self.hidden_size, cell='gru', bidirectional=True), LABELS + 1, self.dropout_rate)
     logits_of = predictor(model, padded, self.precision)
 
     def predict(state: State, batch: Batch) -> PyTree:
-      return transcripts.transcribed(logits_of(state, batch), batch['lengths'], beam=2, longest=6, blank=0)
+      return transcripts.transcribed(logits_of(state, batch), batch['lengths'], beam_size=2, max_length=6, blank_id=0)
 
     return supervised_experiment(
       self,
@@ -66,8 +66,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=32,
     optimizer=Optimizer('adam', lr=1e-2),
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=16,
+    eval_every=10,
+    eval_batch_size=16,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

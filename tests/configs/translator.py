@@ -42,15 +42,15 @@ def spelt(tokens: np.ndarray) -> str:
 class Config(Base):
   """One small layer each."""
 
-  units: int = 4  # of the encoder and of the decoder
-  dropout: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
+  hidden_size: int = 4  # of the encoder and of the decoder
+  dropout_rate: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
 
   def build(self) -> Experiment:
-    encoder, decoder = RNN(self.units, cell='gru'), LuongDecoder(RNN(self.units, cell='gru'))
-    model = Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout)
+    encoder, decoder = RNN(self.hidden_size, cell='gru'), LuongDecoder(RNN(self.hidden_size, cell='gru'))
+    model = Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout_rate)
 
     def predict(state: State, batch: Batch) -> Hypotheses:
-      return translate(model, evaluation_variables(state), Padded(batch['inputs'], batch['lengths']), END, beams=2)
+      return translate(model, evaluation_variables(state), Padded(batch['inputs'], batch['lengths']), END, beam_size=2)
 
     return supervised_experiment(
       self,
@@ -70,8 +70,8 @@ def get_config(scale: str = '') -> Config:
     batch_size=32,
     optimizer=Optimizer('adam', lr=1e-2, clip_norm=1.0),
     log_every=7,
-    evaluate_every=10,
-    evaluate_batch_size=16,
+    eval_every=10,
+    eval_batch_size=16,
     checkpoint_every=5,
     mesh=MeshShape(1),
   )

@@ -19,10 +19,10 @@ NOISE = 0.3 * RANDOM.standard_normal((3, 3_000)).astype(np.float32)
 KEY = jax.random.key(5)
 
 
-def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
+def wav(samples: np.ndarray, sample_rate: int = RATE) -> bytes:
   """A file as scipy writes it."""
   file = io.BytesIO()
-  wavfile.write(file, rate, samples)
+  wavfile.write(file, sample_rate, samples)
   return file.getvalue()
 
 
@@ -47,21 +47,21 @@ def test_integers_and_floats_become_the_same_numbers():
   files['i3'] = riff(three_bytes, 1, 24)
   files['extensible'] = riff(three_bytes, 0xFFFE, 24, extra=struct.pack('<HHIH', 22, 24, 4, 1) + bytes(14))
   for name, data in files.items():
-    samples, rate = audio.read_wav(data)
-    assert rate == RATE and samples.dtype == np.float32, name
+    samples, sample_rate = audio.read_wav(data)
+    assert sample_rate == RATE and samples.dtype == np.float32, name
     np.testing.assert_array_equal(samples, values.astype(np.float32), err_msg=name)
 
 
 def test_channels_are_averaged():
   stereo = RANDOM.integers(-(2**15), 2**15, (50, 2), dtype=np.int16)
-  samples, rate = audio.read_wav(wav(stereo, 44_100))
-  assert rate == 44_100
+  samples, sample_rate = audio.read_wav(wav(stereo, 44_100))
+  assert sample_rate == 44_100
   np.testing.assert_allclose(samples, stereo.astype(float).mean(1) / 2**15, rtol=1e-6)
 
 
-@pytest.mark.parametrize('rate', [1_000, 1_000_000])
-def test_the_lowest_and_the_highest_rate_are_read(rate):
-  assert audio.read_wav(wav(np.arange(9, dtype=np.int16), rate)).rate == rate
+@pytest.mark.parametrize('sample_rate', [1_000, 1_000_000])
+def test_the_lowest_and_the_highest_rate_are_read(sample_rate):
+  assert audio.read_wav(wav(np.arange(9, dtype=np.int16), sample_rate)).sample_rate == sample_rate
 
 
 WHOLE = wav(np.arange(100, dtype=np.int16))
@@ -111,18 +111,18 @@ def test_a_file_is_loaded_at_another_rate_and_a_missing_one_is_named(tmp_path):
     with pytest.raises(DataError, match=name):
       audio.load(str(tmp_path / name), RATE)
   assert audio.load(str(path), RATE, 1_500)['inputs'].shape == (1, 1_500)
-  with pytest.raises(DataError, match='lasts 0.188 s; 0.200 s'):
+  with pytest.raises(DataError, match='lasts 0.188 s; must be at least 0.200 s'):
     audio.load(str(path), RATE, 1_600)
   with pytest.raises(ConfigError, match='input'):
     audio.load('', RATE)
 
 
 @pytest.mark.parametrize(
-  ('rate', 'wanted'), [(8_000, 16_000), (16_000, 8_000), (44_100, 8_000), (8_000, 11_025), (3, 2)]
+  ('sample_rate', 'new_rate'), [(8_000, 16_000), (16_000, 8_000), (44_100, 8_000), (8_000, 11_025), (3, 2)]
 )
-def test_resampling_is_scipys(rate, wanted):
-  ours = audio.resample(jnp.asarray(NOISE), rate, wanted)
-  expected = signal.resample_poly(NOISE.astype(float), wanted, rate, axis=1)
+def test_resampling_is_scipys(sample_rate, new_rate):
+  ours = audio.resample(jnp.asarray(NOISE), sample_rate, new_rate)
+  expected = signal.resample_poly(NOISE.astype(float), new_rate, sample_rate, axis=1)
   assert ours.shape == expected.shape
   np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -313,8 +313,8 @@ def test_noise_of_floats_is_the_drawn_normal_numbers():
   for number in (0, 7):
     key = jax.random.fold_in(jax.random.fold_in(KEY, 1), BATCH['index'][number])
     old, size = floats['inputs'][number].astype(float), LENGTHS[number]
-    deviation = np.sqrt((old[:size] ** 2).mean() * 10 ** (-decibels[number] / 10))
-    noisy = old[:size] + deviation * np.asarray(jax.random.normal(key, (600,)))[:size]
+    std = np.sqrt((old[:size] ** 2).mean() * 10 ** (-decibels[number] / 10))
+    noisy = old[:size] + std * np.asarray(jax.random.normal(key, (600,)))[:size]
     np.testing.assert_allclose(new[number, :size], noisy, atol=1e-5)
 
 
@@ -351,7 +351,7 @@ def test_spec_augment_hides_whole_bands_and_frames():
 
 
 def test_a_share_bounds_the_frames_that_are_hidden():
-  hidden = (apply(audio.spec_augment(0, 0, 1, 30, share=0.2), SPECTRA)['inputs'] == 0).all(2)
+  hidden = (apply(audio.spec_augment(0, 0, 1, 30, max_fraction=0.2), SPECTRA)['inputs'] == 0).all(2)
   assert (hidden.sum(1) <= 0.2 * SPECTRA['lengths']).all() and hidden.any()
   assert not (apply(audio.spec_augment(0, 0, 0, 0), SPECTRA)['inputs'] == 0).any()
 
@@ -378,18 +378,18 @@ def test_spec_augment_is_the_same_in_any_batch():
     (lambda: audio.noise(20.0, 10.0), 'noise=10.0: must be at least 20.0 and finite'),
     (lambda: audio.noise(0.0, np.nan), 'noise=nan'),
     (lambda: audio.noise(-np.inf, 0.0), 'noise=-inf'),
-    (lambda: audio.spec_augment(-1, 2, 1, 2), 'band_masks=-1'),
-    (lambda: audio.spec_augment(1, 2, 1, -2), 'frames=-2'),
-    (lambda: audio.spec_augment(1, 2, 1, 2, share=1.1), 'share=1.1'),
-    (lambda: audio.resample(jnp.zeros((1, 9)), 0, 8_000), 'rate=0: must be a whole number of at least 1'),
-    (lambda: audio.resample(jnp.zeros((1, 9)), 8_000, 0), 'wanted=0'),
-    (lambda: audio.frame_counts(jnp.array([9]), 0, 2), 'window=0'),
-    (lambda: audio.power_spectra(jnp.zeros((1, 9)), 4, 0), 'hop=0'),
-    (lambda: audio.mel_filters(8_000, 256, 0), 'bands=0'),
-    (lambda: audio.mel_filters(-8_000, 256, 40), 'rate=-8000'),
-    (lambda: audio.features(8_000, bands=200), 'bands=200: 25 of them hold no frequency of a window of 256'),
-    (lambda: audio.features(8_000, hop=-1), 'hop=-1'),
-    (lambda: audio.mfcc(jnp.zeros((1, 5, 12)), 13), 'coefficients=13: must be a whole number from 1 to 12'),
+    (lambda: audio.spec_augment(-1, 2, 1, 2), 'num_freq_masks=-1'),
+    (lambda: audio.spec_augment(1, 2, 1, -2), 'time_mask=-2'),
+    (lambda: audio.spec_augment(1, 2, 1, 2, max_fraction=1.1), 'max_fraction=1.1'),
+    (lambda: audio.resample(jnp.zeros((1, 9)), 0, 8_000), 'orig_rate=0: must be a whole number of at least 1'),
+    (lambda: audio.resample(jnp.zeros((1, 9)), 8_000, 0), 'new_rate=0'),
+    (lambda: audio.frame_counts(jnp.array([9]), 0, 2), 'window_length=0'),
+    (lambda: audio.power_spectra(jnp.zeros((1, 9)), 4, 0), 'hop_length=0'),
+    (lambda: audio.mel_filters(8_000, 256, 0), 'num_mels=0'),
+    (lambda: audio.mel_filters(-8_000, 256, 40), 'sample_rate=-8000'),
+    (lambda: audio.features(8_000, num_mels=200), 'num_mels=200: 25 of them hold no frequency of a window of 256'),
+    (lambda: audio.features(8_000, hop_length=-1), 'hop_length=-1'),
+    (lambda: audio.mfcc(jnp.zeros((1, 5, 12)), 13), 'num_coefficients=13: must be a whole number from 1 to 12'),
     (lambda: audio.stacked({'inputs': jnp.zeros((1, 5, 12))}, 0), 'frames=0'),
   ],
 )

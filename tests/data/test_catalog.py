@@ -51,7 +51,7 @@ def test_parts_are_disjoint_and_complete(folder):
   assert [len(part) for part in data[:3]] == [30, 10, 10]
   assert sorted(numbers(data.train) + numbers(data.validation)) == list(range(40))
   assert numbers(data.test) == list(range(100, 110))
-  assert data.classes == ('zero', 'one', 'two')
+  assert data.class_names == ('zero', 'one', 'two')
 
 
 @pytest.mark.parametrize('validation', [-0.1, 1.0])

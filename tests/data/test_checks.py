@@ -104,7 +104,9 @@ def experiment(parts, model=TEN[0], objective=TEN[1], **options) -> Experiment:
   train, *others = parts
   task = supervised(model, objective, optax.sgd(0.1), **options)
   eval_step = make_eval_step(task, predictor(model))
-  evaluators = {name: Evaluator(eval_step, part, 8) for name, part in zip(('validation', 'test'), others, strict=False)}
+  evaluators = {
+    name: Evaluator(eval_step, split, 8) for name, split in zip(('validation', 'test'), others, strict=False)
+  }
   return Experiment(task, Source(train, 8), final_evaluators=evaluators)
 
 
@@ -256,11 +258,11 @@ def test_what_is_wrong_is_told_before_anything_is_compiled(name, caplog):
   assert not [record for record in caplog.records if record.getMessage().startswith('Compiling')]
 
 
-@pytest.mark.parametrize('part', ['validation', 'test'])
-def test_all_parts_are_checked(part):
+@pytest.mark.parametrize('split', ['validation', 'test'])
+def test_all_parts_are_checked(split):
   parts = [example() for _ in range(3)]
-  parts[1 + (part == 'test')] = example(targets=LABELS + 1)
-  with pytest.raises(DataError, match=f'^{part} targets: example 9 has 10'):
+  parts[1 + (split == 'test')] = example(targets=LABELS + 1)
+  with pytest.raises(DataError, match=f'^{split} targets: example 9 has 10'):
     checked(experiment(parts))
 
 
@@ -270,14 +272,14 @@ def test_what_is_not_in_memory_is_checked_as_it_is_read():
   right = np.arange(7)
   np.testing.assert_array_equal(found.train.examples.rows(right)['targets'], LABELS[:7])
   assert checked(found).train.examples is found.train.examples
-  for part, examples in (
+  for split, examples in (
     ('training', found.train.examples),
     ('validation', found.final_evaluators['validation'].examples),
   ):
-    with pytest.raises(DataError, match=f'^{part} targets: example 7 has -100'):
+    with pytest.raises(DataError, match=f'^{split} targets: example 7 has -100'):
       examples.rows(np.array([3, 7, 1]))
   with pytest.raises(DataError, match='^training targets: example 7 has -100'):
-    list(train(Config(steps=6, batch_size=8, log_every=1, evaluate_every=0), experiment=experiment([wrong])))
+    list(train(Config(steps=6, batch_size=8, log_every=1, eval_every=0), experiment=experiment([wrong])))
 
 
 def test_examples_of_a_part_must_fit_the_model_that_is_trained():

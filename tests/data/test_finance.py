@@ -77,8 +77,8 @@ def test_no_past_input_target_or_scale_knows_the_future(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ('fold', 'folds', 'field'), [(8, 8, 'fold'), (-1, 8, 'fold'), (0, 9, 'folds'), (0, 0, 'folds')]
+  ('fold', 'num_folds', 'field'), [(8, 8, 'fold'), (-1, 8, 'fold'), (0, 9, 'num_folds'), (0, 0, 'num_folds')]
 )
-def test_a_fold_that_does_not_exist(fold, folds, field):
+def test_a_fold_that_does_not_exist(fold, num_folds, field):
   with pytest.raises(ConfigError, match=f'{field}='):
-    finance.sp500(fold, folds)
+    finance.sp500(fold, num_folds)

@@ -55,20 +55,20 @@ def test_parts_end_where_they_should_and_hold_every_window(tmp_path, name):
   case = BUILDERS[name]
   data = case.build(tmp_path)
   train, validation, test = (np.diff((0, *case.ends)) - 23).tolist()
-  assert [len(part) for part in data[:3]] == [train - 48, validation, test]
+  assert [len(split) for split in data[:3]] == [train - 48, validation, test]
   scaled = data.train.scale.standardized(case.values)
-  for part, end in zip(data[:3], case.ends, strict=True):
-    np.testing.assert_array_equal(part.rows(np.array([len(part) - 1]))['targets'][0], scaled[end - 24 : end])
+  for split, end in zip(data[:3], case.ends, strict=True):
+    np.testing.assert_array_equal(split.rows(np.array([len(split) - 1]))['targets'][0], scaled[end - 24 : end])
   np.testing.assert_array_equal(data.test.rows(np.array([0]))['inputs'][0], scaled[case.ends[1] - 48 : case.ends[1]])
   np.testing.assert_allclose(scaled[: case.ends[0]].std(axis=0), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', BUILDERS)
-@pytest.mark.parametrize('part', [1, 2])
-def test_no_past_input_target_or_scale_knows_the_future(tmp_path, name, part):
+@pytest.mark.parametrize('split', [1, 2])
+def test_no_past_input_target_or_scale_knows_the_future(tmp_path, name, split):
   """Other values from the middle of a later part on, shifted by a step: nothing before them changes by a bit."""
   case = BUILDERS[name]
-  since = sum(case.ends[part - 1 : part + 1]) // 2
+  since = sum(case.ends[split - 1 : split + 1]) // 2
   changed = case.values.copy()
   changed[since:] = 7 * np.roll(case.values[since:], 1, axis=0) + 100
   before, after = case.build(tmp_path / 'before'), case.build(tmp_path / 'after', changed)
@@ -78,8 +78,8 @@ def test_no_past_input_target_or_scale_knows_the_future(tmp_path, name, part):
     known = np.arange(np.clip(since - start - 23, 0, len(old)))  # windows that have ended by then
     for array in ('inputs', 'targets'):
       assert old.rows(known)[array].tobytes() == new.rows(known)[array].tobytes()
-    assert (len(known) == len(old)) == (number < part)
-    if number >= part:
+    assert (len(known) == len(old)) == (number < split)
+    if number >= split:
       assert old.fingerprint() != new.fingerprint()
   assert (old.rows(np.array([len(old) - 1]))['targets'] != new.rows(np.array([len(old) - 1]))['targets']).all()
 
@@ -122,5 +122,5 @@ def test_the_real_series_are_whole():
     data = forecasting.ett('ETTh1', 336, 96)
   except DataError as error:
     pytest.skip(str(error))
-  assert [len(part) for part in data[:3]] == [8209, 2785, 2785]
+  assert [len(split) for split in data[:3]] == [8209, 2785, 2785]
   assert data.train.columns == ('HUFL', 'HULL', 'MUFL', 'MULL', 'LUFL', 'LULL', 'OT')

@@ -34,7 +34,7 @@ def archive(folder, train=TRAIN, test=TEST) -> tuple[Archive, Places]:
 @pytest.mark.parametrize('builder', [images.mnist, images.fashion_mnist])
 def test_official_training_set_is_split_and_the_test_set_left_alone(tmp_path, builder):
   data = builder(*archive(tmp_path))
-  assert [len(part) for part in data[:3]] == [110, 10, 20] and len(data.classes) == 10
+  assert [len(part) for part in data[:3]] == [110, 10, 20] and len(data.class_names) == 10
   assert data.train.arrays['inputs'].shape == (110, 28, 28, 1) and data.train.arrays['inputs'].dtype == np.uint8
   assert data.train.arrays['targets'].dtype == np.int32
   np.testing.assert_array_equal(np.bincount(data.validation.arrays['targets']), np.ones(10))

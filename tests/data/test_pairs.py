@@ -31,10 +31,10 @@ def test_the_number_of_the_end_is_0_and_no_text_has_it():
 
 def test_pairs_that_do_not_fit_are_left_out_on_either_side():
   lengths = [max(len(TOKENIZER.encode(s)), len(TOKENIZER.encode(t)) + 1) for s, t in zip(*PAIRS, strict=True)]
-  longest = sorted(lengths)[1]
-  arrays = parallel.encoded(PAIRS, TOKENIZER, longest).arrays
-  assert arrays['inputs'].shape == arrays['targets'].shape == (sum(n <= longest for n in lengths), longest)
-  with pytest.raises(ConfigError, match='longest=1: no pair'):
+  max_length = sorted(lengths)[1]
+  arrays = parallel.encoded(PAIRS, TOKENIZER, max_length).arrays
+  assert arrays['inputs'].shape == arrays['targets'].shape == (sum(n <= max_length for n in lengths), max_length)
+  with pytest.raises(ConfigError, match='max_length=1: no pair'):
     parallel.encoded(PAIRS, TOKENIZER, 1)
 
 
@@ -45,9 +45,9 @@ def test_the_tokenizer_knows_the_training_part_alone():
 
 
 def test_negative_numbers_are_refused():
-  with pytest.raises(ConfigError, match='longest=-1'):
+  with pytest.raises(ConfigError, match='max_length=-1'):
     parallel.encoded(PAIRS, TOKENIZER, -1)
-  with pytest.raises(ConfigError, match='most=-1'):
+  with pytest.raises(ConfigError, match='max_count=-1'):
     PAIRS.every(-1)
 
 

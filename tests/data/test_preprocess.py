@@ -16,9 +16,7 @@ def test_inputs_are_standardized_and_nothing_else():
   assert found['inputs'].dtype == jnp.float32 and found['targets'] is batch['targets']
 
 
-@pytest.mark.parametrize(
-  'mean, deviation, name', [(np.inf, 1, 'mean=inf'), (0, 0, 'deviation=0'), (0, -1, 'deviation')]
-)
-def test_numbers_that_make_no_scale_are_refused(mean, deviation, name):
+@pytest.mark.parametrize('mean, std, name', [(np.inf, 1, 'mean=inf'), (0, 0, 'std=0'), (0, -1, 'std')])
+def test_numbers_that_make_no_scale_are_refused(mean, std, name):
   with pytest.raises(ConfigError, match=name):
-    standardize(mean, deviation)
+    standardize(mean, std)

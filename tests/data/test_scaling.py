@@ -18,18 +18,18 @@ VALUES = RANDOM.normal(3, 5, (60, 2))
 def test_a_constant_is_only_centered_however_its_deviation_is_rounded(rows, noise, dtype):
   column = (14.62 * (1 + noise * RANDOM.integers(-3, 4, (rows, 1)))).astype(dtype)
   scale = fit_scale(column)
-  assert scale.deviation == 1
+  assert scale.std == 1
   np.testing.assert_allclose(scale.standardized(np.array([[14.62], [15.0]])), [[0], [0.38]], atol=1e-5)
-  assert fit_scale(np.zeros((rows, 1), dtype)).deviation == 1
+  assert fit_scale(np.zeros((rows, 1), dtype)).std == 1
 
 
 @pytest.mark.parametrize('size', [1e-30, 1.0, 1e30])
 def test_what_varies_keeps_its_deviation_whatever_its_size(size):
   for middle in (0, 1e6):
     values = size * (middle + RANDOM.normal(size=(1_000, 1)))
-    np.testing.assert_allclose(fit_scale(values).deviation, values.std(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(fit_scale(values).std, values.std(axis=0), rtol=1e-6)
   years = np.arange(1_990, 2_020)[:, None]
-  np.testing.assert_allclose(fit_scale(years).deviation, years.std(axis=0))
+  np.testing.assert_allclose(fit_scale(years).std, years.std(axis=0))
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

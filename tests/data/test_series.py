@@ -35,7 +35,7 @@ def test_targets_of_their_own_are_not_rescaled():
 
 def test_a_constant_variable_is_only_centered():
   data = cut(np.stack([np.full(60, 14.62), VALUES[:, 1]], axis=1))
-  assert data.train.scale.deviation[0] == 1 and (np.abs(data.train.inputs[:, 0]) < 1e-12).all()
+  assert data.train.scale.std[0] == 1 and (np.abs(data.train.inputs[:, 0]) < 1e-12).all()
 
 
 def test_fingerprint_follows_values_and_windows():

@@ -75,7 +75,7 @@ def test_official_split_is_by_takes(tmp_path, content, top):
   assert test == {(*pair, take) for pair in every for take in range(5)}
   assert validation == {(*pair, take) for pair in every for take in range(5, 10)}
   assert train == {(*pair, take) for pair in every for take in range(10, 50)}
-  assert data.classes == DIGITS and data.train.arrays['inputs'].dtype == np.int16
+  assert data.class_names == DIGITS and data.train.arrays['inputs'].dtype == np.int16
 
 
 def test_a_speaker_who_is_left_out_is_tested_on_alone(made_up):
@@ -95,7 +95,7 @@ def test_long_recordings_are_cut(made_up):
 def test_what_cannot_be_meant_is_refused(made_up):
   with pytest.raises(ConfigError, match="speaker='ludwig': must be one of george"):
     speech.fsdd('ludwig', 0, *made_up)
-  with pytest.raises(ConfigError, match='longest=-1'):
+  with pytest.raises(ConfigError, match='max_length=-1'):
     speech.fsdd('', -1, *made_up)
 
 
@@ -120,7 +120,7 @@ def voices():
 
 
 def strings(voices, **options) -> DigitStrings:
-  options = {'count': 500, 'seed': 0, 'part': 0, 'samples': 300, 'gap': 10, 'decibels': (60.0, 60.0), **options}
+  options = {'count': 500, 'seed': 0, 'part': 0, 'samples': 300, 'gap': 10, 'snr_db': (60.0, 60.0), **options}
   return DigitStrings(voices, **options)
 
 
@@ -157,14 +157,14 @@ def test_a_string_is_a_function_of_its_number(voices):
 
 
 def test_noise_has_the_drawn_ratio_to_the_speech(voices):
-  quiet, loud = (strings(voices, decibels=(level, level)).rows(np.arange(50)) for level in (80.0, 10.0))
+  quiet, loud = (strings(voices, snr_db=(level, level)).rows(np.arange(50)) for level in (80.0, 10.0))
   for clean, noisy, length in zip(quiet['inputs'] * 1.0, loud['inputs'] * 1.0, quiet['lengths'], strict=True):
     ratio = 10 * np.log10((clean[:length] ** 2).mean() / ((noisy - clean)[:length] ** 2).mean())
     assert abs(ratio - 10) < 2.5 and not noisy[length:].any()
 
 
 def test_what_is_too_loud_is_clipped_and_does_not_wrap_around(voices):
-  rows = strings(voices, decibels=(-30.0, -30.0)).rows(np.arange(5))
+  rows = strings(voices, snr_db=(-30.0, -30.0)).rows(np.arange(5))
   for row, length in zip(rows['inputs'], rows['lengths'], strict=True):
     assert np.isin(row[:length], (-32_768, 32_767)).mean() > 0.8
 
@@ -182,8 +182,8 @@ def test_strings_that_would_be_too_long_lose_their_last_digits(voices):
     ({'digits': (0, 3)}, 'digits=0'),
     ({'digits': (4, 3)}, 'digits=3: must be a whole number of at least 4'),
     ({'gap': -1}, 'gap=-1'),
-    ({'decibels': (20.0, 10.0)}, 'decibels=10.0: must be at least 20.0'),
-    ({'decibels': (-np.inf, 10.0)}, 'decibels=-inf'),
+    ({'snr_db': (20.0, 10.0)}, 'snr_db=10.0: must be at least 20.0'),
+    ({'snr_db': (-np.inf, 10.0)}, 'snr_db=-inf'),
   ],
 )
 def test_strings_that_cannot_be_made_are_refused(voices, fields, name):

@@ -1,4 +1,4 @@
-"""Parts of a data set: disjoint, complete, stratified and never moving."""
+"""Splits of a data set: disjoint, complete, stratified and never moving."""
 
 import hashlib
 
@@ -51,11 +51,11 @@ def test_sizes_must_add_up():
       splits.split(LABELS, sizes, seed=0)
 
 
-@pytest.mark.parametrize('folds', [2, 5])
-def test_every_example_is_tested_in_one_fold(folds):
+@pytest.mark.parametrize('num_folds', [2, 5])
+def test_every_example_is_tested_in_one_fold(num_folds):
   tested = []
-  for fold in range(folds):
-    parts = splits.cross_validation(LABELS, fold, folds, seed=0)
+  for fold in range(num_folds):
+    parts = splits.cross_validation(LABELS, fold, num_folds, seed=0)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
     assert_stratified(LABELS, parts)
     train, validation, test = parts
@@ -65,25 +65,25 @@ def test_every_example_is_tested_in_one_fold(folds):
 
 
 @pytest.mark.parametrize(
-  'fold, folds, field',
+  'fold, num_folds, field',
   [
     (5, 5, 'fold=5: must be a whole number from 0 to 4'),
     (-1, 5, 'fold=-1'),
-    (0, 1, 'folds=1'),
-    (0, 2000, 'folds=2000'),
+    (0, 1, 'num_folds=1'),
+    (0, 2000, 'num_folds=2000'),
   ],
 )
-def test_a_fold_that_does_not_exist(fold, folds, field):
+def test_a_fold_that_does_not_exist(fold, num_folds, field):
   with pytest.raises(ConfigError, match=field):
-    splits.cross_validation(LABELS, fold, folds, seed=0)
+    splits.cross_validation(LABELS, fold, num_folds, seed=0)
 
 
-@pytest.mark.parametrize('share', [-0.1, 1.0, np.nan])
-def test_a_share_that_leaves_nothing_to_train_on(share):
-  with pytest.raises(ConfigError, match=f'share={share}'):
-    splits.hold_out(LABELS, share, seed=0)
-  with pytest.raises(ConfigError, match=f'validation={share}'):
-    splits.cross_validation(LABELS, 0, 5, 0, share)
+@pytest.mark.parametrize('fraction', [-0.1, 1.0, np.nan])
+def test_a_share_that_leaves_nothing_to_train_on(fraction):
+  with pytest.raises(ConfigError, match=f'fraction={fraction}'):
+    splits.hold_out(LABELS, fraction, seed=0)
+  with pytest.raises(ConfigError, match=f'validation={fraction}'):
+    splits.cross_validation(LABELS, 0, 5, 0, fraction)
 
 
 def test_a_negative_seed():

@@ -26,7 +26,7 @@ def test_inputs_are_as_scikit_learn_scales_them():
   scaler = StandardScaler().fit(table.data[train])
   np.testing.assert_allclose(data.test.arrays['inputs'], scaler.transform(table.data[test]), atol=1e-5)
   np.testing.assert_array_equal(data.test.arrays['targets'], table.target[test])
-  assert data.classes == ('malignant', 'benign')
+  assert data.class_names == ('malignant', 'benign')
   assert {array.dtype for array in data.train.arrays.values()} == {np.dtype('float32'), np.dtype('int32')}
 
 

@@ -106,7 +106,7 @@ def test_a_damaged_file_is_told(kept):
 
 
 def test_what_no_tokenizer_can_be():
-  with pytest.raises(ConfigError, match='vocabulary=100: must be at least 258'):
+  with pytest.raises(ConfigError, match='vocab_size=100: must be at least 258'):
     BytePairs.of([TEXT], 100, ('<pad>', '<end>'))
   assert BytePairs.of([TEXT], 258, ('<pad>', '<end>')).size == 258
   with pytest.raises(ConfigError, match="tokenizer='words': must be bytes, characters or byte_pairs"):

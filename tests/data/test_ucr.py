@@ -26,7 +26,7 @@ def lines(labels, series) -> bytes:
 def made(folder, train=(LABELS, SERIES), test=TEST):
   """Data set of made-up parts: pairs of labels and series, or bytes."""
   parts = {'TRAIN': train, 'TEST': test}
-  content = {f'Tiny_{part}.tsv': x if isinstance(x, bytes) else lines(*x) for part, x in parts.items()}
+  content = {f'Tiny_{split}.tsv': x if isinstance(x, bytes) else lines(*x) for split, x in parts.items()}
   (folder / 'ucr' / 'Tiny').mkdir(parents=True, exist_ok=True)
   for name, data in content.items():
     (folder / 'ucr' / 'Tiny' / name).write_bytes(data)
@@ -49,13 +49,13 @@ def scaler(data) -> tuple[float, float]:
 
 def test_parts_classes_and_scale(tmp_path):
   data = made(tmp_path)
-  assert [len(part) for part in data[:3]] == [24, 6, 4] and data.classes == ('-1', '3', '7')
+  assert [len(split) for split in data[:3]] == [24, 6, 4] and data.class_names == ('-1', '3', '7')
   train, test = data.train.arrays, data.test.arrays
   assert train['inputs'].shape == (24, 6, 1) and 'lengths' not in train
   assert {array.dtype for array in train.values()} == {np.dtype('float32'), np.dtype('int32')}
   np.testing.assert_allclose([train['inputs'].mean(), train['inputs'].std()], [0, 1], atol=1e-6)
-  mean, deviation = scaler(data)
-  np.testing.assert_allclose(test['inputs'][..., 0] * deviation + mean, TEST[1], rtol=1e-5)
+  mean, std = scaler(data)
+  np.testing.assert_allclose(test['inputs'][..., 0] * std + mean, TEST[1], rtol=1e-5)
   np.testing.assert_array_equal(test['targets'], [2, 0, 1, 1])
 
 
@@ -66,12 +66,12 @@ def test_constant_series_are_only_centered(tmp_path):
 
 def test_every_series_keeps_its_label_and_lies_in_one_part(tmp_path):
   data = made(tmp_path)
-  mean, deviation = scaler(data)
+  mean, std = scaler(data)
   places = []
-  for part in data[:2]:
-    for series, target in zip(part.arrays['inputs'][..., 0], part.arrays['targets'], strict=True):
-      (place,) = np.flatnonzero(np.isclose(SERIES, series * deviation + mean, atol=1e-4).all(axis=1))
-      assert data.classes[target] == str(LABELS[place])
+  for split in data[:2]:
+    for series, target in zip(split.arrays['inputs'][..., 0], split.arrays['targets'], strict=True):
+      (place,) = np.flatnonzero(np.isclose(SERIES, series * std + mean, atol=1e-4).all(axis=1))
+      assert data.class_names[target] == str(LABELS[place])
       places.append(place)
   assert sorted(places) == list(range(30))
 
@@ -85,7 +85,7 @@ def test_nothing_of_the_test_part_reaches_training(tmp_path):
     assert old.arrays.keys() == new.arrays.keys()
     for name, array in old.arrays.items():
       np.testing.assert_array_equal(array, new.arrays[name])
-  assert before.classes == after.classes and before.test.fingerprint() != after.test.fingerprint()
+  assert before.class_names == after.class_names and before.test.fingerprint() != after.test.fingerprint()
   np.testing.assert_allclose(
     after.test.arrays['inputs'][0, :4, 0] * scaler(before)[1] + scaler(before)[0], others[0, :4], rtol=1e-4
   )
@@ -104,8 +104,8 @@ def test_the_validation_part_does_not_reach_the_scaler(tmp_path):
 def test_series_that_end_early_have_lengths_and_zeros(tmp_path):
   ended = changed(SERIES, [(row, slice(row % 5 + 1, None)) for row in range(30)])
   data = made(tmp_path, train=(LABELS, ended))
-  for part in data[:2]:
-    inputs, lengths = part.arrays['inputs'][..., 0], part.arrays['lengths']
+  for split in data[:2]:
+    inputs, lengths = split.arrays['inputs'][..., 0], split.arrays['lengths']
     assert lengths.dtype == np.int32 and inputs.shape[1] == 6
     after = np.arange(6) >= lengths[:, None]
     assert (inputs[after] == 0).all() and (inputs[~after] != 0).all()
@@ -121,7 +121,7 @@ def test_missing_values_are_drawn_straight(tmp_path):
   whole = made(tmp_path, train=(LABELS, lines))
   gaps = changed(lines, [(slice(None, None, 2), 3), (5, slice(1, 5)), (6, slice(2, 4))])
   data = made(tmp_path, train=(LABELS, gaps))
-  slopes = [np.diff(part.train.arrays['inputs'][..., 0]).astype(float) for part in (whole, data)]
+  slopes = [np.diff(split.train.arrays['inputs'][..., 0]).astype(float) for split in (whole, data)]
   np.testing.assert_allclose(slopes[1], slopes[0] * scaler(whole)[1] / scaler(data)[1], rtol=1e-4)
   begun = made(tmp_path, train=(LABELS, changed(lines, [(slice(None), slice(0, 2))]))).train.arrays['inputs'][..., 0]
   np.testing.assert_array_equal(begun[:, :2], begun[:, 2:3].repeat(2, 1))
@@ -181,8 +181,8 @@ def test_the_official_parts_of_ecg5000():
     data = ucr.ucr('ECG5000')
   except DataError as error:
     pytest.skip(str(error))
-  assert [len(part) for part in data[:3]] == [400, 100, 4500] and len(data.classes) == 5
-  assert [part.arrays['inputs'].shape[1:] for part in data[:3]] == [(140, 1)] * 3
+  assert [len(split) for split in data[:3]] == [400, 100, 4500] and len(data.class_names) == 5
+  assert [split.arrays['inputs'].shape[1:] for split in data[:3]] == [(140, 1)] * 3
 
 
 def test_the_list_needs_neither_jax_nor_a_network():

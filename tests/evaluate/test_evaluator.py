@@ -35,7 +35,7 @@ class Linear(nn.Module):
     return nn.Dense(3, name='dense')(inputs)
 
 
-TASK = supervised(Linear(), softmax_cross_entropy(), optax.sgd(0.1), ema=0.5)
+TASK = supervised(Linear(), softmax_cross_entropy(), optax.sgd(0.1), ema_decay=0.5)
 EVAL_STEP = make_eval_step(TASK, predictor(Linear()))
 
 
@@ -124,7 +124,7 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
     seen.update(rows, outputs=outputs)
     yield 'count', float(len(outputs))
 
-  task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema=0.5)
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema_decay=0.5)
   values = dict(Evaluator(make_eval_step(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
   errors = (logits_of(state.ema['params']) - targets) ** 2
   np.testing.assert_allclose(values['loss'], errors[~np.isnan(targets)].mean(), rtol=1e-5)

@@ -113,8 +113,8 @@ def test_log_odds_against_sums_of_the_other_classes_in_more_bits():
 
 def test_scores_are_scikit_learns():
   """Scores with ties, a class that is never guessed and one that is only guessed."""
-  targets, guesses = NUMBERS.integers(0, 4, 300), NUMBERS.integers(1, 6, 300)
-  assert exact.macro_f1(targets, guesses) == pytest.approx(metrics.f1_score(targets, guesses, average='macro'))
+  targets, predictions = NUMBERS.integers(0, 4, 300), NUMBERS.integers(1, 6, 300)
+  assert exact.macro_f1(targets, predictions) == pytest.approx(metrics.f1_score(targets, predictions, average='macro'))
   scores, positive = NUMBERS.integers(0, 9, 300) / 2, targets > 1
   assert exact.roc_auc(scores, positive) == pytest.approx(metrics.roc_auc_score(positive, scores))
   observed, predicted = NUMBERS.normal(size=(2, 300, 3))

@@ -51,7 +51,7 @@ def test_mistakes_begin_with_the_surest():
 
 def test_mistakes_rank_by_more_than_a_saturated_probability():
   logits = np.array([[50.0, 0, 0], [90, 0, 0], [70, 0, 0]], np.float32)
-  wrong, confidence = figures.surest_mistakes(logits, np.array([1, 1, 1]), 2)
+  wrong, confidence = figures.most_confident_mistakes(logits, np.array([1, 1, 1]), 2)
   assert list(wrong) == [1, 2] and list(confidence) == [1, 1]
 
 

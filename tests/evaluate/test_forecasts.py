@@ -42,10 +42,10 @@ def test_a_periodic_series_is_forecast_without_error():
   assert dict(forecasts.naive_errors(5)(np.zeros((9, 7, 1, 1)), rows))['seasonal_naive_mse'] == 0
 
 
-@pytest.mark.parametrize('season', [0, 13])
-def test_a_season_that_the_past_does_not_hold_is_refused(season):
-  with pytest.raises(ConfigError, match=f'season={season}: must be from 1 to the 12 steps'):
-    forecasts.seasonal_naive(INPUTS, season, 7)
+@pytest.mark.parametrize('season_length', [0, 13])
+def test_a_season_that_the_past_does_not_hold_is_refused(season_length):
+  with pytest.raises(ConfigError, match=f'season_length={season_length}: must be from 1 to the 12 steps'):
+    forecasts.seasonal_naive(INPUTS, season_length, 7)
 
 
 def test_error_over_horizon_is_that_of_every_step():

@@ -43,7 +43,7 @@ def test_error_rates_are_over_labels_and_over_strings(outputs):
 
 
 def test_the_picture_names_what_was_heard_where_it_was(outputs):
-  ((name, figure),) = transcripts.heard(CLASSES, RATE, most=3)(outputs, ROWS)
+  ((name, figure),) = transcripts.heard(CLASSES, RATE, max_count=3)(outputs, ROWS)
   uppers, lowers = figure.axes[:2], figure.axes[2:]
   assert name == 'heard' and [axis.get_title() for axis in uppers] == ['said a b, heard a b', 'said b, heard b b']
   words = [(text.get_text(), round(text.get_position()[0], 4)) for text in lowers[0].texts]
@@ -52,7 +52,7 @@ def test_the_picture_names_what_was_heard_where_it_was(outputs):
   assert uppers[1].images[0].get_array().shape == (40, (3_000 - 256) // 128 + 1), 'padding is not shown'
   one = transcripts.picture(WAVES[0], {key: array[0] for key, array in outputs.items()}, CLASSES, RATE)
   assert [text.get_text() for text in one.axes[1].texts] == ['a', 'b']
-  ((_, figure),) = transcripts.heard(CLASSES, RATE, most=1)(outputs, ROWS)
+  ((_, figure),) = transcripts.heard(CLASSES, RATE, max_count=1)(outputs, ROWS)
   assert [axis.get_title() for axis in figure.axes] == ['said a b, heard a b', '']
 
 

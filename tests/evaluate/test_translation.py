@@ -23,12 +23,12 @@ def outputs():
 
 def test_scores_are_those_of_the_decoded_text():
   scores = dict(translation.corpus_scores(decode)(outputs(), {'targets': REFERENCES}))
-  guesses, references = (
+  predictions, references = (
     ['the sea was calm.', 'light and the sea was calm.'],
     ['the sea was calm.', 'light and the sea.'],
   )
-  assert scores['bleu'] == pytest.approx(sacrebleu.corpus_bleu(guesses, [references]).score)
-  assert scores['chrf'] == pytest.approx(sacrebleu.corpus_chrf(guesses, [references]).score)
+  assert scores['bleu'] == pytest.approx(sacrebleu.corpus_bleu(predictions, [references]).score)
+  assert scores['chrf'] == pytest.approx(sacrebleu.corpus_chrf(predictions, [references]).score)
   assert 0 < scores['bleu'] < 100
 
 

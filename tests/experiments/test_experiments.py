@@ -54,9 +54,7 @@ def of_few(evaluators):
 @functools.cache
 def tiny(name):
   """Config and experiment at the tiny scale, all measured once, at the end."""
-  config = dataclasses.replace(
-    module_of(name).get_config('tiny'), mesh=MeshShape(1), evaluate_every=0, evaluate_batch_size=32
-  )
+  config = dataclasses.replace(module_of(name).get_config('tiny'), mesh=MeshShape(1), eval_every=0, eval_batch_size=32)
   try:
     return config, config.build()
   except DataError as error:

@@ -12,7 +12,7 @@ from research.parallel.mesh import MeshShape
 from research.train.loop import train
 
 FOLD = 2
-CONFIG = dataclasses.replace(get_config('tiny'), fold=FOLD, evaluate_every=0, mesh=MeshShape(1))
+CONFIG = dataclasses.replace(get_config('tiny'), fold=FOLD, eval_every=0, mesh=MeshShape(1))
 
 
 def forecasts():
@@ -25,7 +25,7 @@ def forecasts():
 
 def test_other_prices_after_a_day_change_no_forecast_up_to_it(monkeypatch):
   metrics, params, before = forecasts()
-  _, first, end = finance.year_ends(finance.sp500_days().dates, FOLD, CONFIG.folds)
+  _, first, end = finance.year_ends(finance.sp500_days().dates, FOLD, CONFIG.num_folds)
   half, load = (end - first) // 2, package.load
 
   def changed():

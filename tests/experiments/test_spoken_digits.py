@@ -50,7 +50,7 @@ def test_a_string_is_written_down_and_pictured(path):
   (name, text), (other, figure) = config.sampler({})(variables, KEY, Request(input=path))
   heard = config.preprocess(audio.load(path, speech.RATE))
   logits = jax.jit(config.model().apply)(variables, heard['inputs'])
-  found = transcripts.transcribed(logits, heard['lengths'], config.beam, logits.shape[1], strings.BLANK)
+  found = transcripts.transcribed(logits, heard['lengths'], config.beam_size, logits.shape[1], strings.BLANK)
   assert text == transcripts.text(speech.DIGITS, np.asarray(found['labels'][0]), int(found['length'][0]))
   assert (name, other) == ('digits', 'heard') and len(figure.axes) == 2
 
@@ -91,6 +91,6 @@ def test_every_fold_is_a_speaker():
   config = speakers.get_config()
   same = {field.name for field in dataclasses.fields(digits.Config)} - {'steps'}
   assert all(getattr(config, name) == getattr(digits.get_config(), name) for name in same)
-  for change in ({'fold': 6}, {'fold': -1}, {'folds': 5}):
+  for change in ({'fold': 6}, {'fold': -1}, {'num_folds': 5}):
     with pytest.raises(ConfigError, match='one for each speaker'):
       dataclasses.replace(config, **change).data()

@@ -46,7 +46,7 @@ def test_sampler_translates_the_prompt(decoder):
   variables = model.init(jax.random.key(0), experiment.as_pair(batch)['inputs'])
   sample = config.sampler({text.FILE: TOKENIZER.to_json()})
   drawn = dict(sample(variables, jax.random.key(1), Request(prompt='God made light.')))
-  expected = translate(model, variables, source, experiment.END, config.beams, config.penalty)
+  expected = translate(model, variables, source, experiment.END, config.beam_size, config.length_penalty)
   assert drawn['translation'] == TOKENIZER.decode(np.asarray(expected.tokens[0]))
   assert len(drawn['attention'].axes) == 1
   with pytest.raises(ConfigError, match="--prompt='': give English text"):
@@ -59,7 +59,7 @@ def test_sampler_translates_the_prompt(decoder):
   ('field', 'value', 'fault'),
   [
     ('decoder', 'transformer', "config.decoder='transformer': must be luong or bahdanau"),
-    ('beams', 0, 'config.beams=0: must be at least 1'),
+    ('beam_size', 0, 'config.beam_size=0: must be at least 1'),
     ('verses', -1, 'config.verses=-1: must not be negative'),
   ],
 )
@@ -70,7 +70,7 @@ def test_values_that_no_run_could_use(field, value, fault):
 
 def test_the_validation_part_is_the_same_whenever_it_is_measured(monkeypatch):
   verses = [f'{number} In the beginning God made light.' for number in range(40)]
-  parts = parallel.Parts(*(Pairs(verses, verses) for _ in range(3)))
+  parts = parallel.Splits(*(Pairs(verses, verses) for _ in range(3)))
   monkeypatch.setattr(experiment.bible, 'bible_en_es', lambda: parts)
   built = experiment.get_config('tiny').build()
   watched, final = built.evaluators['validation'], built.final_evaluators['validation']

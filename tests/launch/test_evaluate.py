@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def running(tmp_path_factory):
   """A run that is held between its checkpoints of steps 10 and 20, and then ends; config, experiment and workdir."""
   config = import_file(ROOT / 'experiments/mlp_breast_cancer/config.py').get_config('tiny')
-  config.evaluate_every, config.checkpoint_every, config.keep_latest = 10, 10, 3
+  config.eval_every, config.checkpoint_every, config.keep_latest = 10, 10, 3
   experiment, workdir = config.build(), tmp_path_factory.mktemp('run')
   records = train(config, workdir, experiment=experiment)
   while next(records).step < 20:

@@ -20,9 +20,7 @@ UNTOUCHED = 'all; untouched'
 @pytest.fixture
 def start(start):
   """The runs here evaluate twice, half as often as elsewhere."""
-  return lambda config, workdir, *flags, **options: start(
-    config, workdir, '--config.evaluate_every=20', *flags, **options
-  )
+  return lambda config, workdir, *flags, **options: start(config, workdir, '--config.eval_every=20', *flags, **options)
 
 
 @pytest.fixture(scope='module')

@@ -34,7 +34,7 @@ class Base:
 @dataclasses.dataclass
 class Config(Base):
   inner: Inner = dataclasses.field(default_factory=Inner)
-  widths: tuple[int, ...] = (8, 8)  # µ: units of each layer
+  hidden_sizes: tuple[int, ...] = (8, 8)  # µ: units of each layer
   bold: bool = False  # whether "#" is shown
   rule: Literal['adam', 'sgd', 3] = 'adam'
   limit: int | None = None
@@ -69,8 +69,8 @@ def parse(path, monkeypatch):
 
 
 def test_fields_are_overridden_with_their_types(parse):
-  config = parse('--config=FILE', '--config.inner.lr=3e-4', '--config.widths=4,5', '--config.bold')
-  assert (config.inner.lr, config.widths, config.bold, config.steps) == (3e-4, (4, 5), True, 10)
+  config = parse('--config=FILE', '--config.inner.lr=3e-4', '--config.hidden_sizes=4,5', '--config.bold')
+  assert (config.inner.lr, config.hidden_sizes, config.bold, config.steps) == (3e-4, (4, 5), True, 10)
   assert parse('--config=FILE:tiny').steps == 2
   assert parse('--config', 'FILE', '--config.steps', '3').steps == 3
   assert parse('--config=FILE', '--noconfig.bold').bold is False
@@ -84,9 +84,9 @@ def test_fields_are_overridden_with_their_types(parse):
     ('rule=3', 3),
     ('limit=7', 7),
     ('limit=None', None),
-    ('widths=[4, 8]', (4, 8)),
-    ('widths=4', (4,)),
-    ('widths=', ()),
+    ('hidden_sizes=[4, 8]', (4, 8)),
+    ('hidden_sizes=4', (4,)),
+    ('hidden_sizes=', ()),
     ('freeze=head/*', ('head/*',)),
     ('freeze=head/*, body', ('head/*', 'body')),
     ("freeze=('head/*', 'body')", ('head/*', 'body')),
@@ -127,8 +127,8 @@ def test_a_config_is_found_by_the_name_of_its_folder(parse, tmp_path, monkeypatc
     (['--config.inner.lr=nan'], ['config.inner.lr=nan: must be finite']),
     (['--config.bold=perhaps'], ["config.bold='perhaps': must be bool"]),
     (['--noconfig.bold=1'], ['--noconfig.bold=1 does not take an argument']),
-    (['--config.widths=("a",)'], ["config.widths=('a',): must be tuple[int, ...]"]),
-    (['--config.widths=True,8'], ['config.widths=(True, 8): must be tuple[int, ...]']),
+    (['--config.hidden_sizes=("a",)'], ["config.hidden_sizes=('a',): must be tuple[int, ...]"]),
+    (['--config.hidden_sizes=True,8'], ['config.hidden_sizes=(True, 8): must be tuple[int, ...]']),
     (['--config.rule=Adamm'], ["config.rule='Adamm': is unknown; nearest: adam"]),
     (['--config.limit=many'], ["config.limit='many': must be int | None"]),
     (['--confg=x'], ['--confg: no such flag; nearest: --config']),
@@ -146,10 +146,10 @@ def test_a_mistake_is_told_in_one_line(parse, words, told):
 
 def test_a_flagfile_is_as_its_words_on_the_command_line(parse, path, tmp_path):
   file, inner = tmp_path / 'flags.txt', tmp_path / 'inner.txt'
-  inner.write_text('--config.widths=4,5\n')
+  inner.write_text('--config.hidden_sizes=4,5\n')
   file.write_text(f'# a comment\n\n--config={path}\n--config.steps=3\n--flagfile={inner}\n')
   config = parse(f'--flagfile={file}', '--config.inner.lr=0.2')
-  assert (config.steps, config.widths, config.inner.lr) == (3, (4, 5), 0.2)
+  assert (config.steps, config.hidden_sizes, config.inner.lr) == (3, (4, 5), 0.2)
   assert parse('--config.steps=4', '--flagfile', str(file)).steps == 3
 
 
@@ -240,10 +240,10 @@ def test_a_wrong_file_names_the_nearest(parse, tmp_path, argument, told):
 
 def test_fields_come_with_their_comments(path):
   notes = {name: (value, kind, note) for name, value, kind, note in flags.fields(flags.load_config(path))}
-  assert list(notes) == ['steps', 'inner.lr', 'inner.name', 'widths', 'bold', 'rule', 'limit', 'freeze']
+  assert list(notes) == ['steps', 'inner.lr', 'inner.name', 'hidden_sizes', 'bold', 'rule', 'limit', 'freeze']
   assert notes['inner.lr'] == (0.1, float, 'highest learning rate')
   assert notes['inner.name'][2] == 'of the rule, by its name'
-  assert notes['widths'] == ((8, 8), tuple[int, ...], 'µ: units of each layer')
+  assert notes['hidden_sizes'] == ((8, 8), tuple[int, ...], 'µ: units of each layer')
   assert notes['bold'][2] == 'whether "#" is shown'
   assert notes['steps'][2] == 'updates of the parameters'
 
@@ -265,7 +265,7 @@ def test_help_lists_fields_with_values_and_types(word, parse, capsys):
     ('a flagfile that is not there', ['--flagfile=FOLDER/flags.txt']),
     ('a flag of another launcher', ['--config=FILE', '--workdir=FOLDER']),
     ('a fraction of a step', ['--config=FILE', '--config.steps=117.8']),
-    ('a tuple with an entry of another type', ['--config=FILE', '--config.widths=True,8']),
+    ('a tuple with an entry of another type', ['--config=FILE', '--config.hidden_sizes=True,8']),
   ],
 )
 def test_rows_of_mistakes(name, words, parse, tmp_path, told, fault):

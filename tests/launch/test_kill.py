@@ -16,7 +16,7 @@ CONFIGS = ('classifier', 'regularized', 'ring')
 KILLS = int(os.environ.get('STRATA_KILLS', '3'))
 MOST = 3  # of one run
 # With a checkpoint every five steps and two evaluations: most of the time is spent in saving.
-STEPS = ('--config.steps=100', '--config.evaluate_every=50')
+STEPS = ('--config.steps=100', '--config.eval_every=50')
 
 
 @pytest.mark.parametrize('number', range(len(CONFIGS)), ids=CONFIGS)

@@ -20,7 +20,7 @@ from research.train.restore import restore_state
 from research.train.workdir import saved_config
 
 ROOT = Path(__file__).parents[2]
-QUIET = '--config.evaluate_every=0'
+QUIET = '--config.eval_every=0'
 MOMENTUM = ('--config.optimizer.name=momentum', '--config.optimizer.lr=0.05')  # Adam would magnify rounding
 
 
@@ -160,7 +160,7 @@ jax.distributed.initialize(address, int(count), int(process))
 for sizes in ((4, 1, 1), (2, 1, 2), (1, 1, 4), (1, 2, 2)):
   mesh, asked = make_mesh(MeshShape(*sizes), 8), []
   rows = lambda index: asked.extend(index.tolist()) or {'inputs': 10 * index}
-  batch = placement.put_rows(rows, np.arange(100, 108), placement.split(mesh))
+  batch = placement.put_rows(rows, np.arange(100, 108), placement.batch_sharding(mesh))
   print('\nasked', *asked)
   assert placement.fetch(batch['inputs']).tolist() == [10 * index for index in range(100, 108)]
 """

@@ -27,14 +27,14 @@ import dataclasses
 from experiments.mlp_breast_cancer import config
 from research.report.agreement import Target
 
-TARGETS = (Target('test/accuracy', least=0.3, margin=0.05, examples=0),)
+TARGETS = (Target('test/accuracy', at_least=0.3, margin=0.05, examples=0),)
 VARIANTS = ('wide',)
 
 
 def get_config(name=''):
-  fields = {'folds': 2, 'steps': 130, 'evaluate_every': 0, 'checkpoint_every': 0}
+  fields = {'num_folds': 2, 'steps': 130, 'eval_every': 0, 'checkpoint_every': 0}
   if name == 'wide':
-    fields |= {'widths': (16,), 'steps': 10}
+    fields |= {'hidden_sizes': (16,), 'steps': 10}
   return dataclasses.replace(config.get_config('tiny'), **fields)
 '''
 
@@ -102,13 +102,13 @@ def test_records_every_fold_and_writes_the_table(on_record):
 
 def test_a_variant_has_runs_and_a_row_of_its_own_and_no_target(again, tmp_path, monkeypatch, capsys):
   monkeypatch.undo()
-  (again / 'config.py').write_text(CONFIG.replace('least=0.3', 'least=1.0'))
+  (again / 'config.py').write_text(CONFIG.replace('at_least=0.3', 'at_least=1.0'))
   before = results.read(again / 'results.jsonl')
   launch(again, tmp_path / 'runs', variant='wide', record=True)
   records = results.read(again / 'results.jsonl')
   assert records[: len(before)] == before
   assert [results.run_of(record) for record in records[len(before) :]] == [('wide', 0, 0), ('wide', 0, 1)]
-  assert json.loads((tmp_path / 'runs/tiny/wide/seed0_fold0/config.json').read_text())['config']['widths'] == [16]
+  assert json.loads((tmp_path / 'runs/tiny/wide/seed0_fold0/config.json').read_text())['config']['hidden_sizes'] == [16]
   assert [line.split()[1] for line in (again / 'README.md').read_text().splitlines() if 'wide' in line] == ['wide']
   monkeypatch.setattr(reproduce, 'run', lambda config, root: root / f'seed0_fold{config.fold}')
   launch(again, tmp_path / 'runs', variant='wide')
@@ -166,7 +166,7 @@ def test_another_number_is_refused_once_it_is_outside_the_margin(again, capsys):
 
 
 def test_a_mean_below_what_is_to_be_reached_is_a_fault(again):
-  (again / 'config.py').write_text(CONFIG.replace('least=0.3', 'least=0.999'))
+  (again / 'config.py').write_text(CONFIG.replace('at_least=0.3', 'at_least=0.999'))
   with pytest.raises(RunError, match='tiny: test/accuracy is 0.* on average, below 0.999') as error:
     launch(again, again)
   assert error.value.exit_code == 1
@@ -354,7 +354,7 @@ def test_whatever_differs_is_run_in_a_fresh_workdir(known):
     {'code': OTHER},
   ):
     assert find(**changes) == 'seed0_fold0-2', changes
-  assert find(dataclasses.replace(config[0], dropout=0.9)) == 'seed0_fold0-2'
+  assert find(dataclasses.replace(config[0], dropout_rate=0.9)) == 'seed0_fold0-2'
   shutil.copytree(workdir, workdir.with_name('seed0_fold0-2'))
   assert find(commit='abd') == 'seed0_fold0-3'
 

@@ -52,7 +52,7 @@ def wait_for(job: submitit.Job, happened: Callable[[], bool]) -> None:
 def test_preempted_jobs_go_on_and_end_as_one_that_was_left_alone(local, tmp_path):
   """Of an array of two, one must make room twice: while it compiles, and in the middle of training."""
   alone, preempted = tmp_path / 'alone', tmp_path / 'preempted'
-  steps = ('--config.steps=200', '--config.evaluate_every=100')
+  steps = ('--config.steps=200', '--config.eval_every=100')
   left, job = slurm.submit([words(alone, *steps), words(preempted, *steps)], local)
   wait_for(job, lambda: 'compiling' in (job.stderr() or ''))
   make_room(job, signal.SIGUSR2)

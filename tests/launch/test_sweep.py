@@ -52,7 +52,7 @@ def start(file, programs, on_one_device):
 
   def launch(root: Path, *flags: str) -> Program:
     words = ['-m', 'launch.sweep', f'--config={CONFIG}', f'--sweep={file}', f'--root={root}', CACHE]
-    process = programs.start([*words, '--config.steps=60', '--config.evaluate_every=30', *flags], on_one_device)
+    process = programs.start([*words, '--config.steps=60', '--config.eval_every=30', *flags], on_one_device)
     started.append((process, root))
     return process
 

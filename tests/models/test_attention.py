@@ -44,15 +44,15 @@ def test_a_head_that_may_look_at_nothing_adds_nothing(variables):
 
 
 def test_dropout_is_of_training_alone(variables):
-  plain, dropping = MODEL.apply(variables, INPUTS), SelfAttention(2, dropout=0.5)
+  plain, dropping = MODEL.apply(variables, INPUTS), SelfAttention(2, dropout_rate=0.5)
   np.testing.assert_array_equal(dropping.apply(variables, INPUTS), plain)
   trained = dropping.apply(variables, INPUTS, train=True, rngs={'dropout': jax.random.key(2)})
   assert np.abs(trained - plain).max() > 0.01
 
 
 def test_a_dropout_of_all_weights_is_refused():
-  with pytest.raises(ConfigError, match='dropout=1.0: must be at least 0 and less than 1'):
-    SelfAttention(2, dropout=1.0).init(jax.random.key(0), INPUTS)
+  with pytest.raises(ConfigError, match='dropout_rate=1.0: must be at least 0 and less than 1'):
+    SelfAttention(2, dropout_rate=1.0).init(jax.random.key(0), INPUTS)
 
 
 @pytest.mark.parametrize(

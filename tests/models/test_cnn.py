@@ -31,19 +31,21 @@ def test_stack_is_of_the_described_layers():
 
 @pytest.mark.parametrize('norm', ['batch', 'layer', 'group'])
 def test_no_bias_where_a_norm_follows(norm):
-  names = sizes(ConvNet((16,), 3, dense=(8,), depth=2, norm=norm), (1, 12, 12, 1))
+  names = sizes(ConvNet((16,), 3, hidden_sizes=(8,), convs_per_stage=2, norm=norm), (1, 12, 12, 1))
   biases = {name for name in names if name.endswith('bias') and 'Norm' not in name}
   assert biases == {'Dense_1/bias'}
   assert sum('Norm' in name and name.endswith('scale') for name in names) == 3
 
 
 def test_dropout_drops_whole_channels_in_training_alone():
-  model, plain = ConvNet((32,), 2, dense=(), dropout=0.5), ConvNet((32,), 2, dense=())
+  model, plain = ConvNet((32,), 2, hidden_sizes=(), channel_dropout_rate=0.5), ConvNet((32,), 2, hidden_sizes=())
   variables = model.init(KEY, IMAGES)
   np.testing.assert_array_equal(model.apply(variables, IMAGES), plain.apply(variables, IMAGES))
 
   def maps(rate):
-    model = ConvNet((32,), 2, dense=(), dropout=rate, activation='sigmoid')  # nowhere zero of itself
+    model = ConvNet(
+      (32,), 2, hidden_sizes=(), channel_dropout_rate=rate, activation='sigmoid'
+    )  # nowhere zero of itself
     options = {'capture_intermediates': True, 'mutable': ['intermediates'], 'rngs': {'dropout': KEY}}
     return np.asarray(model.apply(variables, IMAGES, True, **options)[1]['intermediates']['Dropout_0']['__call__'][0])
 
@@ -54,17 +56,17 @@ def test_dropout_drops_whole_channels_in_training_alone():
 
 @pytest.mark.parametrize('dense', [(), (16,)])
 def test_dropout_before_each_dense_layer_acts_in_training_alone(dense):
-  model, plain = ConvNet((32,), 2, dense, dense_dropout=0.5), ConvNet((32,), 2, dense)
+  model, plain = ConvNet((32,), 2, dense, dropout_rate=0.5), ConvNet((32,), 2, dense)
   variables = model.init(KEY, IMAGES)
   np.testing.assert_array_equal(model.apply(variables, IMAGES), plain.apply(variables, IMAGES))
   options = {'capture_intermediates': True, 'mutable': ['intermediates'], 'rngs': {'dropout': KEY}}
   seen = model.apply(variables, IMAGES, True, **options)[1]['intermediates']
   before = [seen[f'Dropout_{number + 1}']['__call__'][0] for number in range(len(dense) + 1)]  # 0 is the stage's
-  assert all((np.asarray(units) == 0).mean() > 0.2 for units in before)
+  assert all((np.asarray(hidden) == 0).mean() > 0.2 for hidden in before)
 
 
 def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
-  model = ConvNet((8,), 3, dense=(4,))
+  model = ConvNet((8,), 3, hidden_sizes=(4,))
   variables = model.init(KEY, IMAGES)
   gradient = jax.grad(lambda x: model.apply(variables, x)[1].sum())(IMAGES)
   assert (gradient[1] != 0).any()
@@ -76,17 +78,17 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
   [
     ({'channels': (4, 4, 4, 4, 4)}, 'a window of 2x2 on images that have become 1x1: take fewer stages'),
     ({'channels': (0,)}, r'channels=\(0,\): each must be a whole number of at least 1'),
-    ({'dense': (-1,)}, r'dense=\(-1,\)'),
+    ({'hidden_sizes': (-1,)}, r'hidden_sizes=\(-1,\)'),
     ({'channels': ()}, r'channels=\(\): must have at least one entry'),
-    ({'depth': 0}, 'depth=0'),
-    ({'kernel': 0}, 'kernel=0'),
-    ({'classes': 0}, 'classes=0'),
-    ({'dropout': 1.0}, 'dropout=1.0: must be at least 0 and less than 1'),
-    ({'dense_dropout': -0.1}, 'dense_dropout=-0.1'),
-    ({'dense_dropout': 1.0}, 'dense_dropout=1.0'),
+    ({'convs_per_stage': 0}, 'convs_per_stage=0'),
+    ({'kernel_size': 0}, 'kernel_size=0'),
+    ({'num_classes': 0}, 'num_classes=0'),
+    ({'channel_dropout_rate': 1.0}, 'channel_dropout_rate=1.0: must be at least 0 and less than 1'),
+    ({'dropout_rate': -0.1}, 'dropout_rate=-0.1'),
+    ({'dropout_rate': 1.0}, 'dropout_rate=1.0'),
   ],
 )
 def test_sizes_that_cannot_be_are_told_in_one_line(options, message):
   with pytest.raises(ConfigError, match=message):
-    model = ConvNet(**{'channels': (4,), 'classes': 3, **options})
+    model = ConvNet(**{'channels': (4,), 'num_classes': 3, **options})
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))

@@ -14,7 +14,7 @@ INPUTS = np.random.default_rng(0).normal(2, 3, (4, 48, 3)).astype(np.float32)
 
 
 def patched(**options):
-  model = PatchRNN(RNN(8), horizon=6, outputs=2, **{'patch': 12, **options})
+  model = PatchRNN(RNN(8), horizon=6, num_outputs=2, **{'patch_size': 12, **options})
   variables = model.init(KEY, INPUTS)
   moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)  # no zeros are left
   return model, moved
@@ -27,12 +27,12 @@ def test_moving_average_is_numpys_on_the_padded_series():
   np.testing.assert_allclose(moving_average(jnp.asarray(past), 5), expected, atol=1e-5)
   np.testing.assert_array_equal(moving_average(jnp.asarray(past), 1), past)
   for steps in (4, 0, -1):
-    with pytest.raises(ConfigError, match=f'average={steps}'):
+    with pytest.raises(ConfigError, match=f'window={steps}'):
       moving_average(jnp.asarray(past), steps)
 
 
 def test_dlinear_is_two_products():
-  model = DLinear(6, outputs=2, average=5)
+  model = DLinear(6, num_outputs=2, window=5)
   outputs, variables = model.init_with_output(KEY, INPUTS)
   past = INPUTS.swapaxes(1, 2).astype(np.float64)
   trend = np.asarray(moving_average(jnp.asarray(INPUTS.swapaxes(1, 2)), 5), np.float64)
@@ -46,8 +46,8 @@ def test_patches_are_read_in_turn_and_the_forecast_is_read_from_the_last_beside_
   params = jax.tree.map(np.asarray, variables['params'])
   level, spread = INPUTS[:, -1], np.sqrt(INPUTS.var(1) + 1e-5)
   past = ((INPUTS - level[:, None]) / spread[:, None]).swapaxes(1, 2)
-  units = past.reshape(12, 4, 12) @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
-  states, _ = RNN(8).apply({'params': variables['params']['rnn']}, jnp.asarray(units))
+  embedded = past.reshape(12, 4, 12) @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
+  states, _ = RNN(8).apply({'params': variables['params']['rnn']}, jnp.asarray(embedded))
   last = np.asarray(states)[:, -1].reshape(4, 3, 8)
   values = last @ params['Dense_2']['kernel'] + params['Dense_2']['bias'] + past @ params['Dense_1']['kernel']
   expected = (values * spread[..., None] + level[..., None]).reshape(4, 3, 6, 2).swapaxes(1, 2)
@@ -85,23 +85,23 @@ def test_every_step_of_the_past_is_seen():
 
 
 def test_dropout_acts_in_training_alone():
-  model, variables = patched(dropout=0.5)
+  model, variables = patched(dropout_rate=0.5)
   first, second = (model.apply(variables, INPUTS, train=True, rngs={'dropout': jax.random.key(n)}) for n in range(2))
   assert not np.allclose(first, second)
   np.testing.assert_array_equal(model.apply(variables, INPUTS), patched()[0].apply(variables, INPUTS))
 
 
 def test_patches_that_do_not_fit_and_a_dropout_of_all_are_refused():
-  with pytest.raises(ConfigError, match='patch=10: must divide the context of 48 steps'):
-    patched(patch=10)
-  with pytest.raises(ConfigError, match='dropout=1'):
-    patched(dropout=1.0)
+  with pytest.raises(ConfigError, match='patch_size=10: must divide the context of 48 steps'):
+    patched(patch_size=10)
+  with pytest.raises(ConfigError, match='dropout_rate=1'):
+    patched(dropout_rate=1.0)
   with pytest.raises(ConfigError, match='horizon=-3'):  # times minus one output there are three numbers
-    DLinear(horizon=-3, outputs=-1).init(KEY, INPUTS)
+    DLinear(horizon=-3, num_outputs=-1).init(KEY, INPUTS)
   with pytest.raises(ConfigError, match='mean=nan'):
     LogVariance(RNN(5), mean=np.nan).init(KEY, INPUTS)
-  with pytest.raises(ConfigError, match='dropout=1.0'):
-    LogVariance(RNN(5), mean=0.0, dropout=1.0).init(KEY, INPUTS)
+  with pytest.raises(ConfigError, match='dropout_rate=1.0'):
+    LogVariance(RNN(5), mean=0.0, dropout_rate=1.0).init(KEY, INPUTS)
 
 
 def test_log_variance_begins_at_its_mean_and_is_linear_in_the_last_step_but_for_the_network():

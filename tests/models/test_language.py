@@ -31,7 +31,7 @@ def in_pieces(model, variables, resets=(GO_ON,) * 3):
   return jnp.concatenate(pieces, 1), variables
 
 
-@pytest.mark.parametrize('options', [{}, {'tied': True}, {'cell': 'gru'}, {'cell': 'layer_norm_lstm'}])
+@pytest.mark.parametrize('options', [{}, {'tie_embeddings': True}, {'cell': 'gru'}, {'cell': 'layer_norm_lstm'}])
 def test_a_text_in_pieces_has_the_logits_of_the_whole(options):
   model, variables = build(**options)
   pieces, after = in_pieces(model, variables)
@@ -71,7 +71,7 @@ def test_no_logit_depends_on_a_later_token():
 
 
 def test_dropout_acts_in_training_alone():
-  model, variables = build(dropout=0.5)
+  model, variables = build(dropout_rate=0.5)
   draws = [
     model.apply(variables, Stream(TOKENS, GO_ON), train=True, rngs={'dropout': jax.random.key(n)}, mutable=['carry'])[0]
     for n in (0, 0, 1)
@@ -81,15 +81,17 @@ def test_dropout_acts_in_training_alone():
   np.testing.assert_array_equal(model.apply(variables, TOKENS), LanguageModel(7, model.rnn, 5).apply(variables, TOKENS))
 
 
-@pytest.mark.parametrize('options, name', [({'dropout': 1.0}, 'dropout=1.0'), ({'embed_dim': 0}, 'embed_dim=0')])
+@pytest.mark.parametrize(
+  'options, name', [({'dropout_rate': 1.0}, 'dropout_rate=1.0'), ({'embed_dim': 0}, 'embed_dim=0')]
+)
 def test_what_cannot_be_is_refused(options, name):
   with pytest.raises(ConfigError, match=name):
-    LanguageModel(**{'vocabulary': 7, 'rnn': RNN(8), 'embed_dim': 5, **options}).init(jax.random.key(0), TOKENS)
+    LanguageModel(**{'vocab_size': 7, 'rnn': RNN(8), 'embed_dim': 5, **options}).init(jax.random.key(0), TOKENS)
 
 
-@pytest.mark.parametrize('tied', [False, True])
-def test_dropout_is_before_and_after_the_recurrent_network(tied):
-  model, variables = build(dropout=0.5, tied=tied)
+@pytest.mark.parametrize('tie_embeddings', [False, True])
+def test_dropout_is_before_and_after_the_recurrent_network(tie_embeddings):
+  model, variables = build(dropout_rate=0.5, tie_embeddings=tie_embeddings)
   seen = model.apply(
     variables, TOKENS, True, rngs={'dropout': jax.random.key(1)}, capture_intermediates=True, mutable=['intermediates']
   )[1]['intermediates']
@@ -99,7 +101,10 @@ def test_dropout_is_before_and_after_the_recurrent_network(tied):
 
 
 def test_a_tied_head_has_no_vectors_of_its_own():
-  count = {tied: sum(leaf.size for leaf in jax.tree.leaves(build(tied=tied)[1]['params'])) for tied in (False, True)}
+  count = {
+    tie_embeddings: sum(leaf.size for leaf in jax.tree.leaves(build(tie_embeddings=tie_embeddings)[1]['params']))
+    for tie_embeddings in (False, True)
+  }
   rnn = 4 * 8 * (5 + 8 + 1) + 4 * 8 * (8 + 8 + 1)
   assert count == {False: 7 * 5 + rnn + 8 * 7 + 7, True: 7 * 5 + rnn + 8 * 5 + 5}
 

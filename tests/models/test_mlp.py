@@ -30,13 +30,13 @@ def test_is_the_formula(residual):
 
 
 def test_softmax_at_the_head_gives_probabilities():
-  outputs = MLP((5,), 3, head='softmax').init_with_output(KEY, INPUTS)[0]
+  outputs = MLP((5,), 3, output_activation='softmax').init_with_output(KEY, INPUTS)[0]
   np.testing.assert_allclose(outputs.sum(-1), 1, rtol=1e-5)
   assert (outputs > 0).all()
 
 
 def test_dropout_acts_in_training_alone():
-  model = MLP((64,), 2, dropout=0.5)
+  model = MLP((64,), 2, dropout_rate=0.5)
   variables = model.init(KEY, INPUTS)
   first, second = (
     model.apply(variables, INPUTS, train=True, rngs={'dropout': jax.random.key(seed)}) for seed in range(2)
@@ -83,12 +83,12 @@ def test_unknown_norm_is_refused():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'dropout': 1.0}, 'dropout=1.0'),
-    ({'outputs': 0}, 'outputs=0'),
-    ({'widths': (5, 0)}, r'widths=\(5, 0\): each must be a whole number of at least 1'),
-    ({'head': 'sofmax'}, "head='sofmax': is unknown; nearest: softmax"),
+    ({'dropout_rate': 1.0}, 'dropout_rate=1.0'),
+    ({'num_outputs': 0}, 'num_outputs=0'),
+    ({'hidden_sizes': (5, 0)}, r'hidden_sizes=\(5, 0\): each must be a whole number of at least 1'),
+    ({'output_activation': 'sofmax'}, "output_activation='sofmax': is unknown; nearest: softmax"),
   ],
 )
 def test_fields_out_of_range_are_refused(fields, message):
   with pytest.raises(ConfigError, match=message):
-    MLP(**{'widths': (5,), 'outputs': 2, **fields})
+    MLP(**{'hidden_sizes': (5,), 'num_outputs': 2, **fields})

@@ -16,9 +16,9 @@ from research.train.config import REMAT
 KEY = jax.random.key(0)
 KEEP_BARRIERS = {'xla_disable_hlo_passes': 'cse_barrier_expander'}  # see remat
 MODELS = {
-  'mlp': MLP((8, 8), 3, dropout=0.5, norm='batch', residual=True),
-  'cnn': ConvNet((4, 4), 3, (8,), depth=2, norm='batch', dropout=0.5, dense_dropout=0.5),
-  'resnet': ResNet((1, 1), 3, width=4, zero_scale=False),
+  'mlp': MLP((8, 8), 3, dropout_rate=0.5, norm='batch', residual=True),
+  'cnn': ConvNet((4, 4), 3, (8,), convs_per_stage=2, norm='batch', channel_dropout_rate=0.5, dropout_rate=0.5),
+  'resnet': ResNet((1, 1), 3, width=4, zero_init_residual=False),
   'resnet_v2': TenViews(ResNet((1, 1), 3, width=4, preactivation=True)),
 }
 
@@ -64,8 +64,8 @@ def temporary_bytes(model, inputs) -> int:
   ('model', 'inputs', 'share'),
   [
     (ResNet((6,), 3, width=8), (128, 16, 16, 1), 0.5),
-    (ConvNet((8, 16, 32), 3, (), depth=3), (128, 16, 16, 1), 0.8),
-    (MLP((64,) * 12, 3, 'gelu', dropout=0.1), (2048, 64), 0.5),
+    (ConvNet((8, 16, 32), 3, (), convs_per_stage=3), (128, 16, 16, 1), 0.8),
+    (MLP((64,) * 12, 3, 'gelu', dropout_rate=0.1), (2048, 64), 0.5),
   ],
 )
 def test_a_deep_model_takes_less_memory(model, inputs, share):

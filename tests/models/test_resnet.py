@@ -81,7 +81,7 @@ def features(options):
 
 @pytest.mark.parametrize(
   ('options', 'last', 'after'),
-  [({'zero_scale': False}, 'BatchNorm_1', nn.relu), ({'preactivation': True}, 'Conv_1', lambda x: x)],
+  [({'zero_init_residual': False}, 'BatchNorm_1', nn.relu), ({'preactivation': True}, 'Conv_1', lambda x: x)],
 )
 def test_a_block_adds_what_its_last_layer_gives_to_its_input(options, last, after):
   first, second = blocks_of(options)
@@ -91,22 +91,22 @@ def test_a_block_adds_what_its_last_layer_gives_to_its_input(options, last, afte
 
 
 def test_blocks_begin_as_the_identity_with_zero_scale():
-  first, second = features({'zero_scale': True})
+  first, second = features({'zero_init_residual': True})
   np.testing.assert_array_equal(first, second)
-  first, second = features({'zero_scale': False})
+  first, second = features({'zero_init_residual': False})
   assert np.abs(first - second).max() > 0.1
 
 
 def test_preactivation_leaves_the_shortcut_without_relu():
   first, _ = features({'preactivation': True})
   assert (first < 0).any()
-  first, _ = features({'zero_scale': False})
+  first, _ = features({'zero_init_residual': False})
   assert (first >= 0).all()
 
 
 @pytest.mark.parametrize('norm', ['batch', 'group'])
 def test_examples_meet_in_batch_statistics_alone(norm):
-  model = ResNet((1,), 3, width=4, norm=norm, zero_scale=False)
+  model = ResNet((1,), 3, width=4, norm=norm, zero_init_residual=False)
   variables = jax.jit(model.init)(KEY, IMAGES)
   train = jax.jit(lambda x: model.apply(variables, x, True, mutable=['batch_stats']))
   logits, changed = train(IMAGES)
@@ -140,9 +140,9 @@ def test_stem_shrinks_the_image(stem, side):
   'make, message',
   [
     (lambda: ResNet((1,), 3, stem='big'), "stem='big': is unknown; nearest: plain, pooled, large"),
-    (lambda: ResNet((1, -1), 3), r'blocks=\(1, -1\): each must be'),
+    (lambda: ResNet((1, -1), 3), r'stage_sizes=\(1, -1\): each must be'),
     (lambda: ResNet((1,), 3, width=0), 'width=0'),
-    (lambda: ResNet((1,), 0), 'classes=0'),
+    (lambda: ResNet((1,), 0), 'num_classes=0'),
   ],
 )
 def test_what_cannot_be_is_refused(make, message):

@@ -60,7 +60,7 @@ def normalised(x: np.ndarray, params: dict, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize('cell', GATES)
 def test_two_layers_in_both_directions_are_those_of_numpy(cell, x64):
-  rnn, variables = made(layers=2, cell=cell, bidirectional=True)
+  rnn, variables = made(num_layers=2, cell=cell, bidirectional=True)
   variables, inputs = jax.tree.map(lambda leaf: leaf.astype(float), (variables, INPUTS))
   x = np.asarray(inputs).swapaxes(0, 1)
   for number in range(2):
@@ -102,7 +102,7 @@ def test_values_and_gradients_are_those_of_torch(cell):
 
 @pytest.mark.parametrize('cell', GATES)
 def test_what_follows_a_sequence_changes_nothing(cell):
-  rnn, variables = made(layers=2, cell=cell, bidirectional=True)
+  rnn, variables = made(num_layers=2, cell=cell, bidirectional=True)
   padding = jnp.arange(LENGTH)[None, :, None] >= LENGTHS[:, None, None]
 
   @jax.jit
@@ -123,7 +123,7 @@ def test_what_follows_a_sequence_changes_nothing(cell):
 
 @pytest.mark.parametrize('cell', GATES)
 def test_a_stream_in_pieces_is_the_stream_as_a_whole(cell):
-  rnn, variables = made(layers=2, cell=cell)
+  rnn, variables = made(num_layers=2, cell=cell)
   whole, end = rnn.apply(variables, INPUTS)
   pieces, carry = [], None
   for start, stop in ((0, 3), (3, 4), (4, LENGTH)):
@@ -134,27 +134,27 @@ def test_a_stream_in_pieces_is_the_stream_as_a_whole(cell):
 
 
 def test_a_direction_looks_one_way():
-  rnn, variables = made(layers=2)
+  rnn, variables = made(num_layers=2)
   slopes = jax.jacrev(lambda x: rnn.apply(variables, x)[0][0].sum(-1))(INPUTS)[:, 0].any(-1)
   np.testing.assert_array_equal(slopes, np.tri(LENGTH, dtype=bool))
 
 
 def test_dropout_between_layers_is_drawn_at_every_step_and_recurrent_dropout_once():
-  rnn, variables = made(layers=2, dropout=0.5)
+  rnn, variables = made(num_layers=2, dropout_rate=0.5)
   draw = lambda rnn: rnn.apply(variables, INPUTS, train=True, rngs={'dropout': KEY})[0]  # noqa: E731
   dropouts = {'capture_intermediates': lambda module, _: isinstance(module, nn.Dropout), 'mutable': 'intermediates'}
   _, seen = rnn.apply(variables, INPUTS, train=True, rngs={'dropout': KEY}, **dropouts)
   kept = np.asarray(seen['intermediates']['Dropout_0']['__call__'][0]) != 0  # [length, batch, units]
   assert all(len(np.unique(masks, axis=0)) > 1 for masks in (kept, kept.swapaxes(0, 1))) and 0.3 < kept.mean() < 0.7
   np.testing.assert_array_equal(draw(RNN(UNITS, 2)), rnn.apply(variables, INPUTS)[0])
-  recurrent = RNN(UNITS, 2, recurrent_dropout=0.5)
+  recurrent = RNN(UNITS, 2, recurrent_dropout_rate=0.5)
   first, rest = np.split(draw(recurrent) != rnn.apply(variables, INPUTS)[0], [1], axis=1)
   assert not first.any() and rest.any()  # nothing is fed back before the first output
 
 
 def test_recurrent_dropout_drops_the_same_units_at_every_step():
   """Where half of the units are cut off, outputs are those of a kernel without their rows, and twice the others."""
-  rnn = RNN(UNITS, recurrent_dropout=0.5)
+  rnn = RNN(UNITS, recurrent_dropout_rate=0.5)
   variables = rnn.init(KEY, INPUTS[:1])
   found = rnn.apply(variables, INPUTS[:1], train=True, rngs={'dropout': KEY})[0]
   masks = (2.0 * ((np.arange(2**UNITS)[:, None] >> np.arange(UNITS)) & 1)).astype(np.float32)
@@ -176,7 +176,7 @@ def test_weights_begin_orthogonal_and_forget_gates_open():
 @pytest.mark.parametrize('model', [SequenceClassifier(RNN(UNITS), 2), SequenceLabeler(RNN(UNITS), 2)])
 def test_the_head_drops_units_in_training_alone(model):
   variables = model.init(KEY, INPUTS)
-  dropping = model.clone(dropout=0.5)
+  dropping = model.clone(dropout_rate=0.5)
   np.testing.assert_array_equal(dropping.apply(variables, INPUTS), model.apply(variables, INPUTS))
   trained = dropping.apply(variables, INPUTS, train=True, rngs={'dropout': KEY})
   assert not np.allclose(trained, model.apply(variables, INPUTS), atol=1e-3)
@@ -207,22 +207,22 @@ def test_a_classifier_sees_what_a_sequence_has(pooling):
   ('make', 'message'),
   [
     (lambda: RNN(4, cell='lstn'), "cell='lstn': is unknown; nearest: lstm"),
-    (lambda: RNN(0), 'units=0: must be a whole number of at least 1'),
-    (lambda: RNN(4, layers=0), 'layers=0'),
-    (lambda: RNN(4, dropout=1.0), 'dropout=1.0'),
-    (lambda: RNN(4, recurrent_dropout=-0.1), 'recurrent_dropout'),
-    (lambda: RNN(4, recurrent_dropout=1.0), 'recurrent_dropout=1.0'),
-    (lambda: SequenceClassifier(RNN(4), 2, dropout=1.0), 'dropout=1.0'),
-    (lambda: SequenceLabeler(RNN(4), 2, dropout=1.0), 'dropout=1.0'),
+    (lambda: RNN(0), 'hidden_size=0: must be a whole number of at least 1'),
+    (lambda: RNN(4, num_layers=0), 'num_layers=0'),
+    (lambda: RNN(4, dropout_rate=1.0), 'dropout_rate=1.0'),
+    (lambda: RNN(4, recurrent_dropout_rate=-0.1), 'recurrent_dropout_rate'),
+    (lambda: RNN(4, recurrent_dropout_rate=1.0), 'recurrent_dropout_rate=1.0'),
+    (lambda: SequenceClassifier(RNN(4), 2, dropout_rate=1.0), 'dropout_rate=1.0'),
+    (lambda: SequenceLabeler(RNN(4), 2, dropout_rate=1.0), 'dropout_rate=1.0'),
     (lambda: LanguageModel(7, RNN(4, cell='lstn'), 5), "cell='lstn': is unknown; nearest: lstm"),
     (
       lambda: LanguageModel(7, RNN(4, bidirectional=True), 5),
       'bidirectional: a language model must not see what follows',
     ),
-    (lambda: LanguageModel(0, RNN(4), 5), 'vocabulary=0'),
+    (lambda: LanguageModel(0, RNN(4), 5), 'vocab_size=0'),
     (lambda: LanguageModel(7, RNN(4), 0), 'embed_dim=0'),
-    (lambda: SequenceClassifier(RNN(4), 0), 'classes=0'),
-    (lambda: SequenceLabeler(RNN(4), -2), 'classes=-2'),
+    (lambda: SequenceClassifier(RNN(4), 0), 'num_classes=0'),
+    (lambda: SequenceLabeler(RNN(4), -2), 'num_classes=-2'),
     (lambda: Frames(SequenceClassifier(RNN(4), 2), 0), 'size=0'),
     (lambda: SequenceClassifier(RNN(4), 2, 'max'), "pooling='max': is unknown; nearest: last, mean"),
   ],
@@ -236,7 +236,7 @@ def test_what_cannot_be_is_told_in_one_line(make, message):
   'other', [RNN(UNITS), RNN(UNITS, 2, bidirectional=True), RNN(UNITS + 1, 2), RNN(UNITS, 2, cell='gru')]
 )
 def test_a_carry_of_another_network_is_refused(other):
-  rnn, variables = made(layers=2)
+  rnn, variables = made(num_layers=2)
   with pytest.raises(ConfigError, match=r'^carry: of shape '):
     rnn.apply(variables, INPUTS, carry=other.initial_carry(BATCH))
 

@@ -23,10 +23,10 @@ def step(carry, tokens):
   return (number, total), log_probs, jnp.stack([number, total], -1).astype(jnp.float32)
 
 
-def search(beams, penalty=1.0, examples=range(BATCH), end=END):
+def search(beam_size, length_penalty=1.0, examples=range(BATCH), end=END):
   examples = jnp.array(examples)
   carry = (examples, jnp.zeros_like(examples))
-  return jax.jit(lambda: beam_search(step, carry, LIMITS[examples], end, LENGTH, beams, penalty))()
+  return jax.jit(lambda: beam_search(step, carry, LIMITS[examples], end, LENGTH, beam_size, length_penalty))()
 
 
 def log_probability(example, tokens):
@@ -45,12 +45,12 @@ def all_sequences(limit):
       yield (*body, END)
 
 
-@pytest.mark.parametrize('penalty', [0.0, 1.0, 2.0])
-def test_with_beams_for_all_it_finds_the_best_of_all_sequences(penalty):
-  found = search(beams=400, penalty=penalty)
+@pytest.mark.parametrize('length_penalty', [0.0, 1.0, 2.0])
+def test_with_beams_for_all_it_finds_the_best_of_all_sequences(length_penalty):
+  found = search(beam_size=400, length_penalty=length_penalty)
   for example in range(BATCH):
     score = {
-      tokens: log_probability(example, tokens) / ((5 + len(tokens)) / 6) ** penalty
+      tokens: log_probability(example, tokens) / ((5 + len(tokens)) / 6) ** length_penalty
       for tokens in all_sequences(int(LIMITS[example]))
     }
     best = max(score, key=score.get)
@@ -59,7 +59,7 @@ def test_with_beams_for_all_it_finds_the_best_of_all_sequences(penalty):
 
 
 def test_one_beam_takes_the_likeliest_token_at_every_step():
-  found = search(beams=1)
+  found = search(beam_size=1)
   for example in range(BATCH):
     total, last, tokens = 0, END, []
     while len(tokens) < LIMITS[example]:
@@ -71,9 +71,9 @@ def test_one_beam_takes_the_likeliest_token_at_every_step():
     np.testing.assert_array_equal(found.tokens[example], tokens + [END] * (LENGTH - len(tokens)))
 
 
-@pytest.mark.parametrize('beams', [1, 2, 3])
-def test_what_is_kept_belongs_to_the_hypothesis_that_won(beams):
-  found = search(beams)
+@pytest.mark.parametrize('beam_size', [1, 2, 3])
+def test_what_is_kept_belongs_to_the_hypothesis_that_won(beam_size):
+  found = search(beam_size)
   for example in range(BATCH):
     tokens = [END, *map(int, found.tokens[example])]
     ended = min((*tokens, END).index(END, 1), int(LIMITS[example]))
@@ -83,16 +83,16 @@ def test_what_is_kept_belongs_to_the_hypothesis_that_won(beams):
 
 
 def test_no_example_depends_on_the_others():
-  together = search(beams=3)
+  together = search(beam_size=3)
   for example in range(BATCH):
     for one, many in zip(search(3, examples=[example]), together, strict=True):
       np.testing.assert_allclose(one[0], many[example], rtol=1e-6)
 
 
 def test_beams_and_penalty_out_of_range():
-  with pytest.raises(ConfigError, match='beams=0'):
-    search(beams=0)
-  with pytest.raises(ConfigError, match='penalty=-1.0'):
-    search(beams=1, penalty=-1.0)
-  with pytest.raises(ConfigError, match=f'end={VOCABULARY}: must be a whole number from 0 to {VOCABULARY - 1}'):
-    search(beams=1, end=VOCABULARY)
+  with pytest.raises(ConfigError, match='beam_size=0'):
+    search(beam_size=0)
+  with pytest.raises(ConfigError, match='length_penalty=-1.0'):
+    search(beam_size=1, length_penalty=-1.0)
+  with pytest.raises(ConfigError, match=f'eos_id={VOCABULARY}: must be a whole number from 0 to {VOCABULARY - 1}'):
+    search(beam_size=1, end=VOCABULARY)

@@ -42,8 +42,8 @@ def decoded(model, variables, source, target):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def translated(model, variables, source, beams):
-  return translate(model, variables, source, END, beams)
+def translated(model, variables, source, beam_size):
+  return translate(model, variables, source, END, beam_size)
 
 
 def sigmoid(x):
@@ -198,8 +198,8 @@ def test_embeddings_and_scores_begin_with_a_size_of_one():
   model = Seq2Seq(400, 50, RNN(1), LuongDecoder(RNN(2), 'additive'))
   params = model.init(KEY, Pair(SOURCE, TARGET))['params']
   assert float(params['embedding'].std()) == pytest.approx(50**-0.5, rel=0.03)
-  units = LuongDecoder(RNN(900), 'additive')
-  model = Seq2Seq(11, 2, RNN(1), units)
+  decoder = LuongDecoder(RNN(900), 'additive')
+  model = Seq2Seq(11, 2, RNN(1), decoder)
   vector = model.init(KEY, Pair(SOURCE, TARGET))['params']['decoder']['attention']['vector']
   assert float(vector.std()) == pytest.approx(900**-0.5, rel=0.1)
 
@@ -225,7 +225,7 @@ def test_translation_does_not_see_padding_or_the_other_sentences(decoder):
 
 
 def test_dropout_acts_in_training_alone():
-  model, variables = make(LuongDecoder(RNN(DECODER)), dropout=0.5)
+  model, variables = make(LuongDecoder(RNN(DECODER)), dropout_rate=0.5)
   pair = Pair(SOURCE, TARGET)
   first, second = (model.apply(variables, pair, train=True, rngs={'dropout': jax.random.key(n)}) for n in range(2))
   plain, _ = make(LuongDecoder(RNN(DECODER)))
@@ -238,7 +238,7 @@ def test_scores_that_cannot_be():
     make(LuongDecoder(RNN(DECODER), 'cosine'))
   with pytest.raises(ConfigError, match='dot needs as many units in the decoder, 4, as in both directions'):
     make(LuongDecoder(RNN(4), 'dot'))
-  with pytest.raises(ConfigError, match='units=0'):
+  with pytest.raises(ConfigError, match='hidden_size=0'):
     make(BahdanauDecoder(0))
-  with pytest.raises(ConfigError, match='dropout=1.0'):
-    make(LuongDecoder(RNN(DECODER)), dropout=1.0)
+  with pytest.raises(ConfigError, match='dropout_rate=1.0'):
+    make(LuongDecoder(RNN(DECODER)), dropout_rate=1.0)

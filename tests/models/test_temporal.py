@@ -17,7 +17,7 @@ LENGTH = 12
 SERIES = jax.random.normal(jax.random.key(1), (4, LENGTH, 2))
 LENGTHS = jnp.array([LENGTH, 7, 5, 1])
 ENDED = np.arange(LENGTH) >= np.array(LENGTHS)[:, None]
-SMALL = {'channels': (4, 6), 'kernels': (5, 3)}
+SMALL = {'channels': (4, 6), 'kernel_sizes': (5, 3)}
 MODELS = {
   'fcn': FCN(3, **SMALL),
   'fcn_stride': FCN(3, **SMALL, stride=2),
@@ -61,7 +61,7 @@ def test_sizes_are_those_of_the_papers_layers():
 
   residual = block(1, 64) + block(64, 128) + block(128, 128)
   assert parameters(ResNet1D(2)) == residual + 128 * 2 + 2
-  tcn = TCN(2, (16, 16), kernel=3)
+  tcn = TCN(2, (16, 16), kernel_size=3)
   assert parameters(tcn) == (3 * 16 + 2 * 16) + 3 * (3 * 16 * 16 + 2 * 16) + (16 + 16) + (16 * 2 + 2)
 
 
@@ -150,13 +150,13 @@ def test_a_residual_block_adds_its_shortcut():
 
 
 def test_dropout_of_a_convolution_drops_whole_channels():
-  dropped = seen(TCN(3, (32,), 3, activation='sigmoid', dropout=0.5), 'Dropout_0', train=True) == 0
+  dropped = seen(TCN(3, (32,), 3, activation='sigmoid', dropout_rate=0.5), 'Dropout_0', train=True) == 0
   assert set(dropped.sum(1).ravel()) == {0, LENGTH}
 
 
 @pytest.mark.parametrize('model', [FCN(3, **SMALL), LSTMFCN(3, **SMALL, length=LENGTH), ResNet1D(3, (4,), (3,))])
 def test_dropout_acts_in_training_alone(model):
-  rates = {'dropout': 0.5} | ({'recurrent_dropout': 0.5} if isinstance(model, LSTMFCN) else {})
+  rates = {'dropout_rate': 0.5} | ({'recurrent_dropout_rate': 0.5} if isinstance(model, LSTMFCN) else {})
   variables = initial(model)
   dropping, plain = model.clone(**rates), model.clone(**dict.fromkeys(rates, 0.0))
   np.testing.assert_array_equal(dropping.apply(variables, SERIES), plain.apply(variables, SERIES))
@@ -184,7 +184,7 @@ def test_a_batch_without_a_step_spoils_no_statistic():
 
 def test_the_temporal_network_is_causal_and_sees_as_far_as_it_says():
   """The output at a step depends on the steps before it, up to its reach, and on no later one."""
-  model = TCN(1, (3, 3), kernel=3, pooling='', activation='tanh')
+  model = TCN(1, (3, 3), kernel_size=3, pooling='', activation='tanh')
   series = jax.random.normal(KEY, (1, 20, 1))
   variables = initial(model, series)
   jacobian = jax.jacobian(lambda x: model.apply(variables, x[None, :, None])[0, :, 0])(series[0, :, 0])
@@ -201,7 +201,7 @@ def reading(model, variables, inputs) -> jax.Array:
 
 def test_the_shuffled_half_reads_a_whole_series_in_one_step():
   """As an LSTM does that is given the series as one input of `length` features."""
-  model, series = LSTMFCN(2, **SMALL, length=LENGTH, units=3), SERIES[..., :1]
+  model, series = LSTMFCN(2, **SMALL, length=LENGTH, hidden_size=3), SERIES[..., :1]
   variables = initial(model, series)
   outputs, _ = RNN(3).apply({'params': variables['params']['RNN_0']}, series[:, None, :, 0])
   np.testing.assert_allclose(reading(model, variables, series), outputs, rtol=1e-5, atol=1e-6)
@@ -226,7 +226,7 @@ def test_pooling_is_of_the_real_steps():
 
 @pytest.mark.parametrize('name', ['lstm_fcn', 'tcn'])
 def test_remat_changes_nothing(name, x64):
-  model = MODELS[name].clone(dropout=0.5)
+  model = MODELS[name].clone(dropout_rate=0.5)
   series = Padded(SERIES.astype(jnp.float64), LENGTHS)
   variables = initial(model, series)
 
@@ -241,23 +241,23 @@ def test_remat_changes_nothing(name, x64):
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: FCN(3, (4,), (5, 3)), r'kernels=\(5, 3\): must be 1, one for each of channels=\(4,\)'),
-    (lambda: FCN(3, kernels=(8, 0, 3)), r'kernels=\(8, 0, 3\): each must be a whole number of at least 1'),
+    (lambda: FCN(3, (4,), (5, 3)), r'kernel_sizes=\(5, 3\): must be 1, one for each of channels=\(4,\)'),
+    (lambda: FCN(3, kernel_sizes=(8, 0, 3)), r'kernel_sizes=\(8, 0, 3\): each must be a whole number of at least 1'),
     (lambda: FCN(3, stride=0), 'stride=0'),
-    (lambda: FCN(0), 'classes=0'),
+    (lambda: FCN(0), 'num_classes=0'),
     (lambda: FCN(3, (), ()), r'channels=\(\): must have at least one entry'),
-    (lambda: FCN(3, dropout=1.0), 'dropout=1.0'),
+    (lambda: FCN(3, dropout_rate=1.0), 'dropout_rate=1.0'),
     (lambda: FCN(3, norm='mean'), "norm='mean': is unknown; nearest: batch, layer, group"),
     (lambda: LSTMFCN(3), 'length=0: must be that of a series'),
-    (lambda: LSTMFCN(3, length=12, recurrent_dropout=-0.1), 'recurrent_dropout=-0.1'),
-    (lambda: LSTMFCN(3, length=12, recurrent_dropout=1.0), 'recurrent_dropout=1.0'),
-    (lambda: LSTMFCN(3, length=12, dropout=1.0), '^dropout=1.0'),
-    (lambda: ResNet1D(3, dropout=1.0), 'dropout=1.0'),
-    (lambda: TCN(3, dropout=1.0), 'dropout=1.0'),
-    (lambda: ResNet1D(3, kernels=()), r'kernels=\(\): must have at least one entry'),
+    (lambda: LSTMFCN(3, length=12, recurrent_dropout_rate=-0.1), 'recurrent_dropout_rate=-0.1'),
+    (lambda: LSTMFCN(3, length=12, recurrent_dropout_rate=1.0), 'recurrent_dropout_rate=1.0'),
+    (lambda: LSTMFCN(3, length=12, dropout_rate=1.0), '^dropout_rate=1.0'),
+    (lambda: ResNet1D(3, dropout_rate=1.0), 'dropout_rate=1.0'),
+    (lambda: TCN(3, dropout_rate=1.0), 'dropout_rate=1.0'),
+    (lambda: ResNet1D(3, kernel_sizes=()), r'kernel_sizes=\(\): must have at least one entry'),
     (lambda: ResNet1D(3, stride=-1), 'stride=-1'),
     (lambda: ResNet1D(3, activation='rely'), "activation='rely': is unknown; nearest: relu"),
-    (lambda: TCN(3, kernel=0), 'kernel=0'),
+    (lambda: TCN(3, kernel_size=0), 'kernel=0'),
     (lambda: TCN(3, channels=(4, -4)), r'channels=\(4, -4\)'),
     (lambda: TCN(3, pooling='max'), "pooling='max': is unknown; nearest: last, mean"),
   ],

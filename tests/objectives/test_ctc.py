@@ -28,28 +28,28 @@ class Given(nn.Module):
     return inputs
 
 
-def batch_of(logits=LOGITS, blank=0, padding=0, **fields):
-  """The batch whose labels are LABELS, with the classes renamed so that `blank` is none of them."""
+def batch_of(logits=LOGITS, blank_id=0, padding=0, **fields):
+  """The batch whose labels are LABELS, with the classes renamed so that `blank_id` is none of them."""
   targets = np.full((len(LABELS), 4), padding, np.int32)
   for row, labels in zip(targets, LABELS, strict=True):
-    row[: len(labels)] = labels if blank == 0 else np.array(labels, int) - 1
+    row[: len(labels)] = labels if blank_id == 0 else np.array(labels, int) - 1
   lengths = {'lengths': LENGTHS, 'target_lengths': np.array([len(labels) for labels in LABELS], np.int32)}
   return jax.tree.map(jnp.asarray, {'inputs': logits, 'targets': targets, **lengths, **fields})
 
 
-@partial(jax.jit, static_argnames='blank')
-def _measured(batch, blank):
+@partial(jax.jit, static_argnames='blank_id')
+def _measured(batch, blank_id):
   def loss(logits):
-    value, aux = ctc(blank)(Given(), {}, {**batch, 'inputs': logits}, jax.random.key(0), True)
+    value, aux = ctc(blank_id)(Given(), {}, {**batch, 'inputs': logits}, jax.random.key(0), True)
     return value.total, (value, aux.metrics)
 
   gradient, (value, metrics) = jax.grad(loss, has_aux=True)(batch['inputs'])
   return value, metrics, gradient
 
 
-def measure(batch, blank=0):
+def measure(batch, blank_id=0):
   """Loss, metrics, and the gradient of the loss's total by the logits."""
-  return jax.tree.map(np.asarray, _measured(batch, blank))
+  return jax.tree.map(np.asarray, _measured(batch, blank_id))
 
 
 def likelihoods(logits=LOGITS) -> np.ndarray:
@@ -125,17 +125,17 @@ def test_the_label_error_rate_is_edits_over_labels():
 def test_any_class_may_be_the_blank():
   value, metrics, _ = measure(batch_of())
   last = np.concatenate([LOGITS[..., 1:], LOGITS[..., :1]], axis=-1)
-  same, same_metrics, _ = measure(batch_of(last, blank=2), blank=2)
+  same, same_metrics, _ = measure(batch_of(last, blank_id=2), blank_id=2)
   np.testing.assert_allclose(same.total, value.total, rtol=1e-6)
   assert same_metrics == metrics
 
 
-@pytest.mark.parametrize('blank', [-1, CLASSES])
-def test_a_blank_that_is_no_class_is_refused(blank):
-  with pytest.raises(ConfigError, match=f'blank={blank}: must be a whole number from 0 to 2'):
-    measure(batch_of(), blank)
-  with pytest.raises(ConfigError, match=f'blank={blank}'):
-    ctc_loss(*(batch_of()[name] for name in ('inputs', 'lengths', 'targets', 'target_lengths')), blank)
+@pytest.mark.parametrize('blank_id', [-1, CLASSES])
+def test_a_blank_that_is_no_class_is_refused(blank_id):
+  with pytest.raises(ConfigError, match=f'blank_id={blank_id}: must be a whole number from 0 to 2'):
+    measure(batch_of(), blank_id)
+  with pytest.raises(ConfigError, match=f'blank_id={blank_id}'):
+    ctc_loss(*(batch_of()[name] for name in ('inputs', 'lengths', 'targets', 'target_lengths')), blank_id)
 
 
 def test_the_lengths_are_those_of_the_logits():

@@ -130,4 +130,4 @@ def test_there_is_a_target_for_each_point():
 
 def test_a_variance_of_less_than_0_is_not_expected():
   expected = qlike().expects(jax.ShapeDtypeStruct((6, 1), float))['targets']
-  assert (expected.shape, expected.least, expected.most) == ((1,), 0, np.inf)
+  assert (expected.shape, expected.at_least, expected.at_most) == ((1,), 0, np.inf)

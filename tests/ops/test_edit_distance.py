@@ -23,9 +23,9 @@ def by_recursion(one, other) -> int:
 
 
 def test_batches_are_the_recursion_whatever_the_padding():
-  labels, guesses = RANDOM.integers(0, 3, (200, 7)), RANDOM.integers(0, 3, (200, 11))
+  labels, predictions = RANDOM.integers(0, 3, (200, 7)), RANDOM.integers(0, 3, (200, 11))
   lengths, guessed = RANDOM.integers(0, 8, 200), RANDOM.integers(0, 12, 200)
-  given = labels, lengths, guesses, guessed
+  given = labels, lengths, predictions, guessed
   expected = [by_recursion(tuple(a[:n]), tuple(b[:m])) for a, n, b, m in zip(*given, strict=True)]
   ours = DISTANCE(*given)
   np.testing.assert_array_equal(ours, expected)

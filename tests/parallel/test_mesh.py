@@ -40,14 +40,14 @@ MESHES = {
 ALONE = MeshShape(1)
 TASKS = {'regularized': 'classifier with batch norm', 'ring': 'toy GAN'}
 CHANGES = {
-  'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema': 0.9},
+  'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema_decay': 0.9},
   'ring': {'optimizer': Optimizer('momentum', lr=0.01), 'critic_steps': 1},
 }
 
 
 def quiet(name: str, **changes):
   """A config of the tests, with few evaluations and saves."""
-  return make(name, **{'steps': 20, 'log_every': 20, 'evaluate_every': 0, 'checkpoint_every': 0, **changes})
+  return make(name, **{'steps': 20, 'log_every': 20, 'eval_every': 0, 'checkpoint_every': 0, **changes})
 
 
 @functools.cache
@@ -80,7 +80,7 @@ CASES = [
 @pytest.mark.parametrize(('name', 'mesh', 'double'), CASES)
 def test_every_mesh_ends_where_one_device_does(name, mesh, double, documented):
   noisy = name == 'regularized' and 'pmap' not in mesh  # there each device draws a dropout mask of its own
-  changes = {'dropout': 0.0} if name == 'regularized' and not noisy else {}
+  changes = {'dropout_rate': 0.0} if name == 'regularized' and not noisy else {}
   pairs = list(zip(end(name, mesh, double, **changes), end(name, 'alone', double, **changes), strict=True))
   differences = [np.abs(leaf - alone).max() / (1 if double else max(np.abs(alone).max(), 0.1)) for leaf, alone in pairs]
   assert max(differences) <= (1e-9 if double else 1e-5)
@@ -131,11 +131,11 @@ def specs(tree) -> dict[str, tuple]:
 
 def perceptron(**options):
   batch = {'inputs': jnp.zeros((8, 64)), 'targets': jnp.zeros(8, jnp.int32)}
-  return supervised(MLP((128, 128), 10), softmax_cross_entropy(), optax.adam(1e-3), ema=0.9, **options), batch
+  return supervised(MLP((128, 128), 10), softmax_cross_entropy(), optax.adam(1e-3), ema_decay=0.9, **options), batch
 
 
 def test_under_fsdp_a_device_holds_an_eighth_of_the_state():
-  config = quiet('classifier', mesh=MESHES['fsdp 8'], steps=1, width=256, optimizer=Optimizer('adam'), ema=0.9)
+  config = quiet('classifier', mesh=MESHES['fsdp 8'], steps=1, width=256, optimizer=Optimizer('adam'), ema_decay=0.9)
   state = untold(config).state
   held, whole = 0, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   for leaf in jax.tree.leaves(state):

@@ -18,7 +18,7 @@ from research.report.agreement import (
   verdict,
 )
 
-WIDE = Target('test/accuracy', least=0.9, margin=1.0)
+WIDE = Target('test/accuracy', at_least=0.9, margin=1.0)
 
 
 def record(seed=0, accuracy=0.95, fold=None):
@@ -62,7 +62,7 @@ def test_a_metric_that_is_no_share_has_no_sampling_error():
 
 
 def test_a_target_is_reached_at_its_ends():
-  target = Target('test/loss', least=0.1, most=0.2)
+  target = Target('test/loss', at_least=0.1, at_most=0.2)
   assert [target.reached(mean) for mean in (0.1, 0.2, 0.0999, 0.2001, math.nan)] == [True, True, False, False, False]
   assert target.goal == 0.2 and WIDE.goal == 0.9
 
@@ -158,7 +158,7 @@ def test_verdict_takes_the_mean_over_the_recorded_seeds_with_the_new_runs_in_pla
 
 
 def test_where_less_is_better_a_mean_may_not_lie_above():
-  target = Target('test/accuracy', most=0.9, margin=1.0)
+  target = Target('test/accuracy', at_most=0.9, margin=1.0)
   bitwise = [agreement(record(0, 0.95), [record(0, 0.95)])]
   assert (
     verdict([record(0, 0.95)], bitwise, [record(0, 0.95)], [target]) == 'test/accuracy is 0.9500 on average, above 0.9'
@@ -168,7 +168,7 @@ def test_where_less_is_better_a_mean_may_not_lie_above():
 
 def test_every_target_counts():
   recorded = [record(seed, value) for seed, value in enumerate((0.94, 0.95, 0.96))]
-  loss, missing = Target('test/loss', most=0.1, margin=0.01), Target('test/bleu', least=8.0)
+  loss, missing = Target('test/loss', at_most=0.1, margin=0.01), Target('test/bleu', at_least=8.0)
   far = record(7) | {'metrics': {'test/accuracy': 0.95, 'test/loss': 0.3}}
   assert [judge([far], recorded, targets)[0].level for targets in ([WIDE], [WIDE, loss], [loss])] == [
     'statistical',
@@ -177,7 +177,7 @@ def test_every_target_counts():
   ]
   bitwise = judge(recorded, recorded, [WIDE, loss])
   assert verdict(recorded, bitwise, recorded, [WIDE, loss]) == 'test/loss is 0.2000 on average, above 0.1'
-  low = WIDE._replace(least=0.96)
+  low = WIDE._replace(at_least=0.96)
   both = 'test/accuracy is 0.9500 on average, below 0.96, test/loss is 0.2000 on average, above 0.1'
   assert verdict(recorded, bitwise, recorded, [low, loss]) == both
   assert verdict(recorded, bitwise, recorded, [missing]) == 'test/bleu is not among the metrics'

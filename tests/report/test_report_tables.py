@@ -7,8 +7,8 @@ from research.report.agreement import Target
 from research.report.results import recorded
 from research.report.tables import BEGIN, END, Entry, experiment_table, fill, overview_table
 
-TARGET = Target('test/accuracy', least=0.9, margin=0.1)
-LOSS = Target('test/loss', most=200.0)
+TARGET = Target('test/accuracy', at_least=0.9, margin=0.1)
+LOSS = Target('test/loss', at_most=200.0)
 
 
 def record(seed, accuracy, **fields):

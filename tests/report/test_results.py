@@ -73,7 +73,7 @@ def workdir(tmp_path):
   start = {'device': '1 x cpu', 'cores': 2, 'python': '3.11', 'versions': {'jax': '1'}, 'commit': 'c', 'data': {}}
   lines = [{'step': step, 'state_sha256': f'h{step}'} for step in (0, 1, 10)]
   lines += [{'step': step, 'train/loss': 1 / step, 'seconds': 3.0} for step in (5, 10, 20)]
-  write(tmp_path / 'config.json', {'file': 'x', 'config': {'seed': 3, 'fold': 1, 'folds': 5, 'lr': 0.1}})
+  write(tmp_path / 'config.json', {'file': 'x', 'config': {'seed': 3, 'fold': 1, 'num_folds': 5, 'lr': 0.1}})
   write(tmp_path / 'environment.json', [start | {'commit': 'first'}, start | {'commit': 'older'}, start])
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
   return tmp_path
@@ -118,9 +118,9 @@ def test_record_of_a_finished_run(workdir):
 
 def test_the_config_hash_is_the_same_for_every_seed_and_fold_and_for_nothing_else(workdir):
   def hash_of(**changes):
-    config = {'seed': 3, 'fold': 1, 'folds': 5, 'lr': 0.1}
+    config = {'seed': 3, 'fold': 1, 'num_folds': 5, 'lr': 0.1}
     write(workdir / 'config.json', {'file': 'x', 'config': config | changes})
     return results.from_workdir(workdir)['config_sha256']
 
   assert hash_of(seed=4) == hash_of(fold=0) == hash_of()
-  assert hash_of(lr=0.2) != hash_of() != hash_of(folds=4)
+  assert hash_of(lr=0.2) != hash_of() != hash_of(num_folds=4)

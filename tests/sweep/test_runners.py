@@ -22,7 +22,7 @@ def test_devices_are_dealt_out():
 
 
 def test_an_array_of_jobs(tmp_path):
-  words = [f'--config={CONFIG}', '--config.steps=5', '--config.evaluate_every=0', CACHE]
+  words = [f'--config={CONFIG}', '--config.steps=5', '--config.eval_every=0', CACHE]
   jobs = [Job('0', tmp_path / '0', words), Job('1', tmp_path / '1', [*words, '--config.batch_size=0'])]
   with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
     assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 2]

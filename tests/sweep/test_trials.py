@@ -85,11 +85,11 @@ def test_mistakes_are_one_line(make, told):
 
 
 def test_names_are_those_of_folders():
-  trials = [{'optimizer.lr': 0.1 / 3}, {'widths': [8, 16]}, {'data.path': '../a b/*'}, {'note': 'x' * 999}, {}]
+  trials = [{'optimizer.lr': 0.1 / 3}, {'hidden_sizes': [8, 16]}, {'data.path': '../a b/*'}, {'note': 'x' * 999}, {}]
   names = named(trials)
-  assert list(names)[:3] == ['0-lr=0.03333', '1-widths=8,16', '2-path=..ab'] and list(names)[4] == '4'
+  assert list(names)[:3] == ['0-lr=0.03333', '1-hidden_sizes=8,16', '2-path=..ab'] and list(names)[4] == '4'
   assert all('/' not in name and len(name) <= LONGEST + 2 for name in names)
-  assert named(trials) == names and names['1-widths=8,16'] == {'widths': (8, 16)}
+  assert named(trials) == names and names['1-hidden_sizes=8,16'] == {'hidden_sizes': (8, 16)}
 
 
 def test_names_are_unique_and_sort_in_the_order_of_the_sweep():

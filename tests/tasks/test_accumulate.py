@@ -63,7 +63,7 @@ def test_steps_are_those_of_the_whole_batch(micro_batches, mask, x64):
   def make(count):
     model, loss = ConvNet((4,), 3, (8,), norm='layer'), softmax_cross_entropy(0.1, class_weights=(1.0, 2.0, 5.0))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9))
-    return supervised(model, loss, optimizer, augment=noisy, ema=0.9, accumulate=count)
+    return supervised(model, loss, optimizer, augment=noisy, ema_decay=0.9, accumulate=count)
 
   ends = [after(make(count), images(mask)) for count in (1, micro_batches)]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *ends)
@@ -74,7 +74,7 @@ def test_steps_are_those_of_the_whole_batch(micro_batches, mask, x64):
 def test_sequences_take_the_steps_of_the_whole_batch(name):
   ends, first = [], None
   for count in (1, 4):
-    changes = {'optimizer': Optimizer('momentum', lr=0.1), 'dropout': 0.0, 'accumulate': count}
+    changes = {'optimizer': Optimizer('momentum', lr=0.1), 'dropout_rate': 0.0, 'accumulate': count}
     experiment = dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **changes).build()
     index = np.arange(16, dtype=np.int32)
     data = {**experiment.train.examples.rows(index), 'index': index, 'mask': MASK.astype(np.float32)}

@@ -122,7 +122,7 @@ def test_a_batch_that_counts_nothing_moves_neither_player():
 
 def test_it_learns_a_ring_of_eight_gaussians():
   config = dataclasses.replace(
-    load_config(str(RING)), steps=1_200, batch_size=256, critic_steps=1, log_every=600, evaluate_every=0
+    load_config(str(RING)), steps=1_200, batch_size=256, critic_steps=1, log_every=600, eval_every=0
   )
   *_, last = train(config)
   assert last.metrics['validation/modes'] >= 7 and last.metrics['validation/near'] > 0.6

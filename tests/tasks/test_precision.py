@@ -35,8 +35,8 @@ KEY = jax.random.key(0)
 HALF = ('bfloat16', 'float16')
 CLASSIFIER = Path(__file__).parents[1] / 'configs' / 'classifier.py'
 MODELS = {
-  'mlp': MLP((8, 8), 3, 'gelu', dropout=0.1, norm='layer'),
-  'cnn': ConvNet((4, 4), 3, (8,), norm='batch', dropout=0.1),
+  'mlp': MLP((8, 8), 3, 'gelu', dropout_rate=0.1, norm='layer'),
+  'cnn': ConvNet((4, 4), 3, (8,), norm='batch', channel_dropout_rate=0.1),
   'resnet': ResNet((1, 1), 3, width=4, norm='group', stem='pooled'),
   'resnet_v2': ResNet((1, 1), 3, width=4, preactivation=True),
 }
@@ -93,7 +93,7 @@ def same(left, right) -> None:
 @pytest.mark.parametrize('bits', ['float32', *HALF])
 @pytest.mark.parametrize('name', MODELS)
 def test_products_run_in_the_precision_and_the_state_stays_float32(name, bits):
-  task = supervised(MODELS[name], softmax_cross_entropy(), optax.adam(0.1), ema=0.9, precision=bits)
+  task = supervised(MODELS[name], softmax_cross_entropy(), optax.adam(0.1), ema_decay=0.9, precision=bits)
   state = task.init(KEY, images())
   assert operands(task.train_step, state, images(), KEY) == {bits}
   assert operands(task.eval_step, state, images(), KEY) == {bits}
@@ -177,7 +177,7 @@ def scale_of(state: State) -> tuple[float, int]:
 
 def test_a_step_that_overflows_changes_nothing_but_the_scale():
   """An error of 2 times 2 times the scale of 32,768 is more than float16 holds."""
-  task = supervised(Normed(), mean_squared_error(), optax.adam(0.1), ema=0.5, precision='float16')
+  task = supervised(Normed(), mean_squared_error(), optax.adam(0.1), ema_decay=0.5, precision='float16')
   state = task.init(KEY, rows())
   new, metrics = jax.jit(task.train_step)(state, rows(), KEY)
   assert scale_of(state) == (2**15, 0) and scale_of(new) == (2**14, 0) and new.step == 1

@@ -92,7 +92,7 @@ NOTHING = {  # a model, an objective, a batch that counts and what makes it one 
 def test_a_batch_that_counts_nothing_moves_nothing_but_the_step(precision, accumulate, name):
   model, objective, data, nothing = NOTHING[name]
   data = {**batch(4), **data}
-  task = supervised(model, objective, optax.adamw(RATE), ema=0.9, precision=precision, accumulate=accumulate)
+  task = supervised(model, objective, optax.adamw(RATE), ema_decay=0.9, precision=precision, accumulate=accumulate)
   step = jax.jit(task.train_step)
   state, _ = step(task.init(KEY, data), data, KEY)  # now momentum and averages are under way
   same, metrics = step(state, {**data, **nothing}, KEY)
@@ -120,7 +120,7 @@ def test_padding_changes_nothing_whatever_it_holds():
 
 def test_averaged_parameters_follow_their_formula_and_are_those_evaluated():
   decay, data = 0.2, batch()
-  task = supervised(Linear(), mean_squared_error(), optax.sgd(RATE), ema=decay)
+  task = supervised(Linear(), mean_squared_error(), optax.sgd(RATE), ema_decay=decay)
   state = task.init(KEY, data)
   average = np.array(state.params['dense']['kernel'])
   for step in range(5):
@@ -204,7 +204,7 @@ def test_raw_inputs_are_augmented_in_training_alone_and_preprocessed_always():
   )
 
 
-@pytest.mark.parametrize('options', [{'ema': 1.0}, {'ema': -0.1}, {'accumulate': 0}])
+@pytest.mark.parametrize('options', [{'ema_decay': 1.0}, {'ema_decay': -0.1}, {'accumulate': 0}])
 def test_numbers_out_of_range_are_refused(options):
   ((name, value),) = options.items()
   with pytest.raises(ConfigError, match=f'{name}={value}'):

@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 def outputs(params, statistics, inputs) -> np.ndarray:
   """By the bare model of the config."""
   model = ConvNet((4, 8), 10, (16,), norm='batch')
-  scaled = standardize(mean=4.9, deviation=6.0)({'inputs': inputs})['inputs']
+  scaled = standardize(mean=4.9, std=6.0)({'inputs': inputs})['inputs']
   return model.apply({'params': params, 'batch_stats': statistics}, scaled)
 
 

@@ -29,7 +29,7 @@ MESHES = [MeshShape(8), MeshShape(2, 2, 2)]
 
 def make(**changes):
   """The stream of the tests, without saves and with an optimizer that lets no rounding grow."""
-  quiet = {'steps': 20, 'log_every': 20, 'evaluate_every': 0, 'checkpoint_every': 0}
+  quiet = {'steps': 20, 'log_every': 20, 'eval_every': 0, 'checkpoint_every': 0}
   return dataclasses.replace(
     load_config(str(CONFIG)), **{**quiet, 'optimizer': Optimizer('momentum', lr=0.05), **changes}
   )

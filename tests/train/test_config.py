@@ -13,10 +13,10 @@ from research.parallel.mesh import MeshShape
 from research.train.config import (
   REMAT,
   Config,
+  check_at_least,
   check_comes_back,
   check_each,
   check_filled,
-  check_least,
   check_within,
   flatten,
   from_fields,
@@ -56,7 +56,7 @@ class Nested:
 class Typed(Config):
   """A field of every kind."""
 
-  widths: tuple[int, ...] = (8, 8)
+  hidden_sizes: tuple[int, ...] = (8, 8)
   limits: tuple[float, float] = (0.0, 1.0)
   pairs: tuple[tuple[int, str], ...] = ((1, 'a'),)
   kind: Literal['plain', 'gated', 3] = 'plain'
@@ -78,14 +78,14 @@ class Wider(Optimizer):
     ({'steps': True}, 'config.steps=True: must be int'),
     ({'steps': '3'}, "config.steps='3': must be int"),
     ({'steps': None}, 'config.steps=None: must be int'),
-    ({'ema': '0.5'}, "config.ema='0.5': must be float"),
-    ({'ema': False}, 'config.ema=False: must be float'),
-    ({'ema': float('nan')}, 'config.ema=nan: must be finite'),
+    ({'ema_decay': '0.5'}, "config.ema_decay='0.5': must be float"),
+    ({'ema_decay': False}, 'config.ema_decay=False: must be float'),
+    ({'ema_decay': float('nan')}, 'config.ema_decay=nan: must be finite'),
     ({'bold': 1}, 'config.bold=1: must be bool'),
     ({'precision': 32}, 'config.precision=32: must be str'),
-    ({'widths': [4, 8]}, 'config.widths=[4, 8]: must be tuple[int, ...]'),
-    ({'widths': (True, 8)}, 'config.widths=(True, 8): must be tuple[int, ...]'),
-    ({'widths': 8}, 'config.widths=8: must be tuple[int, ...]'),
+    ({'hidden_sizes': [4, 8]}, 'config.hidden_sizes=[4, 8]: must be tuple[int, ...]'),
+    ({'hidden_sizes': (True, 8)}, 'config.hidden_sizes=(True, 8): must be tuple[int, ...]'),
+    ({'hidden_sizes': 8}, 'config.hidden_sizes=8: must be tuple[int, ...]'),
     ({'limits': (0.0,)}, 'config.limits=(0.0,): must be tuple[float, float]'),
     ({'limits': (0, float('inf'))}, 'config.limits=(0, inf): must be finite'),
     ({'pairs': ((1, 2),)}, 'config.pairs=((1, 2),): must be tuple[tuple[int, str], ...]'),
@@ -116,7 +116,7 @@ def test_a_value_of_another_type_is_refused_wherever_it_comes_from(change, messa
   ('saved', 'message'),
   [
     ({'steps': 117.84375}, 'config.steps=117.84375: must be int'),
-    ({'widths': [True, 8]}, r'config.widths=\(True, 8\): must be tuple'),
+    ({'hidden_sizes': [True, 8]}, r'config.hidden_sizes=\(True, 8\): must be tuple'),
     ({'mesh': 1}, 'config.mesh=1: must be MeshShape'),
     ({'optimizer': {'lr': 'fast'}}, "config.optimizer.lr='fast': must be float"),
     ({'optimizer': {'rate': 1}}, 'config.rate: Optimizer has no such field'),
@@ -130,19 +130,24 @@ def test_a_file_is_checked_too(saved, message):
 def test_numbers_of_numpy_are_stored_as_those_of_python():
   config = Typed(
     steps=np.int64(3),
-    ema=np.float32(0.5),
+    ema_decay=np.float32(0.5),
     bold=np.bool(True),
-    widths=(np.int32(4), 8),
+    hidden_sizes=(np.int32(4), 8),
     optimizer=Optimizer(lr=np.float64(0.25)),
     longest=np.int64(7),
     limits=(0, 1),
     kind='gated',
   )
   config.validate()
-  assert [type(value) for value in (config.steps, config.ema, config.bold)] == [int, float, bool]
-  assert [type(value) for value in (*config.widths, config.optimizer.lr, config.longest)] == [int, int, float, int]
+  assert [type(value) for value in (config.steps, config.ema_decay, config.bold)] == [int, float, bool]
+  assert [type(value) for value in (*config.hidden_sizes, config.optimizer.lr, config.longest)] == [
+    int,
+    int,
+    float,
+    int,
+  ]
   saved = json.loads(json.dumps(dataclasses.asdict(config)))
-  assert saved['steps'] == 3 and saved['widths'] == [4, 8]
+  assert saved['steps'] == 3 and saved['hidden_sizes'] == [4, 8]
   assert from_fields(Typed, saved) == config
 
 
@@ -152,13 +157,13 @@ def test_numbers_of_numpy_are_stored_as_those_of_python():
     ('steps', 1, 2**31 - 1),
     ('batch_size', 1, None),
     ('log_every', 1, None),
-    ('evaluate_batch_size', 1, None),
+    ('eval_batch_size', 1, None),
     ('keep_latest', 1, None),
-    ('evaluate_every', 0, None),
+    ('eval_every', 0, None),
     ('checkpoint_every', 0, None),
     ('keep_best', 0, None),
     ('seed', 0, 2**32 - 1),
-    ('ema', 0.0, 0.999),
+    ('ema_decay', 0.0, 0.999),
   ],
 )
 def test_the_ends_of_a_range_are_taken_and_what_is_beyond_is_refused(name, least, most):
@@ -176,19 +181,19 @@ def test_fields_of_an_experiment_within_their_ends():
   for least, most in ((6, 9), (1, 4)):
     with pytest.raises(ConfigError, match=f'config.steps=5: must be from {least} to {most}'):
       check_within(config, 'steps', least, most)
-  check_least(config, 5, 'steps')
+  check_at_least(config, 5, 'steps')
   with pytest.raises(ConfigError, match='config.steps=5: must be at least 6'):
-    check_least(config, 6, 'steps')
+    check_at_least(config, 6, 'steps')
 
 
 def test_tuples_of_an_experiment_with_entries_that_are_enough():
-  config = SimpleNamespace(widths=(3, 2), blocks=())
-  check_each(config, 2, 'widths', 'blocks')
-  check_filled(config, 'widths')
-  with pytest.raises(ConfigError, match=r'config.widths=\(3, 2\): each must be at least 3'):
-    check_each(config, 3, 'blocks', 'widths')
+  config = SimpleNamespace(hidden_sizes=(3, 2), blocks=())
+  check_each(config, 2, 'hidden_sizes', 'blocks')
+  check_filled(config, 'hidden_sizes')
+  with pytest.raises(ConfigError, match=r'config.hidden_sizes=\(3, 2\): each must be at least 3'):
+    check_each(config, 3, 'blocks', 'hidden_sizes')
   with pytest.raises(ConfigError, match=r'config.blocks=\(\): must have at least one entry'):
-    check_filled(config, 'widths', 'blocks')
+    check_filled(config, 'hidden_sizes', 'blocks')
 
 
 def test_a_field_that_config_json_would_not_give_back_is_named():

@@ -78,7 +78,7 @@ def test_logged_numbers_are_those_of_a_bare_loop(name, undisturbed):
 
 
 def test_order_within_a_step_is_the_contract(tmp_path):
-  config = make('classifier', steps=5, log_every=2, evaluate_every=4, checkpoint_every=4)
+  config = make('classifier', steps=5, log_every=2, eval_every=4, checkpoint_every=4)
   records = [(r.step, r.status, sorted({name.split('/')[0] for name in r.metrics})) for r in drain(config, tmp_path)]
   train_, both = ['examples_per_second', 'seconds', 'train'], ['test', 'validation']
   assert records == [
@@ -108,7 +108,7 @@ def test_order_within_a_step_is_the_contract(tmp_path):
 
 def test_metrics_are_fetched_one_step_late():
   """When the numbers of step 2 are told, step 3 has been handed to the devices."""
-  config, asked = make('classifier', steps=4, log_every=2, evaluate_every=0), []
+  config, asked = make('classifier', steps=4, log_every=2, eval_every=0), []
   experiment = config.build()
   source = experiment.train
 
@@ -140,7 +140,7 @@ class Remote:
 
 
 def test_the_state_of_a_record_can_be_used():
-  config = make('classifier', steps=4, log_every=1, evaluate_every=0)
+  config = make('classifier', steps=4, log_every=1, eval_every=0)
   experiment = config.build()
   batch = experiment.train.examples.rows(np.arange(3))
   norms = []
@@ -160,7 +160,7 @@ def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, undisturbed
 
 def test_a_run_stays_in_its_workdir_where_the_current_folder_changes(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  config = make('classifier', steps=1, evaluate_every=0)
+  config = make('classifier', steps=1, eval_every=0)
   records = train(config, 'run')
   (tmp_path / 'other').mkdir()
   monkeypatch.chdir('other')
@@ -201,7 +201,7 @@ def test_a_step_reads_nothing_back(monkeypatch):
   counts = []
   for steps in (20, 90):
     reads.clear()
-    drain(make('classifier', steps=steps, log_every=1000, evaluate_every=0, checkpoint_every=0))
+    drain(make('classifier', steps=steps, log_every=1000, eval_every=0, checkpoint_every=0))
     counts.append(len(reads))
   assert counts[0] == counts[1] > 0
 
@@ -303,7 +303,7 @@ def test_handlers_are_given_back_after_a_run():
 
 def test_a_stop_at_an_evaluation_costs_no_best_checkpoint(tmp_path):
   """The evaluation done at the next start scores the checkpoint of its step."""
-  config = make('classifier', steps=20, evaluate_every=20, checkpoint_every=20)
+  config = make('classifier', steps=20, eval_every=20, checkpoint_every=20)
   interrupt(config, tmp_path, 20, 'evaluating')
   drain(config, tmp_path)
   manifest = (tmp_path / 'checkpoints' / '20' / 'manifest').read_text()
@@ -364,7 +364,7 @@ def test_seconds_and_examples_add_up(tmp_path):
 
 
 def test_a_run_says_how_it_starts_and_adds_nothing_once_it_has_finished(tmp_path, caplog):
-  config = make('classifier', steps=10, evaluate_every=0)
+  config = make('classifier', steps=10, eval_every=0)
   first = drain(config, tmp_path)
   parameters, examples = 64 * 32 + 32 + 32 * 10 + 10, 1_257
   assert [line.split(maxsplit=1) for line in first[1].note.splitlines()] == [

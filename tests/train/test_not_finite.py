@@ -78,7 +78,7 @@ def test_parameters_that_are_not_finite_are_never_saved(bad_step, tmp_path):
 def test_an_evaluation_that_is_not_finite_stops_the_run_before_the_training_loss_is(tmp_path):
   """One step so long that the parameters are still numbers, and what is made of them no longer."""
   config = load_config(str(CONFIG))
-  config.optimizer, config.evaluate_every, config.checkpoint_every = Optimizer('sgd', lr=1e25), 1, 1
+  config.optimizer, config.eval_every, config.checkpoint_every = Optimizer('sgd', lr=1e25), 1, 1
   with pytest.raises(NotFiniteError, match='loss of an evaluation after step 1 is NaN'):
     list(train(config, tmp_path))
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
@@ -136,7 +136,7 @@ def test_nan_from_the_data(form, tmp_path, told, fault):
 @pytest.mark.parametrize('fault', ['gradient', 'data'])
 def test_jax_debug_nans_names_the_step_and_the_operation(fault):
   config = load_config(str(CONFIG))
-  config.evaluate_every = 0
+  config.eval_every = 0
   source = config.build().train
   example = int(source.indices(1)[5])
   experiment = supervised_experiment(

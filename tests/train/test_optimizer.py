@@ -168,7 +168,14 @@ FORMULAS = {
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_schedule_is_its_formula(name):
   config = Optimizer(
-    lr=2.0, schedule=name, warmup=4, schedule_steps=20, final_lr=0.1, milestones=(10, 15), decay=0.3, decay_steps=8
+    lr=2.0,
+    schedule=name,
+    warmup_steps=4,
+    schedule_steps=20,
+    final_lr_fraction=0.1,
+    milestones=(10, 15),
+    decay_rate=0.3,
+    decay_steps=8,
   )
   schedule = jax.jit(make_schedule(config, 1_000))
   for t in range(25):
@@ -186,9 +193,9 @@ def test_schedule_is_as_long_as_the_run_unless_it_says():
 
 def test_a_phase_may_fill_the_schedule():
   for config in (
-    Optimizer(schedule='linear', warmup=STEPS - 1, schedule_steps=STEPS),
-    Optimizer(schedule='wsd', warmup=2, decay_steps=STEPS - 2, schedule_steps=STEPS),
-    Optimizer(warmup=2 * STEPS),
+    Optimizer(schedule='linear', warmup_steps=STEPS - 1, schedule_steps=STEPS),
+    Optimizer(schedule='wsd', warmup_steps=2, decay_steps=STEPS - 2, schedule_steps=STEPS),
+    Optimizer(warmup_steps=2 * STEPS),
     Optimizer('rprop'),
   ):
     make_optimizer(config, STEPS)
@@ -197,22 +204,26 @@ def test_a_phase_may_fill_the_schedule():
 @pytest.mark.parametrize(
   ('config', 'steps', 'taken'),
   [
-    (Optimizer(schedule='cosine', warmup=100), 50, (24, 2)),
-    (Optimizer(schedule='linear', warmup=100), 1, (0, 1)),
-    (Optimizer(schedule='wsd', warmup=100, decay_steps=300), 40, (5, 15)),
+    (Optimizer(schedule='cosine', warmup_steps=100), 50, (24, 2)),
+    (Optimizer(schedule='linear', warmup_steps=100), 1, (0, 1)),
+    (Optimizer(schedule='wsd', warmup_steps=100, decay_steps=300), 40, (5, 15)),
     (Optimizer(schedule='wsd', decay_steps=300), 40, (0, 20)),
-    (Optimizer(schedule='cosine', warmup=49), 50, None),
-    (Optimizer(schedule='constant', warmup=100), 50, None),
-    (Optimizer(schedule='wsd', warmup=40), 50, None),
+    (Optimizer(schedule='cosine', warmup_steps=49), 50, None),
+    (Optimizer(schedule='constant', warmup_steps=100), 50, None),
+    (Optimizer(schedule='wsd', warmup_steps=40), 50, None),
   ],
 )
 def test_phases_are_shortened_in_a_run_that_is_too_short_for_them(config, steps, taken):
-  _, warmup, decay = phases(config, steps)
+  _, warmup_steps, decay = phases(config, steps)
   note = cut_short(config, steps)
   if taken is None:
-    assert warmup == config.warmup and 'too few' not in note
+    assert warmup_steps == config.warmup_steps and 'too few' not in note
   else:
-    assert (warmup, decay) == taken and f'config.steps={steps}: too few' in note and f'warmup={warmup}' in note
+    assert (
+      (warmup_steps, decay) == taken
+      and f'config.steps={steps}: too few' in note
+      and f'warmup_steps={warmup_steps}' in note
+    )
   rates = [float(make_schedule(config, steps)(step)) for step in range(steps)]
   assert np.isfinite(rates).all() and max(rates) > 0
   if config.schedule != 'constant':
@@ -229,8 +240,8 @@ def test_a_first_look_of_a_few_steps_is_told_of_its_schedule(fault):
 @pytest.mark.parametrize(
   ('config', 'steps', 'what'),
   [
-    (Optimizer(warmup=5), 4, 'optimizer.warmup=5'),
-    (Optimizer(warmup=5), 5, ''),
+    (Optimizer(warmup_steps=5), 4, 'optimizer.warmup_steps=5'),
+    (Optimizer(warmup_steps=5), 5, ''),
     (Optimizer(schedule='step', milestones=(2, 5)), 5, 'optimizer.milestones=(2, 5)'),
     (Optimizer(schedule='step', milestones=(2, 5)), 6, ''),
   ],
@@ -246,14 +257,20 @@ def test_a_run_that_ends_within_its_schedule_is_told(config, steps, what):
   [
     (Optimizer('adm'), ('optimizer.name', 'adam')),
     (Optimizer(schedule='cosin'), ('optimizer.schedule', 'cosine')),
-    (Optimizer(schedule='cosine', warmup=5, schedule_steps=5), ('optimizer.warmup=5', 'schedule_steps=5')),
-    (Optimizer(schedule='wsd', warmup=2, decay_steps=4, schedule_steps=5), ('optimizer.decay_steps=4', 'warmup=2')),
+    (Optimizer(schedule='cosine', warmup_steps=5, schedule_steps=5), ('optimizer.warmup_steps=5', 'schedule_steps=5')),
+    (
+      Optimizer(schedule='wsd', warmup_steps=2, decay_steps=4, schedule_steps=5),
+      ('optimizer.decay_steps=4', 'warmup_steps=2'),
+    ),
     (Optimizer('rprop', schedule='cosine'), ('rprop', 'constant')),
-    (Optimizer('rprop', warmup=1), ('rprop', 'constant')),
-    (Optimizer(schedule='wsd', warmup=STEPS, schedule_steps=STEPS), ('optimizer.warmup=5', 'schedule_steps=5')),
+    (Optimizer('rprop', warmup_steps=1), ('rprop', 'constant')),
+    (
+      Optimizer(schedule='wsd', warmup_steps=STEPS, schedule_steps=STEPS),
+      ('optimizer.warmup_steps=5', 'schedule_steps=5'),
+    ),
     (Optimizer(schedule='step'), ('optimizer.milestones', 'step')),
     (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),
-    (Optimizer(warmup=-1), ('optimizer.warmup=-1', 'at least 0')),
+    (Optimizer(warmup_steps=-1), ('optimizer.warmup_steps=-1', 'at least 0')),
     (Optimizer(b2=1.0), ('optimizer.b2=1.0', 'less than 1')),
     (Optimizer(freeze=('Dense_1/kernel',)), ('config.optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
     (Optimizer(freeze=('zzz',)), ("'zzz' matches no parameter; nearest: Dense_0/bias, Dense_0/kernel, scale",)),

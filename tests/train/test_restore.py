@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 
 @pytest.mark.parametrize(('name', 'ema'), [('regularized', 0.9), ('stream', 0.0)])
 def test_variables_are_those_that_are_evaluated(name, ema, tmp_path):
-  config = dataclasses.replace(load_config(f'{CONFIGS / name}.py'), steps=6, ema=ema, evaluate_every=0)
+  config = dataclasses.replace(load_config(f'{CONFIGS / name}.py'), steps=6, ema_decay=ema, eval_every=0)
   with pytest.raises(CheckpointError, match='has no checkpoint yet'):
     restore_variables(tmp_path)
   experiment = dataclasses.replace(config.build(), final_evaluators={}, files={'tokens.txt': 'a b'})

@@ -19,7 +19,7 @@ def scores(workdir) -> dict[int, float | None]:
 
 
 def test_a_score_belongs_to_the_step_of_its_evaluation(tmp_path):
-  config = make('classifier', steps=15, evaluate_every=10, checkpoint_every=5, keep_latest=3)
+  config = make('classifier', steps=15, eval_every=10, checkpoint_every=5, keep_latest=3)
   final = drain(config, tmp_path)[-1].metrics
   evaluated = {line['step']: line.get('validation/accuracy') for line in recorder.read(tmp_path)}
   assert scores(tmp_path) == {5: None, 10: evaluated[10], 15: final['validation/accuracy']}
@@ -51,7 +51,7 @@ class Scored:
 )
 def test_a_new_best_is_saved_when_it_is_measured(keep, saved, left, tmp_path):
   scored = Scored({3: 0.5, 6: 0.4, 9: 0.7, 12: 0.7})
-  config = make('classifier', steps=14, evaluate_every=3, checkpoint_every=10, keep_best=keep)
+  config = make('classifier', steps=14, eval_every=3, checkpoint_every=10, keep_best=keep)
   records = drain(config, tmp_path, scored.experiment(config))
   assert [record.step for record in records if record.status == 'saving'] == saved
   assert scores(tmp_path) == left
@@ -59,14 +59,14 @@ def test_a_new_best_is_saved_when_it_is_measured(keep, saved, left, tmp_path):
 
 def test_the_final_evaluation_may_make_the_last_checkpoint_the_best(tmp_path):
   scored = Scored({3: 0.5, 6: 0.4, 7: 0.6})
-  config = make('classifier', steps=7, evaluate_every=3, checkpoint_every=0, keep_latest=1)
+  config = make('classifier', steps=7, eval_every=3, checkpoint_every=0, keep_latest=1)
   drain(config, tmp_path, scored.experiment(config))
   assert scores(tmp_path) == {7: 0.6}
   assert not (tmp_path / 'checkpoints' / 'unfinished').exists()
 
 
 def test_a_score_that_raises_costs_the_best_checkpoint_and_not_the_run(tmp_path, caplog):
-  config = make('classifier', steps=2, evaluate_every=1)
+  config = make('classifier', steps=2, eval_every=1)
   scored = dataclasses.replace(config.build(), score=operator.itemgetter('validation/nothing'))
   drain(config, tmp_path, scored)
   lines = [record.getMessage() for record in caplog.records]
@@ -94,7 +94,7 @@ def with_broken_reports(evaluators):
 
 
 def test_a_report_that_raises_costs_no_other_number(tmp_path, told, fault):
-  config = make('classifier', steps=10, evaluate_every=10)
+  config = make('classifier', steps=10, eval_every=10)
   experiment = config.build()
   evaluators = [with_broken_reports(part) for part in (experiment.evaluators, experiment.final_evaluators)]
   faulty = dataclasses.replace(experiment, evaluators=evaluators[0], final_evaluators=evaluators[1])
@@ -114,7 +114,7 @@ def test_a_report_that_raises_costs_no_other_number(tmp_path, told, fault):
 
 
 def test_a_number_that_is_not_finite_is_told_and_left_out(tmp_path, caplog):
-  config = make('classifier', steps=4, evaluate_every=0)
+  config = make('classifier', steps=4, eval_every=0)
   experiment = config.build()
   test = experiment.final_evaluators['test']
   undefined = lambda outputs, rows: iter([('undefined', np.nan), ('defined', np.float32(1)), ('whole', 3)])  # noqa: E731

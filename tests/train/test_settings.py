@@ -28,7 +28,7 @@ def test_in_64_bits_a_step_leaves_every_dtype_as_it_was(name, accumulate, x64):
   """Linen's batch statistics are float32 among wider parameters; a run that is compiled once takes no others."""
   config = load_config(f'{CONFIGS / name}.py')
   config.batch_size, config.optimizer = 8, Optimizer('adamw', schedule='cosine', weight_decay=0.1)
-  config.accumulate, config.ema = 1 if name == 'stream' else accumulate, 0.9
+  config.accumulate, config.ema_decay = 1 if name == 'stream' else accumulate, 0.9
   experiment, key, index = config.build(), jax.random.key(0), np.arange(8)
   batch = {**experiment.train.examples.rows(index), 'index': index}
   before = jax.eval_shape(lambda batch: first_state(experiment.task, batch, key), batch)

@@ -136,7 +136,7 @@ jax.config.update('jax_compilation_cache_dir', {cache!r})
 from launch.flags import load_config
 from research.train.loop import train
 
-config = dataclasses.replace(load_config('tests/configs/classifier.py'), checkpoint_every=0, evaluate_every=0)
+config = dataclasses.replace(load_config('tests/configs/classifier.py'), checkpoint_every=0, eval_every=0)
 config.steps = 1_000_000
 experiment = config.build()
 

@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_config_comes_back_from_its_workdir(tmp_path):
-  config = make('regularized', optimizer=Optimizer('step', milestones=(3, 5), freeze=('a/*',)), dropout=0.25)
+  config = make('regularized', optimizer=Optimizer('step', milestones=(3, 5), freeze=('a/*',)), dropout_rate=0.25)
   claim(tmp_path, config)
   loaded = saved_config(tmp_path)
   assert type(loaded).__name__ == 'Config' and flatten(loaded) == flatten(config)
@@ -194,7 +194,7 @@ def test_the_workdir_is_locked_while_data_are_fetched_and_a_signal_ends_that(tmp
 
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
-  config = make('classifier', steps=2, evaluate_every=0)
+  config = make('classifier', steps=2, eval_every=0)
   list(train(config, tmp_path))
   before, config = content(tmp_path), dataclasses.replace(config, steps=1)
   with pytest.raises(ConfigError, match=r'config\.steps=1: .* is at step 2'):
