@@ -257,7 +257,7 @@ def test_remat_changes_nothing(name, x64):
     (lambda: ResNet1D(3, kernel_sizes=()), r'kernel_sizes=\(\): must have at least one entry'),
     (lambda: ResNet1D(3, stride=-1), 'stride=-1'),
     (lambda: ResNet1D(3, activation='rely'), "activation='rely': is unknown; nearest: relu"),
-    (lambda: TCN(3, kernel_size=0), 'kernel=0'),
+    (lambda: TCN(3, kernel_size=0), 'kernel_size=0'),
     (lambda: TCN(3, channels=(4, -4)), r'channels=\(4, -4\)'),
     (lambda: TCN(3, pooling='max'), "pooling='max': is unknown; nearest: last, mean"),
   ],
