@@ -13,46 +13,44 @@ from benchmarks.families import Family
 
 
 def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> keras.Model:
-  hidden = [layers.Dense(width, 'relu', name=f'Dense_{number}') for number, width in enumerate(hidden_sizes)]
-  return keras.Sequential(
-    [keras.Input((inputs,)), *hidden, layers.Dense(num_classes, name=f'Dense_{len(hidden_sizes)}')]
-  )
+  hidden = [layers.Dense(width, 'relu', name=f'dense_{number}') for number, width in enumerate(hidden_sizes)]
+  return keras.Sequential([keras.Input((inputs,)), *hidden, layers.Dense(num_classes, name='head')])
 
 
 def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> keras.Model:
   x = inputs = keras.Input((size, size, 1))
   for number, count in enumerate(channels):
-    x = layers.MaxPooling2D()(layers.Conv2D(count, 3, padding='same', activation='relu', name=f'Conv_{number}')(x))
-  x = layers.Dense(hidden_size, 'relu', name='Dense_0')(layers.Flatten()(x))
-  return keras.Model(inputs, layers.Dense(num_classes, name='Dense_1')(x))
+    x = layers.MaxPooling2D()(layers.Conv2D(count, 3, padding='same', activation='relu', name=f'conv_{number}')(x))
+  x = layers.Dense(hidden_size, 'relu', name='dense_0')(layers.Flatten()(x))
+  return keras.Model(inputs, layers.Dense(num_classes, name='head')(x))
 
 
 def resnet(size: int, depth: int, num_classes: int, norm: str) -> keras.Model:
   x = inputs = keras.Input((size, size, 3))
-  x, number = layers.ReLU()(_convolved(x, '{}_0', norm, 16, 3)), itertools.count()
+  x, number = layers.ReLU()(_convolved(x, 'stem_conv', 'stem_norm', norm, 16, 3)), itertools.count()
   for stage, channels in enumerate((16, 32, 64)):
     for place in range((depth - 2) // 6):
-      x = _block(x, f'Block_{next(number)}.', norm, channels, 2 if stage and not place else 1)
-  return keras.Model(inputs, layers.Dense(num_classes, name='Dense_0')(layers.GlobalAveragePooling2D()(x)))
+      x = _block(x, f'block_{next(number)}.', norm, channels, 2 if stage and not place else 1)
+  return keras.Model(inputs, layers.Dense(num_classes, name='head')(layers.GlobalAveragePooling2D()(x)))
 
 
 def _block(x, name: str, norm: str, channels: int, stride: int):
-  y = layers.ReLU()(_convolved(x, name + '{}_0', norm, channels, 3, stride))
-  y = _convolved(y, name + '{}_1', norm, channels, 3)
+  y = layers.ReLU()(_convolved(x, name + 'conv_0', name + 'norm_0', norm, channels, 3, stride))
+  y = _convolved(y, name + 'conv_1', name + 'norm_1', norm, channels, 3)
   if x.shape != y.shape:
-    x = _convolved(x, name + '{}_2', norm, channels, 1, stride)
+    x = _convolved(x, name + 'shortcut', name + 'shortcut_norm', norm, channels, 1, stride)
   return layers.ReLU()(layers.Add()([x, y]))
 
 
-def _convolved(x, name: str, norm: str, channels: int, kernel: int, stride: int = 1):
+def _convolved(x, conv_name: str, norm_name: str, norm: str, channels: int, kernel: int, stride: int = 1):
   """Convolution and norm; `same` would pad one side alone at a stride."""
   if stride > 1 and kernel > 1:
     x = layers.ZeroPadding2D(kernel // 2)(x)
   padding = 'same' if stride == 1 else 'valid'
-  x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, name=name.format('Conv'))(x)
+  x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, name=conv_name)(x)
   if norm == 'batch':
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name.format('BatchNorm'))(x)
-  return layers.GroupNormalization(channels // 16, epsilon=1e-5, name=name.format('GroupNorm'))(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=norm_name)(x)
+  return layers.GroupNormalization(channels // 16, epsilon=1e-5, name=norm_name)(x)
 
 
 def language_model(cell: str, vocab_size: int, hidden_size: int) -> keras.Model:

@@ -117,7 +117,7 @@ def bare(family: Family) -> Callable[[int], float]:
 
 
 def save(path: Path, params: PyTree) -> None:
-  """Writes parameters by path, such as 'Dense_0/kernel', in numpy's format .npz."""
+  """Writes parameters by path, such as 'dense_0/kernel', in numpy's format .npz."""
   leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(params))
   np.savez(path, **{jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves})
 

@@ -21,9 +21,9 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x, train=False):
-    for width in self.hidden_sizes:
-      x = nn.relu(nn.Dense(width)(x))
-    return nn.Dense(self.num_classes)(x)
+    for number, width in enumerate(self.hidden_sizes):
+      x = nn.relu(nn.Dense(width, name=f'dense_{number}')(x))
+    return nn.Dense(self.num_classes, name='head')(x)
 
 
 class CNN(nn.Module):
@@ -33,24 +33,24 @@ class CNN(nn.Module):
 
   @nn.compact
   def __call__(self, x, train=False):
-    for channels in self.channels:
-      x = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3))(x)), (2, 2), (2, 2))
-    x = nn.relu(nn.Dense(self.hidden_size)(x.reshape(x.shape[0], -1)))
-    return nn.Dense(self.num_classes)(x)
+    for number, channels in enumerate(self.channels):
+      x = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3), name=f'conv_{number}')(x)), (2, 2), (2, 2))
+    x = nn.relu(nn.Dense(self.hidden_size, name='dense_0')(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.num_classes, name='head')(x)
 
 
 class Block(nn.Module):
   channels: int
   stride: int
-  norm: Callable[[], nn.Module]
+  norm: Callable[[str], nn.Module]
 
   @nn.compact
   def __call__(self, x):
-    y = _conv(self.channels, 3, self.stride)(x)
-    y = _conv(self.channels, 3)(nn.relu(self.norm()(y)))
-    y = self.norm()(y)
+    y = _conv(self.channels, 3, self.stride, name='conv_0')(x)
+    y = _conv(self.channels, 3, name='conv_1')(nn.relu(self.norm('norm_0')(y)))
+    y = self.norm('norm_1')(y)
     if x.shape != y.shape:
-      x = self.norm()(_conv(self.channels, 1, self.stride)(x))
+      x = self.norm('shortcut_norm')(_conv(self.channels, 1, self.stride, name='shortcut')(x))
     return nn.relu(x + y)
 
 
@@ -62,18 +62,18 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, x, train=False):
     norm = {
-      'group': lambda: nn.GroupNorm(num_groups=None, group_size=16, epsilon=1e-5),
-      'batch': lambda: nn.BatchNorm(not train, momentum=0.9),
+      'group': lambda name: nn.GroupNorm(num_groups=None, group_size=16, epsilon=1e-5, name=name),
+      'batch': lambda name: nn.BatchNorm(not train, momentum=0.9, name=name),
     }[self.norm]
-    x = nn.relu(norm()(_conv(16, 3)(x)))
+    x, blocks = nn.relu(norm('stem_norm')(_conv(16, 3, name='stem_conv')(x))), (self.depth - 2) // 6
     for stage, channels in enumerate((16, 32, 64)):
-      for number in range((self.depth - 2) // 6):
-        x = Block(channels, 2 if stage and not number else 1, norm)(x)
-    return nn.Dense(self.num_classes)(x.mean((1, 2)))
+      for number in range(blocks):
+        x = Block(channels, 2 if stage and not number else 1, norm, name=f'block_{stage * blocks + number}')(x)
+    return nn.Dense(self.num_classes, name='head')(x.mean((1, 2)))
 
 
-def _conv(channels: int, kernel: int, stride: int = 1) -> nn.Conv:
-  return nn.Conv(channels, (kernel, kernel), stride, kernel // 2, use_bias=False)
+def _conv(channels: int, kernel: int, stride: int = 1, *, name: str) -> nn.Conv:
+  return nn.Conv(channels, (kernel, kernel), stride, kernel // 2, use_bias=False, name=name)
 
 
 class LanguageModel(nn.Module):

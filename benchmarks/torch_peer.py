@@ -1,6 +1,5 @@
 """The same steps in PyTorch, as its users write them; layers bear our names, by which weights find their way."""
 
-import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -27,51 +26,50 @@ class Linear(nn.Linear):
 
 def mlp(inputs: int, hidden_sizes: Sequence[int], num_classes: int) -> nn.Module:
   layers = {}
-  for number, (before, after) in enumerate(zip((inputs, *hidden_sizes), (*hidden_sizes, num_classes), strict=True)):
-    layers |= {f'Dense_{number}': nn.Linear(before, after), f'relu_{number}': nn.ReLU()}
-  layers.popitem()
-  return nn.Sequential(OrderedDict(layers))
+  for number, (before, after) in enumerate(zip((inputs, *hidden_sizes[:-1]), hidden_sizes, strict=True)):
+    layers |= {f'dense_{number}': nn.Linear(before, after), f'relu_{number}': nn.ReLU()}
+  return nn.Sequential(OrderedDict(layers | {'head': nn.Linear(hidden_sizes[-1], num_classes)}))
 
 
 def cnn(size: int, channels: Sequence[int], hidden_size: int, num_classes: int) -> nn.Module:
   layers = {}
   for number, (before, after) in enumerate(zip((1, *channels[:-1]), channels, strict=True)):
-    layers |= {f'Conv_{number}': nn.Conv2d(before, after, 3, padding=1), f'relu_{number}': nn.ReLU()}
+    layers |= {f'conv_{number}': nn.Conv2d(before, after, 3, padding=1), f'relu_{number}': nn.ReLU()}
     layers |= {f'pool_{number}': nn.MaxPool2d(2)}
   image = (size // 2 ** len(channels), size // 2 ** len(channels), channels[-1])
-  layers |= {'flatten': nn.Flatten(), 'Dense_0': Linear(int(np.prod(image)), hidden_size, reads=image)}
-  return nn.Sequential(OrderedDict(layers | {'relu': nn.ReLU(), 'Dense_1': nn.Linear(hidden_size, num_classes)}))
+  layers |= {'flatten': nn.Flatten(), 'dense_0': Linear(int(np.prod(image)), hidden_size, reads=image)}
+  return nn.Sequential(OrderedDict(layers | {'relu': nn.ReLU(), 'head': nn.Linear(hidden_size, num_classes)}))
 
 
 class Block(nn.Module):
   def __init__(self, inputs: int, channels: int, stride: int, norm: str):
     super().__init__()
-    self.Conv_0, self.norm_0 = _conv(inputs, channels, 3, stride), _norm(norm, channels)
-    self.Conv_1, self.norm_1 = _conv(channels, channels, 3), _norm(norm, channels)
+    self.conv_0, self.norm_0 = _conv(inputs, channels, 3, stride), _norm(norm, channels)
+    self.conv_1, self.norm_1 = _conv(channels, channels, 3), _norm(norm, channels)
     self.changes = inputs != channels
     if self.changes:
-      self.Conv_2, self.norm_2 = _conv(inputs, channels, 1, stride), _norm(norm, channels)
+      self.shortcut, self.shortcut_norm = _conv(inputs, channels, 1, stride), _norm(norm, channels)
 
   def forward(self, x: Tensor) -> Tensor:
-    y = functional.relu(self.norm_0(self.Conv_0(x)))
-    y = self.norm_1(self.Conv_1(y))
-    return functional.relu(y + (self.norm_2(self.Conv_2(x)) if self.changes else x))
+    y = functional.relu(self.norm_0(self.conv_0(x)))
+    y = self.norm_1(self.conv_1(y))
+    return functional.relu(y + (self.shortcut_norm(self.shortcut(x)) if self.changes else x))
 
 
 class ResNet(nn.Module):
   def __init__(self, depth: int, num_classes: int, norm: str):
     super().__init__()
-    self.Conv_0, self.norm_0 = _conv(3, 16, 3), _norm(norm, 16)
+    self.stem_conv, self.stem_norm = _conv(3, 16, 3), _norm(norm, 16)
     blocks, before = {}, 16
     for stage, channels in enumerate((16, 32, 64)):
       for number in range((depth - 2) // 6):
-        blocks[f'Block_{len(blocks)}'] = Block(before, channels, 2 if stage and not number else 1, norm)
+        blocks[f'block_{len(blocks)}'] = Block(before, channels, 2 if stage and not number else 1, norm)
         before = channels
-    self.blocks, self.Dense_0 = nn.Sequential(OrderedDict(blocks)), nn.Linear(64, num_classes)
+    self.blocks, self.head = nn.Sequential(OrderedDict(blocks)), nn.Linear(64, num_classes)
 
   def forward(self, x: Tensor) -> Tensor:
-    x = functional.relu(self.norm_0(self.Conv_0(x)))
-    return self.Dense_0(self.blocks(x).mean((2, 3)))
+    x = functional.relu(self.stem_norm(self.stem_conv(x)))
+    return self.head(self.blocks(x).mean((2, 3)))
 
 
 def resnet(size: int, depth: int, num_classes: int, norm: str) -> nn.Module:
@@ -189,7 +187,7 @@ def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def load(model: nn.Module, weights: dict[str, np.ndarray]) -> None:
   """Gives the model our parameters. Raises KeyError or ValueError where either has some that the other lacks."""
-  left = {re.sub('(Group|Batch)Norm_', 'norm_', path): array for path, array in weights.items()}
+  left = dict(weights)
   for place, module in model.named_modules():
     path = place.removeprefix('blocks.').replace('.', '/') + '/' * bool(place)
     named = dict(module.named_parameters(recurse=False))

@@ -47,6 +47,7 @@ class SelfAttention(nn.Module):
       out_bias_init=logical(zeros, None),
       attention_fn=_attend,
     )
+    nn.share_scope(self, layer)  # paths are attention/query, not attention/MultiHeadDotProductAttention_0/query
     outputs = layer(inputs, mask=mask, deterministic=not train)
     return outputs if mask is None else jnp.where(mask.any((1, 3))[..., None], outputs, 0)
 

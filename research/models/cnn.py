@@ -34,14 +34,14 @@ class LeNet5(nn.Module):
     self, inputs: Num[ArrayLike, 'batch 28 28 channels'], train: bool = False
   ) -> Float[Array, 'batch classes']:
     act = activation(self.activation)
-    x = act(Conv(6, (5, 5))(inputs))
+    x = act(Conv(6, (5, 5), name='conv_0')(inputs))
     x = nn.avg_pool(x, (2, 2), (2, 2))
-    x = act(Conv(16, (5, 5), padding='VALID')(x))
+    x = act(Conv(16, (5, 5), padding='VALID', name='conv_1')(x))
     x = nn.avg_pool(x, (2, 2), (2, 2))
     x = x.reshape(x.shape[0], -1)
-    for width in (120, 84):
-      x = act(Dense(width)(x))
-    return Dense(self.num_classes)(x)
+    for number, width in enumerate((120, 84)):
+      x = act(Dense(width, name=f'dense_{number}')(x))
+    return Dense(self.num_classes, name='head')(x)
 
 
 class ConvNet(nn.Module):
@@ -79,20 +79,21 @@ class ConvNet(nn.Module):
   ) -> Float[Array, 'batch classes']:
     act, stage = activation(self.activation), remat(ConvNet.stage, self.remat)
     x = inputs
-    for channels in self.channels:
-      x = stage(self, x, channels, train)
+    for number, channels in enumerate(self.channels):
+      x = stage(self, x, number, channels, train)
     x = x.reshape(x.shape[0], -1)
-    for width in self.hidden_sizes:
+    for number, width in enumerate(self.hidden_sizes):
       x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-      x = act(norm(self.norm, width, train, self.axis_name)(Dense(width, use_bias=not self.norm)(x)))
+      x = Dense(width, use_bias=not self.norm, name=f'dense_{number}')(x)
+      x = act(norm(self.norm, width, train, f'dense_norm_{number}', self.axis_name)(x))
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-    return Dense(self.num_classes)(x)
+    return Dense(self.num_classes, name='head')(x)
 
   def stage(
-    self, x: Num[ArrayLike, 'batch height width _'], channels: int, train: bool
+    self, x: Num[ArrayLike, 'batch height width _'], number: int, channels: int, train: bool
   ) -> Float[Array, 'batch _ _ channels']:
-    for _ in range(self.convs_per_stage):
-      x = Conv(channels, (self.kernel_size, self.kernel_size), use_bias=not self.norm)(x)
-      x = activation(self.activation)(norm(self.norm, channels, train, self.axis_name)(x))
+    for layer in range(number * self.convs_per_stage, (number + 1) * self.convs_per_stage):
+      x = Conv(channels, (self.kernel_size, self.kernel_size), use_bias=not self.norm, name=f'conv_{layer}')(x)
+      x = activation(self.activation)(norm(self.norm, channels, train, f'norm_{layer}', self.axis_name)(x))
     x = max_pool(x, (2, 2))
     return nn.Dropout(self.channel_dropout_rate, broadcast_dims=(1, 2))(x, deterministic=not train)

@@ -54,12 +54,14 @@ class PatchRNN(nn.Module):
     level = level_of(inputs)
     past = relative(inputs, level)
     patches = past.reshape(batch * variables, -1, self.patch_size)
-    embedded = nn.Dropout(self.dropout_rate)(Dense(self.rnn.hidden_size)(patches), deterministic=not train)
+    embedded = nn.Dropout(self.dropout_rate)(
+      Dense(self.rnn.hidden_size, name='embed')(patches), deterministic=not train
+    )
     states, _ = self.rnn(embedded, train=train)
     last = nn.Dropout(self.dropout_rate)(states[:, -1], deterministic=not train).reshape(batch, variables, -1)
     numbers = self.horizon * self.num_outputs
-    linear = Dense(numbers, use_bias=False, kernel_init=nn.initializers.zeros)(past)
-    return absolute(Dense(numbers)(last) + linear, level, self.num_outputs)
+    linear = Dense(numbers, use_bias=False, kernel_init=nn.initializers.zeros, name='linear')(past)
+    return absolute(Dense(numbers, name='head')(last) + linear, level, self.num_outputs)
 
 
 class DLinear(nn.Module):
@@ -83,7 +85,8 @@ class DLinear(nn.Module):
     past = jnp.swapaxes(jnp.asarray(inputs), 1, 2)
     trend = moving_average(past, self.window)
     numbers = self.horizon * self.num_outputs
-    return as_forecast(Dense(numbers)(trend) + Dense(numbers)(past - trend), self.num_outputs)
+    seasonal = Dense(numbers, name='seasonal')(past - trend)
+    return as_forecast(Dense(numbers, name='trend')(trend) + seasonal, self.num_outputs)
 
 
 def level_of(inputs: Past) -> Level:

@@ -43,12 +43,12 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, inputs: Num[ArrayLike, 'batch ...'], train: bool = False) -> Float[Array, 'batch outputs']:
     x, layer = inputs.reshape(inputs.shape[0], -1), remat(MLP.layer, self.remat)
-    for width in self.hidden_sizes:
-      x = layer(self, x, width, train)
-    return activation(self.output_activation)(Dense(self.num_outputs)(x))
+    for number, width in enumerate(self.hidden_sizes):
+      x = layer(self, x, number, width, train)
+    return activation(self.output_activation)(Dense(self.num_outputs, name='head')(x))
 
-  def layer(self, x: Num[ArrayLike, 'batch _'], width: int, train: bool) -> Float[Array, 'batch _']:
-    y = Dense(width, use_bias=not self.norm)(x)
-    y = activation(self.activation)(norm(self.norm, width, train, self.axis_name)(y))
+  def layer(self, x: Num[ArrayLike, 'batch _'], number: int, width: int, train: bool) -> Float[Array, 'batch _']:
+    y = Dense(width, use_bias=not self.norm, name=f'dense_{number}')(x)
+    y = activation(self.activation)(norm(self.norm, width, train, f'norm_{number}', self.axis_name)(y))
     y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
     return x + y if self.residual and x.shape == y.shape else y

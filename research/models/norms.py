@@ -18,9 +18,9 @@ GROUP = 16  # channels of a group, or all where there are fewer
 
 
 def norm(
-  kind: str, channels: int, train: bool, axis_name: str = '', scale_init: Init = nn.initializers.ones
+  kind: str, channels: int, train: bool, name: str, axis_name: str = '', scale_init: Init = nn.initializers.ones
 ) -> Callable[..., Array]:
-  """A layer that normalizes `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
+  """A layer called `name` that normalizes `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
 
   Under pmap the batch of 'batch' spans the devices of `axis_name`. Raises ConfigError for another kind, and for
   channels that do not make whole groups.
@@ -29,13 +29,13 @@ def norm(
     case '':
       return lambda x: x
     case 'batch':
-      return BatchNorm(train, axis_name, scale_init)
+      return BatchNorm(train, axis_name, scale_init, name=name)
     case 'layer':
-      return LayerNorm(scale_init)
+      return LayerNorm(scale_init, name=name)
     case 'group':
       if channels % min(GROUP, channels):
         raise ConfigError(f"norm: 'group' of {channels} channels; must be fewer than {GROUP}, or a multiple of it")
-      return GroupNorm(scale_init)
+      return GroupNorm(scale_init, name=name)
   raise ConfigError(f'norm={kind!r}: {unknown(kind, NORMS)}')
 
 

@@ -56,23 +56,24 @@ class Block(nn.Module):
 
   def version1(self, x: Array, train: bool) -> Array:
     y, layers = x, self.layers()
-    for number, (channels, kernel, stride) in enumerate(layers, 1):
-      last = number == len(layers)
+    for number, (channels, kernel, stride) in enumerate(layers):
+      last = number == len(layers) - 1
       scale_init = nn.initializers.zeros if last and self.zero_init_residual else nn.initializers.ones
-      y = norm(self.norm, channels, train, self.axis_name, scale_init)(convolution(channels, kernel, stride)(y))
+      y = convolution(channels, kernel, stride, f'conv_{number}')(y)
+      y = norm(self.norm, channels, train, f'norm_{number}', self.axis_name, scale_init)(y)
       y = y if last else nn.relu(y)
     if x.shape != y.shape:
-      x = convolution(y.shape[-1], 1, self.stride)(x)
-      x = norm(self.norm, y.shape[-1], train, self.axis_name)(x)
+      x = convolution(y.shape[-1], 1, self.stride, 'shortcut')(x)
+      x = norm(self.norm, y.shape[-1], train, 'shortcut_norm', self.axis_name)(x)
     return nn.relu(x + y)
 
   def version2(self, x: Array, train: bool) -> Array:
     y, layers = x, self.layers()
     for number, (channels, kernel, stride) in enumerate(layers):
-      y = nn.relu(norm(self.norm, y.shape[-1], train, self.axis_name)(y))
+      y = nn.relu(norm(self.norm, y.shape[-1], train, f'norm_{number}', self.axis_name)(y))
       if not number and (self.stride > 1 or x.shape[-1] != layers[-1][0]):
-        x = convolution(layers[-1][0], 1, self.stride)(y)
-      y = convolution(channels, kernel, stride)(y)
+        x = convolution(layers[-1][0], 1, self.stride, 'shortcut')(y)
+      y = convolution(channels, kernel, stride, f'conv_{number}')(y)
     return x + y
 
 
@@ -104,30 +105,31 @@ class ResNet(nn.Module):
     for stage, blocks in enumerate(self.stage_sizes):
       for number in range(blocks):
         stride = 2 if stage and not number else 1
-        x = block(self, x, self.width * 2**stage, stride, train)
+        x = block(self, x, sum(self.stage_sizes[:stage]) + number, self.width * 2**stage, stride, train)
     if self.preactivation:
-      x = nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name)(x))
-    return Dense(self.num_classes)(x.mean((1, 2)))
+      x = nn.relu(norm(self.norm, x.shape[-1], train, 'head_norm', self.axis_name)(x))
+    return Dense(self.num_classes, name='head')(x.mean((1, 2)))
 
-  def block(self, x: Array, channels: int, stride: int, train: bool) -> Array:
+  def block(self, x: Array, number: int, channels: int, stride: int, train: bool) -> Array:
     options = (self.bottleneck, self.preactivation, self.norm, self.zero_init_residual, self.axis_name)
-    return Block(channels, stride, *options)(x, train)
+    return Block(channels, stride, *options, name=f'block_{number}')(x, train)
 
   def begin(self, inputs: Array, train: bool) -> Array:
     large = self.stem == 'large'
-    x = convolution(self.width, 7, 2)(inputs) if large else convolution(self.width, 3, 1)(inputs)
+    x = convolution(self.width, *(7, 2) if large else (3, 1), 'stem_conv')(inputs)
     if not self.preactivation:
-      x = nn.relu(norm(self.norm, self.width, train, self.axis_name)(x))
+      x = nn.relu(norm(self.norm, self.width, train, 'stem_norm', self.axis_name)(x))
     if self.stem == 'plain':
       return x
     return max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else max_pool(x, (2, 2))
 
 
-def convolution(channels: int, kernel: int, stride: int) -> Conv:
+def convolution(channels: int, kernel: int, stride: int, name: str) -> Conv:
   """A convolution for a norm to follow: no bias, and the same padding on both sides at any stride."""
   margin = (kernel // 2, kernel // 2)
   init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015
-  return Conv(channels, (kernel, kernel), (stride, stride), (margin, margin), use_bias=False, kernel_init=init)
+  size, strides, padding = (kernel, kernel), (stride, stride), (margin, margin)
+  return Conv(channels, size, strides, padding, use_bias=False, kernel_init=init, name=name)
 
 
 def resnet(depth: int, num_classes: int, **options: Any) -> ResNet:

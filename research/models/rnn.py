@@ -184,7 +184,7 @@ class SequenceClassifier(nn.Module):
     outputs, carry = self.rnn(values, lengths, train=train)
     x = POOLING[self.pooling](outputs, lengths, carry)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-    return Dense(self.num_classes)(x)
+    return Dense(self.num_classes, name='head')(x)
 
 
 class SequenceLabeler(nn.Module):
@@ -205,7 +205,7 @@ class SequenceLabeler(nn.Module):
   ) -> Float[Array, 'batch length classes']:
     values, lengths = unpadded(inputs)
     outputs, _ = self.rnn(values, lengths, train=train)
-    return Dense(self.num_classes)(nn.Dropout(self.dropout_rate)(outputs, deterministic=not train))
+    return Dense(self.num_classes, name='head')(nn.Dropout(self.dropout_rate)(outputs, deterministic=not train))
 
 
 def _last(outputs: Array, lengths: Array | None, carry: PyTree) -> Float[Array, 'batch hidden']:

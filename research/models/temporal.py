@@ -37,9 +37,9 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, series: Series, train: bool = False) -> Series:
     x, mask = series
-    x = Conv1D(self.channels, self.kernel_size, self.stride, use_bias=not self.norm)(x)
+    x = Conv1D(self.channels, self.kernel_size, self.stride, use_bias=not self.norm, name='conv')(x)
     mask = None if mask is None else mask[:, :: self.stride]
-    x = _normalised((x, mask), self.norm, train, self.axis_name)
+    x = _normalised((x, mask), self.norm, train, 'conv_norm', self.axis_name)
     return _ended(activation(self.activation)(x), mask), mask
 
 
@@ -76,16 +76,17 @@ class FCN(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
     x = nn.Dropout(self.dropout_rate)(self.features(inputs, train), deterministic=not train)
-    return Dense(self.num_classes)(x)
+    return Dense(self.num_classes, name='head')(x)
 
   def features(self, inputs: Inputs, train: bool) -> Float[Array, 'batch features']:
     series, block = begin(inputs), remat(FCN.block, self.remat)
     for number, (channels, kernel_size) in enumerate(zip(self.channels, self.kernel_sizes, strict=True)):
-      series = block(self, series, channels, kernel_size, 1 if number else self.stride, train)
+      series = block(self, series, number, channels, kernel_size, 1 if number else self.stride, train)
     return mean_over_time(*series)
 
-  def block(self, series: Series, channels: int, kernel_size: int, stride: int, train: bool) -> Series:
-    return Block(channels, kernel_size, stride, self.activation, self.norm, self.axis_name)(series, train)
+  def block(self, series: Series, number: int, channels: int, kernel_size: int, stride: int, train: bool) -> Series:
+    options = (self.activation, self.norm, self.axis_name)
+    return Block(channels, kernel_size, stride, *options, name=f'block_{number}')(series, train)
 
 
 class LSTMFCN(FCN):
@@ -113,11 +114,11 @@ class LSTMFCN(FCN):
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
     read = nn.Dropout(self.recurrent_dropout_rate)(self.reading(inputs, train), deterministic=not train)
     x = jnp.concatenate([self.features(inputs, train), read], -1)
-    return Dense(self.num_classes)(nn.Dropout(self.dropout_rate)(x, deterministic=not train))
+    return Dense(self.num_classes, name='head')(nn.Dropout(self.dropout_rate)(x, deterministic=not train))
 
   def reading(self, inputs: Inputs, train: bool) -> Float[Array, 'batch hidden']:
     values, mask = begin(inputs)
-    rnn = RNN(self.hidden_size, cell=self.cell)
+    rnn = RNN(self.hidden_size, cell=self.cell, name='rnn')
     if not self.shuffle:
       return last_over_time(rnn(values, unpadded(inputs)[1], train=train)[0], mask)
     missing = max(0, self.length - values.shape[1])
@@ -154,19 +155,19 @@ class ResNet1D(nn.Module):
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch classes']:
     series, block = begin(inputs), remat(ResNet1D.block, self.remat)
     for number, channels in enumerate(self.channels):
-      series = block(self, series, channels, 1 if number else self.stride, train)
+      series = block(self, series, number, channels, 1 if number else self.stride, train)
     x = nn.Dropout(self.dropout_rate)(mean_over_time(*series), deterministic=not train)
-    return Dense(self.num_classes)(x)
+    return Dense(self.num_classes, name='head')(x)
 
-  def block(self, series: Series, channels: int, stride: int, train: bool) -> Series:
-    x, options = series, (self.norm, self.axis_name)
-    for number, kernel_size in enumerate(self.kernel_sizes):
-      kind = self.activation if number + 1 < len(self.kernel_sizes) else 'identity'
-      x = Block(channels, kernel_size, 1 if number else stride, kind, *options)(x, train)
+  def block(self, series: Series, number: int, channels: int, stride: int, train: bool) -> Series:
+    x, options, name = series, (self.norm, self.axis_name), f'block_{number}'
+    for layer, kernel_size in enumerate(self.kernel_sizes):
+      kind = self.activation if layer + 1 < len(self.kernel_sizes) else 'identity'
+      x = Block(channels, kernel_size, 1 if layer else stride, kind, *options, name=f'{name}_layer_{layer}')(x, train)
     if stride > 1 or series[0].shape[-1] != channels:
-      shortcut, _ = Block(channels, 1, stride, 'identity', *options)(series, train)
+      shortcut, _ = Block(channels, 1, stride, 'identity', *options, name=f'{name}_shortcut')(series, train)
     else:
-      shortcut = _normalised(series, self.norm, train, self.axis_name)
+      shortcut = _normalised(series, self.norm, train, f'{name}_shortcut_norm', self.axis_name)
     y, mask = x
     return _ended(activation(self.activation)(y + shortcut), mask), mask
 
@@ -198,19 +199,21 @@ class TCN(nn.Module):
   def __call__(self, inputs: Inputs, train: bool = False) -> Float[Array, 'batch *length classes']:
     (x, mask), block = begin(inputs), remat(TCN.block, self.remat)
     for number, channels in enumerate(self.channels):
-      x = block(self, x, channels, 2**number, train)
+      x = block(self, x, number, channels, train)
     if self.pooling:
       x = last_over_time(x, mask) if self.pooling == 'last' else mean_over_time(x, mask)
-    return Dense(self.num_classes)(x)
+    return Dense(self.num_classes, name='head')(x)
 
   def block(
-    self, x: Float[Array, 'batch length _'], channels: int, dilation: int, train: bool
+    self, x: Float[Array, 'batch length _'], number: int, channels: int, train: bool
   ) -> Float[Array, 'batch length channels']:
     act, y = activation(self.activation), x
-    for _ in range(2):
-      y = act(nn.WeightNorm(Conv1D(channels, self.kernel_size, dilation=dilation, causal=True))(y))
+    for layer in range(2):
+      name = f'block_{number}_conv_{layer}'
+      conv = Conv1D(channels, self.kernel_size, dilation=2**number, causal=True, name=name)
+      y = act(nn.WeightNorm(conv, name=f'{name}_norm')(y))
       y = nn.Dropout(self.dropout_rate, broadcast_dims=(1,))(y, deterministic=not train)
-    return act(y + (x if x.shape == y.shape else Dense(channels)(x)))
+    return act(y + (x if x.shape == y.shape else Dense(channels, name=f'block_{number}_shortcut')(x)))
 
 
 def begin(inputs: Inputs) -> Series:
@@ -233,10 +236,12 @@ def last_over_time(x: Float[Array, 'batch length channels'], mask: Mask) -> Floa
   return jnp.take_along_axis(x, last, axis=1, mode='promise_in_bounds')[:, 0]
 
 
-def _normalised(series: Series, kind: str, train: bool, axis_name: str) -> Float[Array, 'batch length channels']:
+def _normalised(
+  series: Series, kind: str, train: bool, name: str, axis_name: str
+) -> Float[Array, 'batch length channels']:
   """The norm `kind` of a series; no statistic is taken of the steps after its end."""
   x, mask = series
-  layer = norm(kind, x.shape[-1], train, axis_name)
+  layer = norm(kind, x.shape[-1], train, name, axis_name)
   if mask is None or kind not in ('batch', 'group'):  # the others take none over time
     return layer(x)
   return layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape))

@@ -89,7 +89,7 @@ def _own_axes(names: tuple[str, ...], shape: tuple[int, ...], tensor: dict) -> t
 
 
 def _contains(names: tuple[str, ...], path: tuple[str, ...]) -> bool:
-  """Whether the names of `path` come in `names`, in this order: opt_state/critic/0/mu/Dense_0/kernel."""
+  """Whether the names of `path` come in `names`, in this order: opt_state/critic/0/mu/dense_0/kernel."""
   rest = iter(names)
   return all(name in rest for name in path)
 

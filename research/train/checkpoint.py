@@ -322,7 +322,7 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> np.ndarray | jax.Array:
 
 
 def by_name(tree: PyTree) -> dict[str, Any]:
-  """Leaves by their path, such as `state/params/Dense_0/kernel`."""
+  """Leaves by their path, such as `state/params/dense_0/kernel`."""
   leaves = jax.tree.leaves_with_path(tree)
   named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
   if len(named) != len(leaves):

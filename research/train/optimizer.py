@@ -40,7 +40,7 @@ class Optimizer:
   l1: float = 0.0  # penalty l1 * sum |w| in the gradient; biases and norms are left alone
   l2: float = 0.0  # penalty l2 / 2 * sum w^2 in the gradient (coupled); biases and norms are left alone
   weight_decay: float = 0.0  # w -= learning rate * weight_decay * w (decoupled, makes adam adamw); likewise
-  freeze: tuple[str, ...] = ()  # parameters that never change, by path: 'encoder/*', '*/Conv_0/kernel'
+  freeze: tuple[str, ...] = ()  # parameters that never change, by path: 'encoder/*', 'block_0/*'
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:

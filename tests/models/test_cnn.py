@@ -32,9 +32,9 @@ def test_stack_is_of_the_described_layers():
 @pytest.mark.parametrize('norm', ['batch', 'layer', 'group'])
 def test_no_bias_where_a_norm_follows(norm):
   names = sizes(ConvNet((16,), 3, hidden_sizes=(8,), convs_per_stage=2, norm=norm), (1, 12, 12, 1))
-  biases = {name for name in names if name.endswith('bias') and 'Norm' not in name}
-  assert biases == {'Dense_1/bias'}
-  assert sum('Norm' in name and name.endswith('scale') for name in names) == 3
+  biases = {name for name in names if name.endswith('bias') and 'norm' not in name}
+  assert biases == {'head/bias'}
+  assert sum('norm' in name and name.endswith('scale') for name in names) == 3
 
 
 def test_dropout_drops_whole_channels_in_training_alone():

@@ -36,7 +36,7 @@ def test_dlinear_is_two_products():
   outputs, variables = model.init_with_output(KEY, INPUTS)
   past = INPUTS.swapaxes(1, 2).astype(np.float64)
   trend = np.asarray(moving_average(jnp.asarray(INPUTS.swapaxes(1, 2)), 5), np.float64)
-  first, second = (jax.tree.map(np.asarray, variables['params'][f'Dense_{n}']) for n in range(2))
+  first, second = (jax.tree.map(np.asarray, variables['params'][name]) for name in ('trend', 'seasonal'))
   values = trend @ first['kernel'] + first['bias'] + (past - trend) @ second['kernel'] + second['bias']
   np.testing.assert_allclose(outputs, values.reshape(4, 3, 6, 2).transpose(0, 2, 1, 3), rtol=1e-4, atol=1e-4)
 
@@ -46,10 +46,10 @@ def test_patches_are_read_in_turn_and_the_forecast_is_read_from_the_last_beside_
   params = jax.tree.map(np.asarray, variables['params'])
   level, spread = INPUTS[:, -1], np.sqrt(INPUTS.var(1) + 1e-5)
   past = ((INPUTS - level[:, None]) / spread[:, None]).swapaxes(1, 2)
-  embedded = past.reshape(12, 4, 12) @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
+  embedded = past.reshape(12, 4, 12) @ params['embed']['kernel'] + params['embed']['bias']
   states, _ = RNN(8).apply({'params': variables['params']['rnn']}, jnp.asarray(embedded))
   last = np.asarray(states)[:, -1].reshape(4, 3, 8)
-  values = last @ params['Dense_2']['kernel'] + params['Dense_2']['bias'] + past @ params['Dense_1']['kernel']
+  values = last @ params['head']['kernel'] + params['head']['bias'] + past @ params['linear']['kernel']
   expected = (values * spread[..., None] + level[..., None]).reshape(4, 3, 6, 2).swapaxes(1, 2)
   np.testing.assert_allclose(model.apply(variables, INPUTS), expected, rtol=1e-4, atol=1e-4)
 

@@ -26,8 +26,8 @@ def expected(kind, x, mask=None):
 
 
 def apply(kind, x, mask=None, axis_name=''):
-  layer = norm(kind, 32, train=True, axis_name=axis_name)
-  variables = norm(kind, 32, train=True).init(KEY, x[:1])
+  layer = norm(kind, 32, train=True, name='norm', axis_name=axis_name)
+  variables = norm(kind, 32, train=True, name='norm').init(KEY, x[:1])
   masks = () if mask is None else (jnp.asarray(mask),)
   return layer.apply(variables, x, *masks, mutable=['batch_stats'])
 
@@ -90,7 +90,7 @@ def test_what_is_normalized_is_scaled_and_shifted_in_evaluation_by_running_stati
   mean, variance = x.mean(axes, keepdims=True), x.astype(float).var(axes, keepdims=True)
   if kind == 'batch':
     mean, variance = statistics['mean'], statistics['var']
-  layer = norm(kind, 4, train=False)
+  layer = norm(kind, 4, train=False, name='norm')
   found = layer.apply({'params': params, 'batch_stats': statistics}, x)
   wanted = (x - mean) / np.sqrt(variance + epsilon) * params['scale'] + params['bias']
   np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
@@ -98,4 +98,4 @@ def test_what_is_normalized_is_scaled_and_shifted_in_evaluation_by_running_stati
 
 def test_channels_that_make_no_whole_groups_are_refused():
   with pytest.raises(ConfigError, match="'group' of 24 channels; must be fewer than 16, or a multiple of it"):
-    norm('group', 24, train=True)
+    norm('group', 24, train=True, name='norm')

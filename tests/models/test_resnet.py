@@ -49,7 +49,7 @@ def test_sizes_of_version_2_by_hand(bottleneck):
 
 
 def test_convolutions_begin_with_the_variance_of_he():
-  kernel = convolution(64, 3, 1).init(KEY, jnp.zeros((1, 4, 4, 32)))['params']['kernel']
+  kernel = convolution(64, 3, 1, 'conv').init(KEY, jnp.zeros((1, 4, 4, 32)))['params']['kernel']
   assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.03)
 
 
@@ -63,7 +63,7 @@ def test_groups_are_of_the_channels_that_there_are(preactivation):
 @pytest.mark.parametrize('options', [{}, {'preactivation': True}, {'norm': 'group'}, {'bottleneck': True}])
 def test_the_classifier_has_the_only_bias_that_no_norm_has(options):
   names = sizes(resnet(8, 10, **options), (1, 28, 28, 1))
-  assert {name for name in names if name.endswith('bias') and 'Norm' not in name} == {'Dense_0/bias'}
+  assert {name for name in names if name.endswith('bias') and 'norm' not in name} == {'head/bias'}
 
 
 def blocks_of(options):
@@ -71,7 +71,7 @@ def blocks_of(options):
   model = ResNet((2,), 3, width=4, **options)
   variables = model.init(KEY, IMAGES)
   _, state = model.apply(variables, IMAGES, True, capture_intermediates=True, mutable=['intermediates', 'batch_stats'])
-  return [state['intermediates'][f'Block_{n}'] for n in range(2)]
+  return [state['intermediates'][f'block_{n}'] for n in range(2)]
 
 
 def features(options):
@@ -81,7 +81,7 @@ def features(options):
 
 @pytest.mark.parametrize(
   ('options', 'last', 'after'),
-  [({'zero_init_residual': False}, 'BatchNorm_1', nn.relu), ({'preactivation': True}, 'Conv_1', lambda x: x)],
+  [({'zero_init_residual': False}, 'norm_1', nn.relu), ({'preactivation': True}, 'conv_1', lambda x: x)],
 )
 def test_a_block_adds_what_its_last_layer_gives_to_its_input(options, last, after):
   first, second = blocks_of(options)
@@ -119,7 +119,7 @@ def test_stages_halve_the_image_and_double_the_channels():
   model = resnet(8, 10)
   images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
   state = jax.eval_shape(lambda x: model.init_with_output(KEY, x, capture_intermediates=True)[1], images)
-  shapes = [state['intermediates'][f'Block_{n}']['__call__'][0].shape for n in range(3)]
+  shapes = [state['intermediates'][f'block_{n}']['__call__'][0].shape for n in range(3)]
   assert shapes == [(2, 28, 28, 16), (2, 14, 14, 32), (2, 7, 7, 64)]
 
 
@@ -133,7 +133,7 @@ def test_stem_shrinks_the_image(stem, side):
   model = ResNet((1,), 3, width=4, stem=stem)
   images = jax.ShapeDtypeStruct((1, 33, 33, 1), jnp.float32)
   state = jax.eval_shape(lambda x: model.init_with_output(KEY, x, capture_intermediates=True)[1], images)
-  assert state['intermediates']['Block_0']['__call__'][0].shape == (1, side, side, 4)
+  assert state['intermediates']['block_0']['__call__'][0].shape == (1, side, side, 4)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_sequence_without_a_step_has_a_mean_of_zero():
   model = SequenceClassifier(RNN(UNITS), 2, 'mean')
   variables = model.init(KEY, INPUTS)
   logits = model.apply(variables, Padded(INPUTS, jnp.array([1, 0, 2])))
-  np.testing.assert_allclose(logits[1], variables['params']['Dense_0']['bias'], atol=1e-6)
+  np.testing.assert_allclose(logits[1], variables['params']['head']['bias'], atol=1e-6)
   np.testing.assert_allclose(logits[0], model.apply(variables, INPUTS[:1, :1])[0], atol=1e-6)
 
 
@@ -199,7 +199,7 @@ def test_a_classifier_sees_what_a_sequence_has(pooling):
   np.testing.assert_allclose(logits[1], model.apply(variables, INPUTS[1:2, :3])[0], atol=1e-6)
   outputs, _ = model.rnn.apply({'params': variables['params']['rnn']}, INPUTS[:1])
   pooled = outputs[0].mean(0) if pooling == 'mean' else jnp.concatenate([outputs[0, -1, :UNITS], outputs[0, 0, UNITS:]])
-  head = variables['params']['Dense_0']
+  head = variables['params']['head']
   np.testing.assert_allclose(logits[0], pooled @ head['kernel'] + head['bias'], atol=1e-6)
 
 

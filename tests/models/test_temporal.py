@@ -124,9 +124,10 @@ def seen(model, name: str, **options) -> np.ndarray:
 
 def test_the_stride_is_that_of_the_first_block_and_the_last_convolution_has_no_activation():
   model = FCN(3, (4, 4), (5, 3), stride=2)
-  assert [seen(model, f'Block_{number}').shape[1] for number in range(2)] == [6, 6]
-  model = ResNet1D(3, (2, 4), (5, 3, 3), stride=2)  # the fourth is the shortcut of the first residual block
-  parts = [seen(model, f'Block_{number}') for number in range(8)]
+  assert [seen(model, f'block_{number}').shape[1] for number in range(2)] == [6, 6]
+  model = ResNet1D(3, (2, 4), (5, 3, 3), stride=2)
+  layers = ('layer_0', 'layer_1', 'layer_2', 'shortcut')
+  parts = [seen(model, f'block_{number}_{layer}') for number in range(2) for layer in layers]
   assert [part.shape[1] for part in parts] == [6] * 8
   assert [bool((part < 0).any()) for part in parts] == [False, False, True, True] * 2
 
@@ -135,15 +136,15 @@ def test_a_residual_block_adds_its_shortcut():
   """Of filters that are all zero nothing is left but the shortcut."""
   model = TCN(3, (2,), 3, pooling='')
   variables = model.init(KEY, SERIES)
-  head = variables['params']['Dense_0']
-  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'Dense_0': head}
+  head = variables['params']['head']
+  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'head': head}
   found = model.apply({'params': silent}, SERIES)
   head = jax.tree.map(np.asarray, head)
   np.testing.assert_allclose(found, np.maximum(SERIES, 0) @ head['kernel'] + head['bias'], rtol=1e-5, atol=1e-6)
   model = ResNet1D(3, (2,), (5,), norm='')
   variables = model.init(KEY, SERIES)
-  head = variables['params']['Dense_0']
-  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'Dense_0': head}
+  head = variables['params']['head']
+  silent = jax.tree.map(jnp.zeros_like, variables['params']) | {'head': head}
   found = model.apply({'params': silent}, SERIES)
   expected = np.maximum(SERIES, 0).mean(1) @ np.asarray(head['kernel']) + np.asarray(head['bias'])
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -168,8 +169,8 @@ def test_the_shuffled_half_is_read_after_its_last_channel():
   """Without the rows of the other half the logits depend on every channel, the last one too."""
   model, series = LSTMFCN(2, (4,), (3,), length=LENGTH), jax.random.normal(KEY, (2, LENGTH, 4))
   variables = initial(model, series)
-  head = variables['params']['Dense_0']
-  params = variables['params'] | {'Dense_0': {**head, 'kernel': head['kernel'].at[:4].set(0)}}
+  head = variables['params']['head']
+  params = variables['params'] | {'head': {**head, 'kernel': head['kernel'].at[:4].set(0)}}
   slope = jax.grad(lambda x: model.apply({**variables, 'params': params}, x).sum())(series)
   assert (np.abs(slope).sum((0, 1)) > 0).all()
 
@@ -196,14 +197,14 @@ def test_the_temporal_network_is_causal_and_sees_as_far_as_it_says():
 def reading(model, variables, inputs) -> jax.Array:
   """What the recurrent half gives at each of its steps."""
   _, state = model.apply(variables, inputs, capture_intermediates=True, mutable=['intermediates'])
-  return state['intermediates']['RNN_0']['__call__'][0][0]
+  return state['intermediates']['rnn']['__call__'][0][0]
 
 
 def test_the_shuffled_half_reads_a_whole_series_in_one_step():
   """As an LSTM does that is given the series as one input of `length` features."""
   model, series = LSTMFCN(2, **SMALL, length=LENGTH, hidden_size=3), SERIES[..., :1]
   variables = initial(model, series)
-  outputs, _ = RNN(3).apply({'params': variables['params']['RNN_0']}, series[:, None, :, 0])
+  outputs, _ = RNN(3).apply({'params': variables['params']['rnn']}, series[:, None, :, 0])
   np.testing.assert_allclose(reading(model, variables, series), outputs, rtol=1e-5, atol=1e-6)
 
 

@@ -155,8 +155,8 @@ def test_under_fsdp_a_device_is_to_hold_an_eighth_of_a_state_with_batch_statisti
 def test_moments_and_averages_lie_as_their_parameters_do():
   task, batch = perceptron()
   found = specs(state_on(MeshShape(2, 2, 2), task, batch))
-  assert found['params/Dense_0/kernel'] == (None, ('tensor', 'fsdp'))
-  assert found['params/Dense_0/bias'] == ('tensor',) and found['params/Dense_2/kernel'] == (None, 'tensor')
+  assert found['params/dense_0/kernel'] == (None, ('tensor', 'fsdp'))
+  assert found['params/dense_0/bias'] == ('tensor',) and found['params/head/kernel'] == (None, 'tensor')
   assert found['step'] == ()
   for name, axes in found.items():
     parameter = 'params/' + '/'.join(name.split('/')[-2:])
@@ -169,13 +169,13 @@ def test_both_players_of_a_game_are_split():
   found = specs(state_on(MeshShape(2, 2, 2), experiment.task, batch))
   split = [name for name, axes in found.items() if axes == (None, ('tensor', 'fsdp'))]
   assert len(split) == 3 * 2  # the middle kernel of two players, and two moments of each
-  assert all(name.endswith('Dense_1/kernel') for name in split)
+  assert all(name.endswith('dense_1/kernel') for name in split)
 
 
 def test_what_does_not_divide_evenly_stays_whole():
   task, batch = perceptron()
   found = specs(state_on(MeshShape(1, 1, 8), task, batch))
-  assert found['params/Dense_1/kernel'] == (None, 'tensor') and found['params/Dense_2/kernel'] == (None, None)
+  assert found['params/dense_1/kernel'] == (None, 'tensor') and found['params/head/kernel'] == (None, None)
 
 
 class Tokens(nn.Module):
@@ -183,8 +183,8 @@ class Tokens(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train=False):
-    x = Embed(32, 16)(inputs)
-    return Dense(4)(SelfAttention(4)(x, train=train).mean(1))
+    x = Embed(32, 16, name='embed')(inputs)
+    return Dense(4, name='head')(SelfAttention(4, name='attention')(x, train=train).mean(1))
 
 
 def test_attention_and_embeddings_are_split_and_give_the_same_gradient():
@@ -192,9 +192,9 @@ def test_attention_and_embeddings_are_split_and_give_the_same_gradient():
   task, key = supervised(Tokens(), softmax_cross_entropy(), optax.sgd(1.0)), jax.random.key(0)
   shapes = state_on(MeshShape(2, 1, 4), task, batch)
   found = specs(shapes.params)
-  assert found['Embed_0/embedding'] == ('tensor', None)
-  assert found['SelfAttention_0/MultiHeadDotProductAttention_0/query/kernel'] == (None, 'tensor', None)
-  assert found['SelfAttention_0/MultiHeadDotProductAttention_0/out/kernel'] == ('tensor', None, None)
+  assert found['embed/embedding'] == ('tensor', None)
+  assert found['attention/query/kernel'] == (None, 'tensor', None)
+  assert found['attention/out/kernel'] == ('tensor', None, None)
   state, step = jax.jit(task.init)(key, batch), jax.jit(task.train_step)
   place = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   alone, split = (step(start, batch, key)[0] for start in (state, jax.device_put(state, place)))

@@ -147,7 +147,7 @@ def test_the_state_of_a_record_can_be_used():
   for record in train(config, experiment=experiment):
     if record.state is not None:
       assert experiment.predict(record.state, batch).shape == (3, 10)
-      norms.append(float(jnp.linalg.norm(record.state.params['Dense_0']['kernel'])))
+      norms.append(float(jnp.linalg.norm(record.state.params['dense_0']['kernel'])))
   assert len(set(norms)) == 4  # of steps 0, 2, 3 and 4: a step's numbers are told when the next has been taken
 
 

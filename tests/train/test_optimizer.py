@@ -14,7 +14,7 @@ from research.train.optimizer import RULES, SCHEDULES, Optimizer, cut_short, mak
 
 STEPS = 5
 RNG = np.random.default_rng(0)
-PARAMS = {'Dense_0': {'kernel': RNG.normal(size=(3, 2)), 'bias': RNG.normal(size=2)}, 'scale': RNG.normal(size=2)}
+PARAMS = {'dense_0': {'kernel': RNG.normal(size=(3, 2)), 'bias': RNG.normal(size=2)}, 'scale': RNG.normal(size=2)}
 GRADIENTS = [jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), PARAMS) for _ in range(STEPS)]
 
 
@@ -65,12 +65,12 @@ def textbook(name, w, gradients, lr=0.1, momentum=0.8, rho=0.7, b1=0.8, b2=0.95,
 def test_rule_is_the_textbooks(name, decay):
   config = Optimizer(name, 0.1, momentum=0.8, rho=0.7, b1=0.8, b2=0.95, eps=1e-3, weight_decay=decay)
   params, _ = follow(config)
-  kernels = [gradient['Dense_0']['kernel'] for gradient in GRADIENTS]
-  biases = [gradient['Dense_0']['bias'] for gradient in GRADIENTS]
-  kernel = textbook(name, PARAMS['Dense_0']['kernel'], kernels, decay=decay)
-  bias = textbook(name, PARAMS['Dense_0']['bias'], biases)  # no decay
-  np.testing.assert_allclose(params['Dense_0']['kernel'], kernel, rtol=1e-12)
-  np.testing.assert_allclose(params['Dense_0']['bias'], bias, rtol=1e-12)
+  kernels = [gradient['dense_0']['kernel'] for gradient in GRADIENTS]
+  biases = [gradient['dense_0']['bias'] for gradient in GRADIENTS]
+  kernel = textbook(name, PARAMS['dense_0']['kernel'], kernels, decay=decay)
+  bias = textbook(name, PARAMS['dense_0']['bias'], biases)  # no decay
+  np.testing.assert_allclose(params['dense_0']['kernel'], kernel, rtol=1e-12)
+  np.testing.assert_allclose(params['dense_0']['bias'], bias, rtol=1e-12)
 
 
 def test_any_name_of_optax():
@@ -88,33 +88,33 @@ def test_any_name_of_optax():
 def test_every_name_of_optax_can_be_used():
   for name in optimizers._optax_rules():
     params, _ = follow(Optimizer(name, 0.1, weight_decay=0.1), gradients=GRADIENTS[:1])
-    assert np.isfinite(params['Dense_0']['kernel']).all(), name
-    assert not np.array_equal(params['Dense_0']['kernel'], PARAMS['Dense_0']['kernel']), name
+    assert np.isfinite(params['dense_0']['kernel']).all(), name
+    assert not np.array_equal(params['dense_0']['kernel'], PARAMS['dense_0']['kernel']), name
 
 
 def test_decay_of_lion_is_the_configs_and_leaves_biases_alone():
   plain, decayed = follow(Optimizer('lion', 0.1))[0], follow(Optimizer('lion', 0.1, weight_decay=0.3))[0]
-  np.testing.assert_array_equal(plain['Dense_0']['bias'], decayed['Dense_0']['bias'])
-  w = PARAMS['Dense_0']['kernel']
+  np.testing.assert_array_equal(plain['dense_0']['bias'], decayed['dense_0']['bias'])
+  w = PARAMS['dense_0']['kernel']
   one, other = (follow(Optimizer('lion', 0.1, weight_decay=d), gradients=GRADIENTS[:1])[0] for d in (0.3, 0))
-  np.testing.assert_allclose(one['Dense_0']['kernel'], other['Dense_0']['kernel'] - 0.1 * 0.3 * w, rtol=1e-12)
+  np.testing.assert_allclose(one['dense_0']['kernel'], other['dense_0']['kernel'] - 0.1 * 0.3 * w, rtol=1e-12)
 
 
 def test_decoupled_decay_follows_the_schedule():
   zeros = [jax.tree.map(np.zeros_like, PARAMS)] * STEPS
   params, _ = follow(Optimizer('adamw', 0.5, 'linear', weight_decay=0.2), gradients=zeros)
   factor = np.prod([1 - 0.5 * (1 - t / STEPS) * 0.2 for t in range(STEPS)])
-  np.testing.assert_allclose(params['Dense_0']['kernel'], factor * PARAMS['Dense_0']['kernel'], rtol=1e-12)
+  np.testing.assert_allclose(params['dense_0']['kernel'], factor * PARAMS['dense_0']['kernel'], rtol=1e-12)
 
 
 def test_penalties_are_gradients_of_weights_alone():
-  w, g = PARAMS['Dense_0']['kernel'].copy(), GRADIENTS[0]['Dense_0']['kernel']
+  w, g = PARAMS['dense_0']['kernel'].copy(), GRADIENTS[0]['dense_0']['kernel']
   w[0, 0] = 0  # where the penalty has no slope
-  given = {**PARAMS, 'Dense_0': {**PARAMS['Dense_0'], 'kernel': w}}
+  given = {**PARAMS, 'dense_0': {**PARAMS['dense_0'], 'kernel': w}}
   params, _ = follow(Optimizer('sgd', 0.1, l1=0.3, l2=0.2), given, GRADIENTS[:1])
   penalty = 0.3 * np.sign(w) + 0.2 * w  # the gradients of .3 |w| and .1 w^2
-  np.testing.assert_allclose(params['Dense_0']['kernel'], w - 0.1 * (g + penalty), rtol=1e-12)
-  for name in ('scale', 'Dense_0'):
+  np.testing.assert_allclose(params['dense_0']['kernel'], w - 0.1 * (g + penalty), rtol=1e-12)
+  for name in ('scale', 'dense_0'):
     old, gradient, new = PARAMS[name], GRADIENTS[0][name], params[name]
     old, gradient, new = (x if name == 'scale' else x['bias'] for x in (old, gradient, new))
     np.testing.assert_allclose(new, old - 0.1 * gradient, rtol=1e-12)
@@ -137,20 +137,20 @@ def test_clipping_by_value_then_norm_before_penalties():
   cut = jax.tree.map(lambda g: np.clip(g, -0.5, 0.5), GRADIENTS[0])
   norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(cut)))
   assert norm > 0.7
-  w, g = PARAMS['Dense_0']['kernel'], cut['Dense_0']['kernel'] * 0.7 / norm
-  np.testing.assert_allclose(params['Dense_0']['kernel'], w - (g + 0.1 * w), rtol=1e-12)
+  w, g = PARAMS['dense_0']['kernel'], cut['dense_0']['kernel'] * 0.7 / norm
+  np.testing.assert_allclose(params['dense_0']['kernel'], w - (g + 0.1 * w), rtol=1e-12)
 
 
 def test_frozen_parameters_keep_their_bits_and_have_no_state():
-  config = Optimizer('adamw', 0.1, weight_decay=0.1, l1=0.1, clip_norm=1e-3, freeze=('Dense_*/kernel',))
+  config = Optimizer('adamw', 0.1, weight_decay=0.1, l1=0.1, clip_norm=1e-3, freeze=('dense_*/kernel',))
   params, state = follow(config)
-  np.testing.assert_array_equal(params['Dense_0']['kernel'], PARAMS['Dense_0']['kernel'])
-  assert not np.array_equal(params['Dense_0']['bias'], PARAMS['Dense_0']['bias'])
+  np.testing.assert_array_equal(params['dense_0']['kernel'], PARAMS['dense_0']['kernel'])
+  assert not np.array_equal(params['dense_0']['bias'], PARAMS['dense_0']['bias'])
   assert (3, 2) not in {leaf.shape for leaf in jax.tree.leaves(state)}
 
 
 def test_norm_for_clipping_is_that_of_the_parameters_that_move():
-  config = Optimizer('sgd', 1.0, clip_norm=0.1, freeze=('Dense_0/*',))
+  config = Optimizer('sgd', 1.0, clip_norm=0.1, freeze=('dense_0/*',))
   params, _ = follow(config, gradients=GRADIENTS[:1])
   np.testing.assert_allclose(np.linalg.norm(params['scale'] - PARAMS['scale']), 0.1, rtol=1e-12)
 
@@ -272,8 +272,8 @@ def test_a_run_that_ends_within_its_schedule_is_told(config, steps, what):
     (Optimizer(lr=float('nan')), ('optimizer.lr=nan', 'at least 0 and finite')),
     (Optimizer(warmup_steps=-1), ('optimizer.warmup_steps=-1', 'at least 0')),
     (Optimizer(b2=1.0), ('optimizer.b2=1.0', 'less than 1')),
-    (Optimizer(freeze=('Dense_1/kernel',)), ('config.optimizer.freeze', 'Dense_1/kernel', 'Dense_0/kernel')),
-    (Optimizer(freeze=('zzz',)), ("'zzz' matches no parameter; nearest: Dense_0/bias, Dense_0/kernel, scale",)),
+    (Optimizer(freeze=('dense_1/kernel',)), ('config.optimizer.freeze', 'dense_1/kernel', 'dense_0/kernel')),
+    (Optimizer(freeze=('zzz',)), ("'zzz' matches no parameter; nearest: dense_0/bias, dense_0/kernel, scale",)),
   ],
 )
 def test_mistakes_are_told_in_one_line(config, words):

@@ -81,7 +81,7 @@ def test_meshes_of_the_two_runs_may_differ(tmp_path):
   old = run(config, tmp_path / 'old')
   tuned = dataclasses.replace(config, seed=7, mesh=MeshShape(2, 4), init_from=str(tmp_path / 'old'))
   state = first_state(tuned, tmp_path / 'tuned')
-  kernel = state.params['Dense_0']['kernel']
+  kernel = state.params['dense_0']['kernel']
   assert dict(kernel.sharding.mesh.shape) == {'data': 2, 'fsdp': 4, 'tensor': 1} and 'fsdp' in kernel.sharding.spec
   assert_equal(state.params, old.params)
 
