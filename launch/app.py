@@ -120,7 +120,7 @@ def _of_system(error: OSError) -> str:
   if error.strerror is None:
     return str(error)
   place, advice = error.filename or 'standard output', ADVICE.get(error.errno, 'fix that')
-  return f'{place}: {error.strerror}; {advice} and give the same command again'
+  return f'{place}: {error.strerror}; {advice} and run the same command again'
 
 
 def _tell(message: str, code: int) -> int:

@@ -150,5 +150,5 @@ def _initialize(arguments: Mapping[str, object]) -> bool:
 
 def _nobody_came() -> None:
   number, place = global_state.process_id, global_state.coordinator_address
-  missing = 'not all processes came' if number == 0 else 'process 0, the coordinator, was not there'
+  missing = 'not all processes joined' if number == 0 else 'process 0, the coordinator, was not there'
   leave(f'process {number} waited {JOIN.value} s at {place}, but {missing}: start all with the same address and count')

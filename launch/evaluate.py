@@ -34,7 +34,7 @@ def main() -> None:
   if target and target.exists():
     raise ConfigError(f'--predictions={target}: exists already; give another file')
   if target and not os.access(target.parent, os.W_OK | os.X_OK):
-    raise ConfigError(f'--predictions={target}: there is no folder {target.parent} that can be written; make it first')
+    raise ConfigError(f'--predictions={target}: {target.parent} is not a writable folder; create it first')
   config, step = saved_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
   experiment = checked(config.build())
   evaluator = evaluator_of(experiment, SPLIT.value)
@@ -54,7 +54,7 @@ def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
   """The evaluator of a part; that of the training part is the first one with other examples."""
   parts = {**experiment.evaluators, **experiment.final_evaluators}
   if not parts:
-    raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to measure')
+    raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to evaluate')
   first = next(iter(parts.values()))
   parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
   if split not in parts:

@@ -48,7 +48,7 @@ flags.register_multi_flags_validator(
 def main() -> None:
   folders = results.recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
   if not folders:
-    raise ConfigError('--all: no experiment has runs on record; put some there with --experiment=NAME --record')
+    raise ConfigError('--all: no experiment has recorded runs; record some with --experiment=NAME --record')
   if faults := [fault for folder in folders if (fault := reproduce(folder))]:
     raise RunError('; '.join(faults))
 
@@ -107,9 +107,9 @@ def configs_of(module: ModuleType, records: Sequence[results.Record], path: Path
   seeds, variant = [int(seed) for seed in SEEDS.value], VARIANT.value
   whose = f' of variant {variant}' if variant else ''
   if not records and not RECORD.value:
-    raise ConfigError(f'{path} has no runs{whose} to compare with; put some on record with --record')
+    raise ConfigError(f'{path} has no runs{whose} to compare with; record some with --record')
   if QUICK.value and (missing := set(seeds) - {record['seed'] for record in records}):
-    raise ConfigError(f'--seeds: {path} has no seed {min(missing)}{whose}, whose beginning --quick could compare')
+    raise ConfigError(f'--seeds: {path} has no seed {min(missing)}{whose}, so --quick has nothing to compare with')
   config = module.get_config(variant) if variant else module.get_config()
   return [one for seed in seeds for one in folds_of(config, seed)[: 1 if QUICK.value else None]]
 
@@ -140,8 +140,8 @@ def check_of_one_code(workdir: Path) -> None:
   """Raises WorkdirError if code or versions changed while the run was trained."""
   for step, what in changes(json.loads((workdir / 'environment.json').read_text())).items():
     raise WorkdirError(
-      f'{workdir}: code or versions changed at step {step} ({what}), so its numbers cannot be put on record; '
-      'delete it and give the same command again'
+      f'{workdir}: code or versions changed at step {step} ({what}), so its results cannot be recorded; '
+      'delete it and run the same command again'
     )
 
 

@@ -55,7 +55,7 @@ def make_request() -> Request:
   except UnicodeEncodeError as error:  # a byte that could not be decoded came as half of a surrogate pair
     raise ConfigError(f'--prompt={PROMPT.value!a}: must be UTF-8; it is not at character {error.start + 1}') from error
   if INPUT.value and not (INPUT.value.is_file() and os.access(INPUT.value, os.R_OK)):
-    raise ConfigError(f'--input={INPUT.value}: there is no such file that can be read; give the path of one')
+    raise ConfigError(f'--input={INPUT.value}: no such readable file; give the path of one')
   return Request(PROMPT.value, str(INPUT.value), LENGTH.value, TEMPERATURE.value)
 
 

@@ -32,7 +32,7 @@ def local(path: str | os.PathLike, name: str = '') -> Path:
     return Path(text).expanduser().absolute()
   except RuntimeError as error:
     home = Path(text).parts[0]
-    raise ConfigError(f'{place}{home} is a home directory that cannot be found; give the whole path') from error
+    raise ConfigError(f'{place}{home} is a home directory that cannot be found; give the full path') from error
 
 
 def user_cache() -> Path:

@@ -110,7 +110,7 @@ class Config(Base):
     with naming(file):
       values = forecasting.read_columns(Path(file).read_bytes(), file, columns)
     if len(values) < self.context:
-      raise DataError(f'{file}: has {len(values)} steps; a forecast is made of the last {self.context}')
+      raise DataError(f'{file}: has {len(values)} steps; a forecast needs {self.context}')
     return scale.standardized(values[-self.context :])
 
 

@@ -54,7 +54,7 @@ class Config(Base):
     check_at_least(self, 0, 'shift', 'freq_mask', 'time_mask')
     check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing', 'speed')
     if self.snr_db[0] > self.snr_db[1]:
-      raise ConfigError(f'config.snr_db={self.snr_db}: must be two numbers, the lesser first')
+      raise ConfigError(f'config.snr_db={self.snr_db}: must be two numbers in increasing order')
 
   def build(self) -> Experiment:
     data = self.data()

@@ -122,7 +122,7 @@ def losses(model: LanguageModel, precision: str):
 def encoded(tokenizer: text.Tokenizer, request: Request):
   """The prompt's tokens. Raises ConfigError where there is none, or nothing that the tokenizer knows."""
   if request.input or not request.prompt:
-    raise ConfigError("--prompt: this model goes on with a text and reads no --input; give one, --prompt='ROMEO.'")
+    raise ConfigError("--prompt: continues a text and takes no --input; give one, such as --prompt='ROMEO.'")
   try:
     return tokenizer.encode(request.prompt)
   except ConfigError as error:

@@ -31,7 +31,7 @@ class Records:
     try:
       values = np.stack([record[feature] for record in records])
     except ValueError as error:
-      raise DataError(f'{self.name}: {feature} differs in shape between examples: bring it to one') from error
+      raise DataError(f'{self.name}: {feature} differs in shape between examples: resize it to one shape') from error
     return values.astype(np.int32) if values.dtype == np.int64 else values
 
 
@@ -104,7 +104,7 @@ def _prepared(name: str, data_dir: str):
   except tfds.core.DatasetNotFoundError as error:
     near = alike(name.split('/')[0], tfds.list_builders(with_community_datasets=False))
     hint = f'nearest: {", ".join(near)}' if near else 'tfds.list_builders() names them'
-    raise ConfigError(f'no data set {name!r} in the TFDS catalogue: {hint}') from error
+    raise ConfigError(f'no dataset {name!r} in the TFDS catalog: {hint}') from error
   except ImportError as error:
     cause = str(error).strip().rpartition('\n')[2]
     raise DataError(f'{name}: cannot be prepared on this machine ({cause}): {advice}') from error

@@ -155,7 +155,7 @@ def _has_shape(shape: tuple[int, ...], expected: Expected) -> bool:
 def _wrong_shape(shape: tuple[int, ...], expected: Expected) -> str:
   found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (shape, expected.shape))
   one_hot = expected.integer and shape == (*expected.shape, expected.at_most + 1)
-  return f'is [{found}]; must be [{needed}], {expected}' + ('; of one-hot labels take argmax(-1)' if one_hot else '')
+  return f'is [{found}]; must be [{needed}], {expected}' + ('; use argmax(-1) of one-hot labels' if one_hot else '')
 
 
 def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:

@@ -66,7 +66,7 @@ def not_finite(examples: Examples, index: np.ndarray) -> str:
     if array.dtype.kind in 'fcV':  # V is bfloat16's; JAX would know it by name, but takes seconds to import
       wrong = (~np.isfinite(array) & counting(rows, name)).reshape(len(index), -1).any(axis=1)
       if wrong.any():
-        return f'{name} of example {index[wrong.argmax()]}'
+        return f'example {index[wrong.argmax()]} has non-finite {name}'
   return ''
 
 

@@ -98,7 +98,7 @@ def _naming(path: Path) -> Iterator[None]:
   try:
     yield
   except (OSError, DataError) as error:
-    raise DataError(f'{path}: {error}: put the right file there or take this one away') from error
+    raise DataError(f'{path}: {error}: put the right file there or remove this one') from error
 
 
 def _from_cache(archive: Archive, folder: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def _from_cache(archive: Archive, folder: Path, names: Collection[str]) -> dict[
     except FileNotFoundError:
       continue
     except (OSError, DataError) as error:
-      logging.warning('%s: %s: fetching it again', folder / name, error)
+      logging.warning('%s: %s: downloading it again', folder / name, error)
   return found
 
 
@@ -144,7 +144,7 @@ def _keep(path: Path, data: bytes) -> None:
     temporary.write_bytes(data)
     temporary.replace(path)
   except OSError as error:
-    raise DataError(f'{path}: cannot be written ({error}): name another cache in STRATA_CACHE_DIR') from error
+    raise DataError(f'{path}: cannot be written ({error}): set STRATA_CACHE_DIR to another folder') from error
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)

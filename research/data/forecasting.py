@@ -76,10 +76,10 @@ def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
       raise ValueError('there is no row of numbers')
     wrong = [number for number, line in enumerate(lines) if line.count(',') >= len(columns)]
     if wrong:
-      raise ValueError(f'row {wrong[0] + 1} has more fields than the head names')
+      raise ValueError(f'row {wrong[0] + 1} has more fields than the header')
     values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2, comments=None)
   except ValueError as error:  # of Unicode too
-    raise DataError(f'{name}: not a table of numbers with a head: {error}') from error
+    raise DataError(f'{name}: not a table of numbers with a headerer: {error}') from error
   return tuple(columns[number] for number in used), values
 
 

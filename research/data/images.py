@@ -87,7 +87,7 @@ def _idx_dataset(archive: Archive, at: Places | None, class_names: tuple[str, ..
 def _pair(name: str, content: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
   images, labels = (_idx(name, f'{split}-{kind}-ubyte', content) for kind in ('images-idx3', 'labels-idx1'))
   if images.ndim != 3 or labels.shape != images.shape[:1]:
-    raise DataError(f'{name}: {split} images {images.shape} and labels {labels.shape} do not fit together')
+    raise DataError(f'{name}: {split} images {images.shape} and labels {labels.shape} do not match')
   return images[..., None], labels
 
 
@@ -95,7 +95,7 @@ def _idx(name: str, file: str, content: dict[str, bytes]) -> np.ndarray:
   try:
     return archives.idx(content[file])
   except DataError as error:
-    raise DataError(f'{name}: {file}: {error}; its Archive has the sum of another file') from error
+    raise DataError(f'{name}: {file}: {error}; its Archive lists the sha256 of another file') from error
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Arrays:

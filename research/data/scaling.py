@@ -48,7 +48,7 @@ def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
       raise ValueError('not a finite mean and a deviation above 0 for each column')
     return tuple(columns), scale
   except (ValueError, TypeError, KeyError) as error:
-    raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
+    raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
 
 
 def fit_scale(values: np.ndarray) -> Scale:

@@ -88,4 +88,4 @@ def _ascii(name: str, data: bytes) -> str:
   try:
     return data.decode('ascii')
   except UnicodeDecodeError as error:
-    raise DataError(f'shakespeare: {name}: {error}; its Archive has the sum of another file') from error
+    raise DataError(f'shakespeare: {name}: {error}; its Archive lists the sha256 of another file') from error

@@ -189,7 +189,7 @@ def from_json(text: str) -> Tokenizer:
     tokenizer = KINDS[facts.pop('kind')](**facts)
     tokenizer.encode('')  # reads the model of byte pairs
   except Exception as error:  # `tokenizers` raises no narrower one
-    raise ConfigError(f'{FILE} is damaged: {error!r}; take the one that the run wrote') from error
+    raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
   return tokenizer
 
 

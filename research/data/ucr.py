@@ -70,7 +70,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   (labels, series), (test_labels, test_series) = (_table(archive, content, split) for split in ('TRAIN', 'TEST'))
   classes, targets = np.unique(labels, return_inverse=True)
   if unknown := sorted(set(test_labels) - set(classes)):
-    raise DataError(f'{archive.name}: {unknown[0]:g} is a label of the test part alone')
+    raise DataError(f'{archive.name}: {unknown[0]:g} is a label that only the test split has')
   if test_series.shape[1] != series.shape[1]:
     raise DataError(f'{archive.name}: series of {test_series.shape[1]} values to test, of {series.shape[1]} to train')
   train, chosen = splits.hold_out(targets, VALIDATION, seed=0)

@@ -53,11 +53,11 @@ class Evaluator:
     metrics, outputs = self.collect(state, key)
     if bad := next((name for name, metric in metrics.items() if not np.isfinite(metric).all()), ''):
       cause = not_finite(self.examples, np.arange(len(self.examples)))
-      advice = f'so are {cause}, fix the data' if cause else 'lower the learning rate or clip the gradients'
+      advice = f'{cause}; fix the data' if cause else 'lower the learning rate or clip the gradients'
       what = f'the {bad} of an evaluation after step {int(state.step)} is NaN or infinite'
       raise NotFiniteError(f'{what}: {advice}; earlier checkpoints are kept')
     if not any(metric.count for metric in metrics.values()):
-      raise DataError('no example of an evaluation counts: each mask is 0; leave such a part out')
+      raise DataError('every example of an evaluation is masked out; drop this split')
     yield from means.compute(metrics).items()
     if self.reports:
       outputs, rows = self._counted(outputs)

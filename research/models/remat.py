@@ -24,7 +24,7 @@ def remat(block: Callable, policy: str) -> Callable:
   if not policy:
     return block
   if policy != 'everything' and not hasattr(jax.checkpoint_policies, policy):
-    raise ConfigError(f'remat={policy!r}: is neither everything nor a policy of jax.checkpoint_policies')
+    raise ConfigError(f'remat={policy!r}: must be everything or a policy of jax.checkpoint_policies')
   keep = None if policy == 'everything' else getattr(jax.checkpoint_policies, policy)
   static = tuple(range(2, len(inspect.signature(block).parameters)))
   return nn.remat(block, static_argnums=static, policy=keep)
@@ -35,6 +35,6 @@ def with_remat(model: nn.Module, policy: str) -> nn.Module:
   found = with_field(model, 'remat', policy) if policy else model
   if found is None:
     raise ConfigError(
-      f"config.remat={policy!r}: {type(innermost(model)).__name__} has no blocks to compute anew; leave it ''"
+      f"config.remat={policy!r}: {type(innermost(model)).__name__} has no blocks to rematerialize; leave it ''"
     )
   return found

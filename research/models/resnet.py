@@ -140,6 +140,6 @@ def resnet(depth: int, num_classes: int, **options: Any) -> ResNet:
   if depth in SMALL:
     return ResNet(**{'stage_sizes': SMALL[depth], 'num_classes': num_classes, 'width': 16, **options})
   if depth not in IMAGENET:
-    raise ConfigError(f'depth={depth}: no residual network has so many layers; there are {[*SMALL, *IMAGENET]}')
+    raise ConfigError(f'depth={depth}: no such ResNet; available: {[*SMALL, *IMAGENET]}')
   bottleneck, stage_sizes = IMAGENET[depth]
   return ResNet(stage_sizes, num_classes, **{'bottleneck': bottleneck, 'stem': 'large', **options})

@@ -159,7 +159,7 @@ def _check_shapes(name: str, given: PyTree, needed: PyTree) -> None:
 def check_forward(rnn: RNN, what: str) -> None:
   """Raises ConfigError for a network in both directions, which would see the tokens that it is to predict."""
   if rnn.bidirectional:
-    raise ConfigError(f'bidirectional: {what} must not see what follows; its network must have one direction')
+    raise ConfigError(f'bidirectional: would leak future tokens; {what} needs a unidirectional network')
 
 
 class SequenceClassifier(nn.Module):

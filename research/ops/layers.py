@@ -31,7 +31,7 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Num[ArrayLike, '*shape inputs']) -> Float[Array, '*shape features']:
     if not x.shape[-1]:
-      raise ConfigError(f'a dense layer of inputs {x.shape}: nothing is left of them; pool or crop less')
+      raise ConfigError(f'a dense layer of inputs {x.shape}: they are empty; pool or crop less')
     init = logical(self.kernel_init, 'inputs', 'features')
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
     x, kernel = promote_dtype(x, kernel)

@@ -22,4 +22,4 @@ def check_fits(
   margins = lax.padtype_to_pads(sides, window, strides, padding) if isinstance(padding, str) else padding
   if any(side + sum(margin) < own for side, margin, own in zip(sides, margins, window, strict=True)):
     size, wanted = ('x'.join(map(str, pair)) for pair in (sides, window))
-    raise ConfigError(f'a window of {wanted} on images that have become {size}: take fewer stages')
+    raise ConfigError(f'a window of {wanted} on feature maps of {size}: use fewer stages')

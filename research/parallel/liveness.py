@@ -24,7 +24,7 @@ KEY = 'strata/alive'
 SILENT = 10  # rounds without a sign of life after which a process is lost
 LINGER = 5  # rounds that the coordinator stays then: when it leaves, JAX ends the others before they can tell
 DAY = 86_400
-GO_ON = 'start the same command again on all processes to go on from the last checkpoint'
+GO_ON = 'restart all processes with the same command to resume from the last checkpoint'
 
 
 class Liveness:
@@ -79,7 +79,7 @@ class Liveness:
       if lost := self._lost():
         names = ' and '.join(f'process {number} ({self._hosts[number]})' for number in lost)
         verb, silence = 'was' if len(lost) == 1 else 'were', SILENT * self._pause
-        line = f'{names} {verb} lost: no sign of life for {silence:.1f} s; {GO_ON}'
+        line = f'{names} {verb} lost: no heartbeat for {silence:.1f} s; {GO_ON}'
         leave(line, LINGER * self._pause if self._process == 0 else 0)
 
   def _lost(self) -> list[int]:

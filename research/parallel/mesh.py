@@ -30,13 +30,15 @@ class MeshShape:
     """Raises ConfigError for what no set of devices could be."""
     for name in AXES:
       if getattr(self, name) < 1 and getattr(self, name) != -1:
-        raise ConfigError(f'config.mesh.{name}={getattr(self, name)}: must be at least 1, or -1 for the rest')
+        raise ConfigError(
+          f'config.mesh.{name}={getattr(self, name)}: must be at least 1, or -1 for all remaining devices'
+        )
     if [getattr(self, name) for name in AXES].count(-1) > 1:
-      raise ConfigError('config.mesh: two axes are -1; only one can take the rest')
+      raise ConfigError('config.mesh: two axes are -1; only one can use the remaining devices')
     if self.backend not in BACKENDS:
       raise ConfigError(f'config.mesh.backend={self.backend!r}: must be one of {", ".join(BACKENDS)}')
     if self.backend == 'pmap' and (self.fsdp, self.tensor) != (1, 1):
-      raise ConfigError('config.mesh.backend=pmap: splits batches alone; fsdp and tensor must be 1, or take jit')
+      raise ConfigError('config.mesh.backend=pmap: shards the batch only; fsdp and tensor must be 1, or use jit')
 
 
 def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
@@ -57,7 +59,7 @@ def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
     parts = f'{sizes[0] * sizes[1]} devices (data x fsdp)' + f' x {accumulate} micro-batches' * (accumulate > 1)
     raise ConfigError(f'config.batch_size={batch_size}: must be a multiple of the {parts}')
   if shape.backend == 'pmap' and jax.process_count() > 1:
-    raise ConfigError('config.mesh.backend=pmap: works in one process; take jit')
+    raise ConfigError('config.mesh.backend=pmap: works in one process only; use jit')
   axes = (shape.axis_name,) if shape.axis_name else AXES  # pmap knows no mesh but that of its own axis
   return jax.make_mesh(sizes[: len(axes)], axes, (AxisType.Auto,) * len(axes), devices=devices[:count])
 

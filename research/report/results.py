@@ -22,7 +22,7 @@ def read(path: Path) -> list[dict[str, Any]]:
   try:
     lines = path.read_text().splitlines() if path.exists() else []
   except UnicodeDecodeError as error:
-    raise DataError(f'{path}: is not text; take the file from git') from error
+    raise DataError(f'{path}: is not text; restore the file from git') from error
   return [_parse(line, f'{path} line {number}') for number, line in enumerate(lines, 1)]
 
 
@@ -96,10 +96,10 @@ def _parse(line: str, place: str) -> dict[str, Any]:
   try:
     record = json.loads(line)
   except json.JSONDecodeError as error:
-    raise DataError(f'{place}: is not JSON ({error}); take the file from git') from error
+    raise DataError(f'{place}: is not JSON ({error}); restore the file from git') from error
   if not isinstance(record, dict) or (missing := FIELDS - set(record)):
     lacks = f'lacks {", ".join(sorted(missing))}' if isinstance(record, dict) else 'is not an object'
-    raise DataError(f'{place}: {lacks}; take the file from git, or record the run again')
+    raise DataError(f'{place}: {lacks}; restore the file from git, or record the run again')
   return record
 
 

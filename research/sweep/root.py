@@ -38,7 +38,7 @@ def claim(root: Path, facts: Mapping[str, Any]) -> None:
 def _refuse_others(root: Path, facts: Mapping[str, Any]) -> None:
   if not (root / NAME).exists():
     if any(child.name not in ('lock', f'{NAME}.tmp') for child in root.iterdir()):
-      raise WorkdirError(f'root {root}: has files but no {NAME}, so it is no sweep; give another')
+      raise WorkdirError(f'root {root}: has files but no {NAME}, so it is not a sweep; give another')
     return
   try:
     saved = {'class': 'Config', **json.loads((root / NAME).read_text())}  # older ones do not name it

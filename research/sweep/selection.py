@@ -73,7 +73,7 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
 def by_metric(metric: str, direction: str) -> Criterion:
   """A metric of the validation part, whose 'min' or 'max' is best. Raises ConfigError for any other part."""
   if not metric.startswith(SPLIT):
-    raise ConfigError(f'--metric={metric}: only the validation part may choose; give {SPLIT}NAME')
+    raise ConfigError(f'--metric={metric}: only validation metrics may select a trial; give {SPLIT}NAME')
   if direction not in ('min', 'max'):
     raise ConfigError(f'--metric={metric}: give --direction=min or --direction=max too')
 
@@ -133,7 +133,7 @@ def check(outcomes: Sequence[Outcome], root: Path, signum: int) -> None:
     raise SweepStopped(signum, root)
   if failed := [f'{outcome.name} (exit {outcome.code})' for outcome in outcomes if outcome.code]:
     these = f'{len(failed)} of {len(outcomes)} trials failed: {", ".join(failed)}'
-    raise RunError(f'{these}; {root / "logs"} says why, and the same command tries them again')
+    raise RunError(f'{these}; {root / "logs"} says why; run the same command to retry them')
 
 
 class SweepStopped(RunError):
@@ -141,7 +141,7 @@ class SweepStopped(RunError):
 
   def __init__(self, signum: int, root: Path):
     name = signal.Signals(signum).name
-    super().__init__(f'stopped by {name}: all is in {root}, and the same command goes on from there')
+    super().__init__(f'stopped by {name}: all results are in {root}; run the same command again to resume')
     self.exit_code = 128 + signum
 
 

@@ -33,7 +33,7 @@ def product(*sweeps: Iterable[Trial]) -> list[Trial]:
 def zipped(*sweeps: Sequence[Trial]) -> list[Trial]:
   """The first trials of all sweeps as one, the second, ... Raises ConfigError for lengths that differ."""
   if len(lengths := {len(sweep) for sweep in sweeps}) > 1:
-    raise ConfigError(f'zipped: sweeps of {", ".join(map(str, sorted(lengths)))} trials; all must have as many')
+    raise ConfigError(f'zipped: sweeps of {", ".join(map(str, sorted(lengths)))} trials; all must have the same number')
   return [_merged(trials) for trials in zip(*sweeps, strict=True)]
 
 
@@ -69,7 +69,7 @@ def named(trials: Iterable[Trial]) -> dict[str, Trial]:
   unique = {}
   for trial in trials:
     if not (isinstance(trial, Mapping) and all(isinstance(field, str) for field in trial)):
-      raise ConfigError(f"sweep: {trial!r} is no trial; a trial is a dict such as {{'optimizer.lr': 1e-3}}")
+      raise ConfigError(f"sweep: {trial!r} is not a trial; a trial is a dict such as {{'optimizer.lr': 1e-3}}")
     plain = {field: _plain(value) for field, value in trial.items()}
     unique.setdefault(json.dumps(plain, sort_keys=True, default=repr), plain)
   if not unique:
@@ -87,7 +87,7 @@ def _merged(trials: Sequence[Trial]) -> Trial:
   merged = {}
   for trial in trials:
     if shared := merged.keys() & trial.keys():
-      raise ConfigError(f'sweep: {min(shared)} is set by two of the sweeps that are combined; leave it to one')
+      raise ConfigError(f'sweep: {min(shared)} is set by two of the combined sweeps; set it in one')
     merged |= trial
   return merged
 

@@ -31,7 +31,7 @@ def expected_by(
       inputs = seen['inputs']
     except KeyError as error:
       names = ', '.join(name for name in batch if name != 'index')
-      raise DataError(f'the examples have no array {error}, which the inputs are made of, only {names}') from error
+      raise DataError(f'the examples have no array {error}, which the inputs need, only {names}') from error
     changed.update(name for name, array in seen.items() if batch.get(name) is not array)
     with nn.intercept_methods(_noting_tokens(batch, tokens)):
       return model.init_with_output(jax.random.key(0), inputs, train=False)[0]

@@ -122,11 +122,11 @@ def check_whole(objective: Objective, accumulate: int, axis_name: str) -> None:
   """Raises ConfigError for an objective whose batches may not be parted, where they would be."""
   carries = getattr(objective, 'carries_state', False)
   if axis_name and getattr(objective, 'couples_examples', False):
-    raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; take jit')
+    raise ConfigError(f'config.mesh.backend=pmap: {objective.__name__} couples the examples of a batch; use jit')
   if axis_name and carries:
-    raise ConfigError('config.mesh.backend=pmap: the model carries its state from batch to batch; take jit')
+    raise ConfigError('config.mesh.backend=pmap: the model carries state across batches; use jit')
   if accumulate > 1 and carries:
-    raise ConfigError(f'config.accumulate={accumulate}: the model carries its state from batch to batch; take 1')
+    raise ConfigError(f'config.accumulate={accumulate}: the model carries state across batches; use 1')
 
 
 def _averaged(average: PyTree, collections: PyTree, step: Array, decay: float) -> PyTree:

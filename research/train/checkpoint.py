@@ -135,7 +135,7 @@ class Checkpoints:
         _match(self._path(candidate), facts['leaves'], abstract, part)
         return candidate
     if found:
-      logging.warning('%s: no checkpoint is left that can be used', self.folder)
+      logging.warning('%s: no usable checkpoint is left', self.folder)
     return NONE
 
   def _write(self, step: int, tree: PyTree, score: float | None) -> None:
@@ -305,7 +305,7 @@ def _load(path: Path, abstract: PyTree) -> PyTree:
     with context, _without_patterns(path) as plain:
       loaded = ocp.load(plain, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
   except ValueError as error:  # its manifest agrees, so that it was never one
-    raise CheckpointError(f'{path} is nothing that Orbax can read; take it away or use a new workdir') from error
+    raise CheckpointError(f'{path} cannot be read by Orbax; remove it or use a new workdir') from error
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
   return jax.tree.unflatten(jax.tree.structure(abstract), values)
 
@@ -356,7 +356,7 @@ def _match(path: Path, saved: Mapping[str, str], abstract: PyTree, part: bool) -
     if there != here:
       what = 'optimizer' if '/opt_state/' in name else 'model'
       difference = f'{name} is {there} there and {here} in this run'
-      raise CheckpointError(f'{path} is of another {what}: {difference}; take it away or use a new workdir')
+      raise CheckpointError(f'{path} is of another {what}: {difference}; remove it or use a new workdir')
 
 
 def _number(score: float | None) -> float | None:

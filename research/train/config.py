@@ -79,7 +79,7 @@ class Config:
     Raises ConfigError where an experiment has nothing to sample.
     """
     name = type(self).__module__
-    raise ConfigError(f'--workdir: a run of {name}, which has nothing to sample; launch.evaluate measures it')
+    raise ConfigError(f'--workdir: a run of {name}, which has no sampler; use launch.evaluate')
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""
@@ -244,7 +244,7 @@ def check_types(config: Any, prefix: str = 'config.') -> None:
       raise ConfigError(f'{name}={value!r}: {_misfit(value, kind)}')
     elif not _survives_json(value):
       raise ConfigError(
-        f'{name}={value!r}: must be made of numbers, texts, bools and tuples, which config.json can hold'
+        f'{name}={value!r}: must consist of numbers, strings, bools and tuples, which config.json can store'
       )
     else:
       object.__setattr__(config, field.name, value)

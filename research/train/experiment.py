@@ -32,7 +32,7 @@ class Request(NamedTuple):
     """Raises ConfigError where one of the flags `names` is given, of which a sampler makes nothing."""
     for name in names:
       if (value := getattr(self, name)) not in ('', None):
-        raise ConfigError(f'--{name}={value!r}: is nothing that this model reads; it takes --{instead}')
+        raise ConfigError(f'--{name}={value!r}: is not used by this model; it takes --{instead}')
 
 
 # (variables, key, request) -> pairs of a name and a text or a figure
@@ -94,5 +94,5 @@ def _check_parameters(task: Task, training: Batch, other: Batch) -> None:
   except ScopeParamShapeError as error:
     found, needed = (list(batch['inputs'].shape[1:]) for batch in (other, training))
     raise DataError(
-      f'inputs: are {found} for an example, but {needed} in training, which other parameters fit'
+      f'inputs: are {found} for an example, but {needed} in training, so the parameters do not fit'
     ) from error

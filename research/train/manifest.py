@@ -38,7 +38,7 @@ def read(folder: Path) -> dict[str, Any]:
     raise DamagedError(f'{path} is missing')
   digest, _, body = path.read_bytes().partition(b'\n')
   if hashlib.sha256(body).hexdigest().encode() != digest:
-    raise DamagedError(f'{path} does not agree with its own sha256')
+    raise DamagedError(f'{path} does not match its own sha256')
   return json.loads(body)
 
 
@@ -84,4 +84,4 @@ def _check(path: Path, size: int, digest: str) -> None:
   if path.stat().st_size != size:
     raise DamagedError(f'{path} has {path.stat().st_size} bytes, not {size}')
   if _sha256(path) != digest:
-    raise DamagedError(f'{path} has another sha256 than when it was saved')
+    raise DamagedError(f'{path} has a different sha256 than when it was saved')

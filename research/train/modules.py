@@ -48,7 +48,7 @@ def home_of(config: Any) -> tuple[str, str]:
   if cls.__module__ == '__main__' or '<locals>' in cls.__qualname__:
     place = 'a notebook or script' if cls.__module__ == '__main__' else 'a function'
     raise ConfigError(
-      f'config: its class {cls.__name__} is defined in {place}, where a workdir cannot find it again; '
+      f'config: its class {cls.__name__} is defined in {place}, where a workdir cannot find it later; '
       'move it to a file and import it from there, or train without a workdir'
     )
   return _short(_file_of(config)), cls.__qualname__

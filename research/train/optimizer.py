@@ -56,7 +56,7 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   if config.schedule not in SCHEDULES:
     raise ConfigError(f'optimizer.schedule={config.schedule!r}: {unknown(config.schedule, SCHEDULES)}')
   if config.schedule == 'step' and not config.milestones:
-    raise ConfigError('optimizer.milestones: none are given, so the rate of schedule step would never fall')
+    raise ConfigError('optimizer.milestones: must have at least one entry for schedule step')
   if config.schedule in PHASED and warmup_steps >= length:
     raise ConfigError(f'optimizer.warmup_steps={warmup_steps}: leaves nothing of schedule_steps={length}')
   if config.schedule == 'wsd' and warmup_steps + decay_steps > length:

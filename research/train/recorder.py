@@ -105,7 +105,7 @@ def _record(line: bytes) -> dict[str, Any]:
   record = dict(json.loads(line))
   numbers = [record['step'], *(value for name, value in record.items() if '/' in name)]
   if not all(isinstance(number, (int, float)) for number in numbers):
-    raise ValueError('a step or a metric that is no number')
+    raise ValueError('a step or a metric that is not a number')
   return record
 
 

@@ -67,7 +67,7 @@ class Interrupted(RunError):
   """A signal stopped the run."""
 
   def __init__(self, signum: int, when: str, workdir: str | os.PathLike):
-    kept = f'all is in {workdir}, and the same command goes on from there' if workdir else 'it had no workdir'
+    kept = f'a checkpoint is in {workdir}; run the same command again to resume' if workdir else 'it had no workdir'
     super().__init__(f'stopped by {signal.Signals(signum).name} {when}: {kept}')
     self.exit_code = 128 + signum
 
@@ -294,7 +294,7 @@ class Run:
 
   def _not_finite(self, what: str, cause: str = '', untrained: bool = False) -> NotFiniteError:
     if cause:
-      advice = f'so are {cause}, fix the data'
+      advice = f'{cause}; fix the data'
     elif untrained:
       advice = 'nothing is learned yet, so look for an index out of range, an overflow or a 0/0 in model and preprocess'
     else:
@@ -313,11 +313,11 @@ class Run:
       frames = traceback.extract_tb(error.__traceback__)
       place = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)][-1]
       cause = cause_at(self.step)
-      found = f'so are {cause}, fix the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
+      found = f'{cause}; fix the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
       raise NotFiniteError(f'{what}: {error}: {found}; {self._kept()}') from error
 
   def _failed(self, name: str, error: Exception) -> Exception:
-    kept = f'; everything else is in {self._journal.path}, and the same command tries it again'
+    kept = f'; everything else is saved in {self._journal.path}; run the same command to retry it'
     return told(error, failure(name, error) + (kept if self._journal.path else ''))
 
   def _evaluate(self, evaluators: Mapping[str, EvalFn]) -> tuple[dict[str, float], dict[str, Exception]]:

@@ -145,7 +145,7 @@ def _newest_good(checkpoints: Checkpoints) -> int:
 
 def _no_checkpoint(workdir: str) -> CheckpointError:
   return CheckpointError(
-    f'config.init_from={workdir}: has no checkpoint that can be used; give the workdir of a run that has saved one'
+    f'config.init_from={workdir}: has no usable checkpoint; give the workdir of a run that has saved one'
   )
 
 

@@ -69,7 +69,8 @@ class Workdir:
     data = starts[-1]['data'] if (starts := self.starts()) else {}
     for part in fingerprints:
       if data.get(part, fingerprints[part]) != fingerprints[part]:
-        raise DataError(f'the {part} examples are not those that {self.path} began with; use those or a new workdir')
+        fault = f'the {part} examples differ from those that {self.path} was started with'
+        raise DataError(f'{fault}; use those or a new workdir')
     self._drop_result_of_other_steps()
     if (self.path / 'config.json').exists():
       _tell_of_other_steps(saved_config(self.path), self.config)
@@ -91,7 +92,7 @@ class Workdir:
   def starts(self) -> list[dict[str, Any]]:
     """What environment.json holds, a dict for each start so far."""
     path = self.path / 'environment.json'
-    lost = 'delete it to go on, the data are then not compared with those of the starts before'
+    lost = 'delete it to continue, without comparing the data with those of earlier starts'
     return _read_json(path, _starts_in, lost) if path.exists() else []
 
   def result_of(self, step: int) -> dict[str, Any] | None:
@@ -112,7 +113,7 @@ class Workdir:
     lock = self.path / 'lock'
     if self._lock and not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
       fault = f'workdir {self.path}: was moved, deleted or replaced during the run'
-      raise WorkdirError(f'{fault}; put it back and give the same command again')
+      raise WorkdirError(f'{fault}; put it back and run the same command again')
 
   def _refuse_others(self) -> None:
     if (self.path / 'config.json').exists():
@@ -131,7 +132,7 @@ def take(folder: Path, kind: str, user: str) -> IO[str]:
   except OSError as error:
     if error.errno in FULL:
       raise
-    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder that can be written') from error
+    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder that is writable') from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
@@ -172,7 +173,7 @@ def saved_config(workdir: str | os.PathLike) -> Config:
   try:
     saved = json.loads(path.read_text())
     if not (file := ROOT / saved['file']).is_file():
-      raise WorkdirError(f'{path} names {file}, which is not there; put it back, or name its new place in config.json')
+      raise WorkdirError(f'{path} names {file}, which does not exist; put it back, or change its path in config.json')
     return from_fields(class_at(saved['file'], saved.get('class', 'Config')), saved['config'])
   except (ValueError, KeyError, TypeError, ImportError, ConfigError) as error:
     fault = f'workdir {workdir}: config.json does not fit the code: {error}'
@@ -240,6 +241,6 @@ def _refuse_differences(old: Mapping[str, Any], new: Mapping[str, Any], path: Pa
 def _tell_of_other_steps(old: Config, new: Config) -> None:
   if old.steps != new.steps and new.optimizer.schedule in PHASED and not new.optimizer.schedule_steps:
     logging.warning(
-      f'config.steps={new.steps}: was {old.steps}, and the learning rate follows it: from here on it is another; '
-      f'config.optimizer.schedule_steps={old.steps} would have held it'
+      f'config.steps={new.steps}: was {old.steps}, and the learning rate schedule depends on it and changes; '
+      f'config.optimizer.schedule_steps={old.steps} would keep it'
     )

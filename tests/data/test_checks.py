@@ -292,7 +292,7 @@ def test_examples_of_a_part_must_fit_the_model_that_is_trained():
   [
     ({'inputs': TOKENS.astype(float)}, Averaged(), 'inputs: are float32, which an embedding cannot read; must be int'),
     ({'inputs': TOKENS > 3}, Averaged(nn.Embed), 'inputs: are bool, which an embedding cannot read; must be integers'),
-    ({'images': NUMBERS}, TEN[0], "the examples have no array 'inputs', which the inputs are made of, only images, t"),
+    ({'images': NUMBERS}, TEN[0], "the examples have no array 'inputs', which the inputs need, only images, t"),
   ],
 )
 def test_inputs_that_a_model_cannot_read(arrays, model, line):
@@ -351,7 +351,7 @@ def test_a_model_without_an_argument_for_training(model, told, fault):
   line, code = told(lambda: next(train(Config(steps=2, batch_size=8), experiment=wrong)))
   assert line.endswith('takes no argument train; write __call__(self, inputs, train=False)')
   if isinstance(model, Deaf):
-    fault(name, line, code, 'nothing is begun')
+    fault(name, line, code, 'nothing is started')
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_faults_that_a_user_reads(name, tmp_path, told, fault):
   wrong, workdir = experiment([example(**arrays)], *made), tmp_path / 'run'
   line, code = told(lambda: list(train(Config(steps=2, batch_size=8), workdir, experiment=wrong)))
   assert not (workdir / 'config.json').exists()
-  fault(name, line, code, 'nothing is begun')
+  fault(name, line, code, 'nothing is started')
 
 
 def test_only_numbers_that_a_device_would_cut_are_refused():

@@ -78,7 +78,7 @@ def test_raw_undoes_standardized_and_text_keeps_the_scale_to_the_bit(values):
   ],
 )
 def test_a_damaged_scale_is_told(kept):
-  with pytest.raises(ConfigError, match=r'^scale.json is damaged.*take the one that the run wrote'):
+  with pytest.raises(ConfigError, match=r'^scale.json is damaged.*restore the one that the run wrote'):
     scaling.scale_from_files({scaling.FILE: kept})
   with pytest.raises(ConfigError, match=r'^the workdir has no scale.json'):
     scaling.scale_from_files({'other.json': kept})

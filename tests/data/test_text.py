@@ -99,7 +99,7 @@ def test_byte_pairs_are_the_same_in_any_process():
   ],
 )
 def test_a_damaged_file_is_told(kept):
-  with pytest.raises(ConfigError, match=r'tokenizer.json is damaged.*take the one that the run wrote'):
+  with pytest.raises(ConfigError, match=r'tokenizer.json is damaged.*restore the one that the run wrote'):
     text.from_json(kept)
   with pytest.raises(ConfigError, match=r'the workdir has no tokenizer.json'):
     text.from_files({'other.json': kept})

@@ -141,7 +141,7 @@ def test_every_class_is_trained_on(tmp_path):
 @pytest.mark.parametrize(
   ('parts', 'message'),
   [
-    ({'test': ([7, 9], TEST[1][:2])}, '9 is a label of the test part alone'),
+    ({'test': ([7, 9], TEST[1][:2])}, '9 is a label that only the test split has'),
     ({'test': (TEST[0], TEST[1][:, :5])}, 'series of 5 values to test, of 6 to train'),
     ({'train': b'1\t2\tx\n'}, 'Tiny_TRAIN.tsv is not a table of numbers'),
     ({'test': b'1\t2\n1\t2\t3\n'}, 'Tiny_TEST.tsv is not a table of numbers'),

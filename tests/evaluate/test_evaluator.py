@@ -138,7 +138,7 @@ def test_an_evaluation_in_which_nothing_counts_or_the_data_are_nan_is_told(state
   with pytest.raises(DataError, match='no example of an evaluation counts'):
     dict(Evaluator(EVAL_STEP, nothing, 10)(state, KEY))
   inputs = np.where(np.arange(37)[:, None] == 20, np.nan, EXAMPLES.arrays['inputs']).astype(np.float32)
-  with pytest.raises(NotFiniteError, match='so are inputs of example 20, fix the data'):
+  with pytest.raises(NotFiniteError, match='example 20 has non-finite inputs; fix the data'):
     dict(Evaluator(EVAL_STEP, Arrays({**EXAMPLES.arrays, 'inputs': inputs}), 10)(state, KEY))
 
 

@@ -75,7 +75,7 @@ def test_tables_that_cannot_be_forecast_from_are_told(run, config, tmp_path):
     axes(write(tmp_path / 'other.csv', VALUES, head='gas,date,load'))
   with pytest.raises(FileNotFoundError, match='none.csv'):
     axes(tmp_path / 'none.csv')
-  with pytest.raises(ConfigError, match="--prompt='cold': is nothing that this model reads; it takes --input"):
+  with pytest.raises(ConfigError, match="--prompt='cold': is not used by this model; it takes --input"):
     next(config.sampler(run[0].files)({}, KEY, Request(prompt='cold')))
 
 

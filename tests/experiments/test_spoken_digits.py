@@ -72,9 +72,9 @@ def test_files_that_cannot_be_heard_are_named(module, tmp_path):
       next(sample({}, KEY, Request(input=str(tmp_path / name))))
   with pytest.raises(ConfigError, match='input'):
     next(sample({}, KEY, Request()))
-  with pytest.raises(ConfigError, match="--prompt='one': is nothing that this model reads; it takes --input"):
+  with pytest.raises(ConfigError, match="--prompt='one': is not used by this model; it takes --input"):
     next(sample({}, KEY, Request(prompt='one', input='one.wav')))
-  with pytest.raises(ConfigError, match='--temperature=0.0: is nothing that this model reads; it takes --input'):
+  with pytest.raises(ConfigError, match='--temperature=0.0: is not used by this model; it takes --input'):
     next(sample({}, KEY, Request(input='one.wav', temperature=0.0)))
 
 

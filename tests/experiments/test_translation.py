@@ -51,7 +51,7 @@ def test_sampler_translates_the_prompt(decoder):
   assert len(drawn['attention'].axes) == 1
   with pytest.raises(ConfigError, match="--prompt='': give English text"):
     list(sample(variables, jax.random.key(1), Request()))
-  with pytest.raises(ConfigError, match="--input='verse.txt': is nothing that this model reads; it takes --prompt"):
+  with pytest.raises(ConfigError, match="--input='verse.txt': is not used by this model; it takes --prompt"):
     list(sample(variables, jax.random.key(1), Request('God made light.', 'verse.txt')))
 
 

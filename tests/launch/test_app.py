@@ -53,7 +53,7 @@ if __name__ == '__main__':
     (
       OSError(errno.ENOSPC, 'No space left on device', 'runs/a'),
       74,
-      'error: runs/a: No space left on device; make room there and give the same command again\n',
+      'error: runs/a: No space left on device; free some space there and run the same command again\n',
     ),
     (KeyboardInterrupt(), 130, 'error: interrupted\n'),
   ],
@@ -81,7 +81,7 @@ def test_a_platform_without_a_device(monkeypatch, told, fault):
   monkeypatch.setattr(app, 'jax', SimpleNamespace(devices=fail, config=SimpleNamespace(jax_platforms='cuda')))
   line, code = told(call)
   assert code == 2 and 'JAX_PLATFORMS=cuda' in line
-  fault('a platform without a device', line, code, 'nothing is begun')
+  fault('a platform without a device', line, code, 'nothing is started')
 
 
 def test_a_variable_that_jax_cannot_read(fault):
@@ -90,7 +90,7 @@ def test_a_variable_that_jax_cannot_read(fault):
     [sys.executable, '-c', 'import launch'], cwd=ROOT, env=environment, capture_output=True, text=True
   )
   assert program.returncode == 2 and program.stderr.count('\n') == 1
-  fault('JAX_NUM_CPU_DEVICES=two', program.stderr.strip(), program.returncode, 'nothing is begun')
+  fault('JAX_NUM_CPU_DEVICES=two', program.stderr.strip(), program.returncode, 'nothing is started')
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -179,11 +179,11 @@ def test_a_fault_of_all_is_told_by_each(members):
   assert [end(process) for process in processes] == [(2, 'error: a fault of its own')] * 2
 
 
-@pytest.mark.parametrize(('number', 'missing'), [(0, 'not all processes came'), (1, 'process 0, the coordinator')])
+@pytest.mark.parametrize(('number', 'missing'), [(0, 'not all processes joined'), (1, 'process 0, the coordinator')])
 def test_processes_that_never_come(number, missing, programs, on_one_device, fault):
   place = f'127.0.0.1:{free_port()}'
   told = [f'--coordinator={place}', '--processes=2', f'--process={number}', '--join_seconds=1']
   code, line = end(programs.start(['-c', MEMBER, '1', '-', *told], on_one_device))
   assert code == 7 and place in line and missing in line
   if number == 0:
-    fault('a process is late', general(line), code, 'all; nothing was begun')
+    fault('a process is late', general(line), code, 'all; nothing was started')

@@ -140,7 +140,7 @@ def test_the_training_part_is_measured_without_augmentation(evaluate, workdir):
   ('flag', 'message'),
   [
     ('--split=testing', '--split=testing: must be one of validation, test, train'),
-    ('--predictions=nowhere/out.npz', '/nowhere that can be written; make it first'),
+    ('--predictions=nowhere/out.npz', '/nowhere is not a writable folder; create it first'),
     ('--checkpoint=last', 'must be best, latest or a step of'),
   ],
 )

@@ -89,7 +89,7 @@ with Stop():
   began = time.monotonic()
   process = subprocess.run([os.sys.executable, '-c', code], cwd=Path(__file__).parents[2], timeout=30)
   assert process.returncode == 143 and time.monotonic() - began < 20
-  fault('a second signal', '', process.returncode, 'as where it is killed')
+  fault('a second signal', '', process.returncode, 'as if killed')
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_workdir_that_is_taken_away(start, tmp_path, finished, fault):
   assert code == 6 and str(workdir) in line and not workdir.exists()
   assert end(start('classifier', moved))[1] == 0
   assert outcome(moved) == outcome(finished)
-  fault('the workdir is taken away during the run', line, code, 'all where it is now; the same end')
+  fault('the workdir is taken away during the run', line, code, 'all, in its new place; the same end')
 
 
 def test_two_runs_in_one_workdir(start, tmp_path, finished, fault):
@@ -264,5 +264,5 @@ def test_a_command_line_that_is_wrong(start, tmp_path, fault):
   for name, process in processes.items():
     line, code = end(process)
     assert code == 2 and mistakes[name][1] in line
-    fault(name, line, code, 'nothing is begun')
+    fault(name, line, code, 'nothing is started')
   assert not (tmp_path / 'new').exists()

@@ -271,7 +271,7 @@ def test_help_lists_fields_with_values_and_types(word, parse, capsys):
 def test_rows_of_mistakes(name, words, parse, tmp_path, told, fault):
   line, code = told(lambda: parse(*(word.replace('FOLDER', str(tmp_path)) for word in words)))
   assert code == 2
-  fault(name, line, code, 'nothing is begun')
+  fault(name, line, code, 'nothing is started')
 
 
 @pytest.mark.parametrize('optional', [False, True])

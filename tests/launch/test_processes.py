@@ -72,7 +72,7 @@ def test_processes_that_would_train_other_runs_are_told_before_anything_is_done(
   assert [code for code, _ in found] == [2, 2] and line == other, found
   assert 'config.optimizer.lr is 0.01 in process 0 and 0.02 in process 1, config.log_every is 7 in' in line
   assert not (tmp_path / 'run').exists()
-  fault('processes of one run have other configs', line, 2, 'all; nothing was begun')
+  fault('processes of one run have other configs', line, 2, 'all; nothing was started')
 
 
 class Coordinator:

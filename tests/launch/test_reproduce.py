@@ -236,7 +236,7 @@ def test_mistakes_are_told_before_anything_runs(again, options, message):
 
 def test_without_records_there_is_nothing_to_compare_with(again):
   (again / 'results.jsonl').unlink()
-  with pytest.raises(ConfigError, match='put some on record with --record'):
+  with pytest.raises(ConfigError, match='record some with --record'):
     launch(again, again)
 
 
@@ -303,7 +303,7 @@ def test_code_that_is_not_committed_is_told(clone, told, fault):
   folder, _ = clone
   (folder / 'config.py').write_text('changed')
   line, code = told(lambda: check_committed(folder))
-  fault('--record with changed code', line, code, 'nothing is begun')
+  fault('--record with changed code', line, code, 'nothing is started')
 
 
 def test_a_record_may_only_name_a_commit_that_git_keeps(clone):

@@ -83,7 +83,7 @@ def test_a_wrong_flag_is_one_line(workdir, flags, message, programs):
 
 def test_a_text_needs_a_prompt_and_a_tokenizer(workdir):
   for request in ({'prompt': ''}, {'prompt': 'But', 'input': 'file.wav'}):
-    with pytest.raises(ConfigError, match=r'^--prompt: this model goes on with a text and reads no --input'):
+    with pytest.raises(ConfigError, match=r'^--prompt: continues a text and takes no --input'):
       drawn(workdir, **request)
   with pytest.raises(ConfigError, match='the workdir has no tokenizer.json'):
     saved_config(workdir).sampler({})

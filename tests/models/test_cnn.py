@@ -76,7 +76,7 @@ def test_a_pixel_reaches_the_logits_of_its_own_image_alone():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'channels': (4, 4, 4, 4, 4)}, 'a window of 2x2 on images that have become 1x1: take fewer stages'),
+    ({'channels': (4, 4, 4, 4, 4)}, 'a window of 2x2 on feature maps of 1x1: use fewer stages'),
     ({'channels': (0,)}, r'channels=\(0,\): each must be a whole number of at least 1'),
     ({'hidden_sizes': (-1,)}, r'hidden_sizes=\(-1,\)'),
     ({'channels': ()}, r'channels=\(\): must have at least one entry'),

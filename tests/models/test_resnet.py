@@ -124,7 +124,7 @@ def test_stages_halve_the_image_and_double_the_channels():
 
 
 def test_unknown_depth_is_refused():
-  with pytest.raises(ConfigError, match='depth=19: no residual network has so many layers'):
+  with pytest.raises(ConfigError, match='depth=19: no such ResNet'):
     resnet(19, 10)
 
 

@@ -217,7 +217,7 @@ def test_a_classifier_sees_what_a_sequence_has(pooling):
     (lambda: LanguageModel(7, RNN(4, cell='lstn'), 5), "cell='lstn': is unknown; nearest: lstm"),
     (
       lambda: LanguageModel(7, RNN(4, bidirectional=True), 5),
-      'bidirectional: a language model must not see what follows',
+      'bidirectional: would leak future tokens; a language model needs',
     ),
     (lambda: LanguageModel(0, RNN(4), 5), 'vocab_size=0'),
     (lambda: LanguageModel(7, RNN(4), 0), 'embed_dim=0'),

@@ -28,5 +28,5 @@ def test_a_window_fits_into_the_padded_image(sides, window, padding, fits):
     check_fits(sides, window, (1, 1), padding)
   else:
     size = 'x'.join(map(str, sides))
-    with pytest.raises(ConfigError, match=f'a window of 5x5 on images that have become {size}: take fewer stages'):
+    with pytest.raises(ConfigError, match=f'a window of 5x5 on feature maps of {size}: use fewer stages'):
       check_fits(sides, window, (1, 1), padding)

@@ -83,8 +83,8 @@ def test_second_and_forward_derivatives(x64):
   [
     (((0, 2),), 'window=0'),
     (((2, 2), (2, 0)), 'strides=0'),
-    (((2, 5),), 'a window of 2x5 on images that have become 4x4'),
-    (((5, 2), (1, 1)), 'a window of 5x2 on images that have become 4x4'),
+    (((2, 5),), 'a window of 2x5 on feature maps of 4x4'),
+    (((5, 2), (1, 1)), 'a window of 5x2 on feature maps of 4x4'),
   ],
 )
 def test_windows_that_cannot_be_are_refused(arguments, message):

@@ -252,7 +252,7 @@ def test_pmap_refuses_an_objective_that_couples_examples():
     return mean(jnp.zeros(2)), Aux({}, {})
 
   supervised(MLP((4,), 2), contrastive, optax.sgd(0.1))
-  with pytest.raises(ConfigError, match='pmap: contrastive couples the examples of a batch; take jit'):
+  with pytest.raises(ConfigError, match='pmap: contrastive couples the examples of a batch; use jit'):
     supervised(MLP((4,), 2), contrastive, optax.sgd(0.1), axis_name='data')
 
 

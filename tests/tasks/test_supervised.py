@@ -215,7 +215,7 @@ def test_numbers_out_of_range_are_refused(options):
   ('mark', 'options', 'message'),
   [
     (carries_state, {'accumulate': 2}, r'config.accumulate=2: the model carries its state .* take 1$'),
-    (carries_state, {'axis_name': 'data'}, 'config.mesh.backend=pmap: the model carries its state'),
+    (carries_state, {'axis_name': 'data'}, 'config.mesh.backend=pmap: the model carries state'),
     (couples_examples, {'axis_name': 'data'}, 'config.mesh.backend=pmap: objective couples the examples'),
     (carries_state, {'accumulate': 1}, ''),
     (couples_examples, {'accumulate': 2}, ''),

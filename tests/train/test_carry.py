@@ -93,10 +93,10 @@ def test_the_carry_is_what_reading_the_rows_from_their_beginning_leaves():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'accumulate': 2}, 'config.accumulate=2: the model carries its state from batch to batch; take 1'),
+    ({'accumulate': 2}, 'config.accumulate=2: the model carries state across batches; use 1'),
     (
       {'mesh': MeshShape(8, backend='pmap')},
-      'config.mesh.backend=pmap: the model carries its state from batch to batch; take jit',
+      'config.mesh.backend=pmap: the model carries state across batches; use jit',
     ),
   ],
 )

@@ -75,7 +75,7 @@ def test_a_class_that_no_other_process_could_import_is_told_before_training(plac
   line, code = told(lambda: next(train(config, tmp_path / 'run')))
   assert not (tmp_path / 'run').exists()
   if place == '__main__':
-    fault('a config that is written in a notebook', line, code, 'nothing is begun')
+    fault('a config that is written in a notebook', line, code, 'nothing is started')
   else:
     assert 'in a function' in line
 

@@ -147,7 +147,7 @@ def test_jax_debug_nans_names_the_step_and_the_operation(fault):
     inputs[example, 2, 3] = np.nan
     examples = Arrays({**source.examples.arrays, 'inputs': inputs})
     experiment = dataclasses.replace(experiment, train=dataclasses.replace(source, examples=examples))
-  place = {'gradient': 'loss|total_gradient', 'data': f'so are inputs of example {example}, fix the data'}[fault]
+  place = {'gradient': 'loss|total_gradient', 'data': f'example {example} has non-finite inputs; fix the data'}[fault]
   with jax.debug_nans(True), pytest.raises(NotFiniteError, match=rf'^step 2: invalid value \(nan\).*: ({place})'):
     list(train(config, experiment=experiment))
 

@@ -174,7 +174,7 @@ def test_a_glob_that_takes_nothing_is_told_with_the_nearest_paths(init_map, mess
   line, code = told(lambda: taken(['params/encoder/k'], state_of(['backbone/k']), *init_map))
   assert message in line
   if 'bakbone' in message:
-    fault('a path in `config.init_map` that nothing has', line, code, 'nothing is begun')
+    fault('a path in `config.init_map` that nothing has', line, code, 'nothing is started')
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_leaf_of_another_shape_is_told_before_anything_is_written(source, tmp_
   wider = make('regularized', width=5, init_from=str(folder))
   line, code = told(lambda: run(wider, tmp_path / 'run'))
   assert not (tmp_path / 'run' / 'config.json').exists()
-  fault('`config.init_from`, a model of other shapes', line.replace(str(folder), 'W'), code, 'nothing is begun')
+  fault('`config.init_from`, a model of other shapes', line.replace(str(folder), 'W'), code, 'nothing is started')
 
 
 def test_a_workdir_without_a_checkpoint_is_told_before_data_are_fetched(tmp_path, monkeypatch, told, fault):
   config = make('classifier', init_from=str(tmp_path / 'other'))
   monkeypatch.setattr(type(config), 'build', lambda config: pytest.fail('data were fetched'))
   line, code = told(lambda: next(train(config, tmp_path / 'run')))
-  fault('`config.init_from`, a folder without a checkpoint', line, code, 'nothing is begun')
+  fault('`config.init_from`, a folder without a checkpoint', line, code, 'nothing is started')
 
 
 def test_another_start_is_refused_until_there_is_a_checkpoint(source, tmp_path):
@@ -220,5 +220,5 @@ def test_the_newest_checkpoint_that_is_not_damaged_is_taken(source, tmp_path, ca
   (folder / 'checkpoints' / '9' / 'damage').touch()
   assert transfer.read_source(folder).step == 3
   shutil.rmtree(folder / 'checkpoints' / '3')
-  with pytest.raises(CheckpointError, match='has no checkpoint that can be used'):
+  with pytest.raises(CheckpointError, match='has no usable checkpoint'):
     transfer.read_source(folder)

@@ -64,7 +64,7 @@ def test_a_config_that_would_come_back_as_another_is_told_before_training(tmp_pa
   assert flatten(saved_config(tmp_path / 'computed')) == flatten(Computed(width=3))
   line, code = told(lambda: claim(tmp_path / 'doubled', Doubled(width=3)))
   assert not (tmp_path / 'doubled').exists()
-  fault('a config whose `__post_init__` changes a field', line, code, 'nothing is begun')
+  fault('a config whose `__post_init__` changes a field', line, code, 'nothing is started')
 
 
 def test_older_workdirs_hold_a_class_called_config(tmp_path):
@@ -219,7 +219,7 @@ def test_a_workdir_that_takes_no_checkpoint_is_told_before_training(tmp_path, to
   (tmp_path / 'checkpoints').write_text('mine')
   line, code = told(lambda: list(train(config, tmp_path)))
   assert (tmp_path / 'checkpoints').read_text() == 'mine' and not (tmp_path / 'metrics.jsonl').exists()
-  fault('a workdir that takes no checkpoint', line, code, 'all; nothing is begun')
+  fault('a workdir that takes no checkpoint', line, code, 'all; nothing is started')
 
 
 def test_a_start_killed_while_it_wrote_its_config_is_no_obstacle(tmp_path):
@@ -262,7 +262,7 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, told, fault):
   with monkeypatch.context() as patched:
     patched.setattr(fcntl, 'flock', flock)
     line, code = told(lambda: claim(tmp_path / 'run', make('classifier')))
-  fault('a workdir on a disk without locks', line, code, 'nothing is begun')
+  fault('a workdir on a disk without locks', line, code, 'nothing is started')
 
 
 @pytest.mark.parametrize('change', ['moved', 'deleted', 'replaced'])
