@@ -28,13 +28,13 @@ CACHE = flags.DEFINE(
 )
 
 ADVICE = {
-  errno.ENOSPC: 'make room there',
-  errno.EDQUOT: 'make room there',
-  errno.EFBIG: 'make room there',
+  errno.ENOSPC: 'free some space there',
+  errno.EDQUOT: 'free some space there',
+  errno.EFBIG: 'free some space there',
   errno.EACCES: 'make it writable',
   errno.EROFS: 'make it writable',
   errno.ENOENT: 'put it back',
-  errno.EPIPE: 'let its reader stay to the end',
+  errno.EPIPE: 'keep its reader open',
 }
 
 

@@ -146,7 +146,7 @@ FAULTS = {  # arrays, model and objective, and what the line says behind the nam
   'one-hot labels': (
     {'targets': np.eye(10)[LABELS]},
     TEN,
-    r' targets: is \[examples, 10\]; must be \[examples\], integers from 0 to 9: .*; of one-hot labels take argmax',
+    r' targets: is \[examples, 10\]; must be \[examples\], integers from 0 to 9: .*; use argmax',
   ),
   'labels in a column': (
     {'targets': LABELS[:, None]},

@@ -90,7 +90,7 @@ def test_convolution_of_series(x64, ours, plain, use_bias):
   'make, shape, message',
   [
     (lambda: Dense(0), (2, 3), 'features=0: must be a whole number of at least 1'),
-    (lambda: Dense(4), (2, 3, 0), r'a dense layer of inputs \(2, 3, 0\): nothing is left'),
+    (lambda: Dense(4), (2, 3, 0), r'a dense layer of inputs \(2, 3, 0\): they are empty'),
     (lambda: Embed(0, 4), (2,), 'num_embeddings=0'),
     (lambda: Embed(4, -1), (2,), 'features=-1'),
     (lambda: Conv(4, (3, 0)), (2, 8, 8, 1), r'kernel_size=\(3, 0\)'),

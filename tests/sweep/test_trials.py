@@ -74,8 +74,8 @@ def test_fields_of_one_seed_are_drawn_independently():
     (lambda: log_uniform('lr', 1, 1, 3), 'log_uniform of lr: from 1 to 1; must be 0 < low < high'),
     (lambda: uniform('lr', 1, 1, 3), 'uniform of lr: from 1 to 1; must be low < high'),
     (lambda: named([]), 'no trials'),
-    (lambda: named([{'lr': 1}, 'lr=2']), "'lr=2' is no trial"),
-    (lambda: named([{3: 1}]), 'is no trial'),
+    (lambda: named([{'lr': 1}, 'lr=2']), "'lr=2' is not a trial"),
+    (lambda: named([{3: 1}]), 'is not a trial'),
   ],
 )
 def test_mistakes_are_one_line(make, told):
