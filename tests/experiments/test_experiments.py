@@ -92,7 +92,7 @@ def test_smaller_scales_have_the_recorded_optimizer_and_averages(name):
   recorded, fast, tiny = (module_of(name).get_config(scale) for scale in ('', 'fast', 'tiny'))
   assert fast == shrunk(recorded, fast.steps) and fast.steps == round(recorded.steps / 50)
   same = shrunk(recorded, tiny.steps)
-  assert (tiny.optimizer, tiny.ema, tiny.log_every) == (same.optimizer, same.ema, same.log_every)
+  assert (tiny.optimizer, tiny.ema_decay, tiny.log_every) == (same.optimizer, same.ema_decay, same.log_every)
   fast.validate()
 
 
