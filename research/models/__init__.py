@@ -1,1 +1,1 @@
-"""Architecture families: Flax Linen modules that know no loss, no optimizer and no data."""
+"""Architecture families: Flax Linen modules, independent of loss, optimizer and data."""

@@ -16,11 +16,11 @@ from research.ops.logical import logical
 class SelfAttention(nn.Module):
   """Multi-head self-attention (Vaswani et al. 2017, section 3.2); a mesh splits it by heads.
 
-  Raises ConfigError for a dropout that is not below 1, and for heads that do not divide the features.
+  Raises ConfigError for a dropout rate that is not below 1 and if num_heads does not divide the features.
   """
 
   num_heads: int
-  dropout_rate: float = 0.0  # part of the attention weights that is dropped in training
+  dropout_rate: float = 0.0  # of the attention weights
 
   def __post_init__(self):
     check_counts(num_heads=self.num_heads)
@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
     mask: Bool[Array, 'batch _ length length'] | None = None,
     train: bool = False,
   ) -> Float[Array, 'batch length features']:
-    """`mask` is True where the position of a row may look at that of a column; one that may look at none gives 0."""
+    """`mask` is True where a query (row) may attend to a key (column); a query that may attend to none gives 0."""
     if inputs.shape[-1] % self.num_heads:
       raise ConfigError(f'num_heads={self.num_heads}: must divide the {inputs.shape[-1]} features')
     init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
     return outputs if mask is None else jnp.where(mask.any((1, 3))[..., None], outputs, 0)
 
 
-@functools.wraps(nn.dot_product_attention)  # Linen passes on the options that the signature names, dropout among them
+@functools.wraps(nn.dot_product_attention)  # Linen passes only options that the signature names, such as dropout
 def _attend(
   queries: Float[Array, 'batch length heads features'],
   *others: Array,
@@ -60,7 +60,7 @@ def _attend(
   deterministic: bool = False,
   **options: Any,
 ) -> Float[Array, 'batch length heads features']:
-  """0 for a head that may look at nothing, where the softmax of Linen's attention, which drops weights, sees it all."""
+  """Attention with dropout, which gives 0 for a fully masked query; Linen's softmax would attend to every key."""
   if deterministic:
     return attention(queries, *others, mask)
   contexts = nn.dot_product_attention(queries, *others, mask=mask, deterministic=False, **options)

@@ -18,7 +18,7 @@ from research.ops.pooling import max_pool
 class LeNet5(nn.Module):
   """LeNet-5 (LeCun et al. 1998, fig. 2) with a linear head and plain average pooling.
 
-  The first convolution pads the images, where the paper has images of 32x32 with an empty margin.
+  The first convolution pads the images; the paper pads them to 32x32 beforehand.
   """
 
   num_classes: int
@@ -45,19 +45,19 @@ class LeNet5(nn.Module):
 
 
 class ConvNet(nn.Module):
-  """Stages of convolutions, each ended by a max-pooling that halves the image, then dense layers."""
+  """Stages of convolutions, each followed by max-pooling that halves the image, then dense layers."""
 
   channels: Sequence[int]  # of each stage
   num_classes: int
-  hidden_sizes: Sequence[int] = (128,)  # units of the hidden dense layers
+  hidden_sizes: Sequence[int] = (128,)  # of the hidden dense layers
   convs_per_stage: int = 1  # convolutions in a stage
   kernel_size: int = 3  # height and width of a filter
   activation: str = 'relu'
   norm: str = ''  # 'batch', 'layer', 'group' or '', after every layer but the last
-  channel_dropout_rate: float = 0.0  # part of a stage's channels that is dropped in training
-  dropout_rate: float = 0.0  # part of the units before each dense layer that is dropped in training
-  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
-  remat: str = ''  # policy by which stages are computed anew in the backward pass; see remat.py
+  channel_dropout_rate: float = 0.0  # rate at which whole channels are dropped after each stage
+  dropout_rate: float = 0.0  # before each dense layer
+  axis_name: str = ''  # mapped axis (pmap) over which batch norm averages its statistics
+  remat: str = ''  # rematerialization policy of the stages; see remat.py
 
   def __post_init__(self):
     check_counts(

@@ -1,4 +1,4 @@
-"""Fields of models that a run sets, whatever the experiment."""
+"""Fields of models that every run sets, whatever the experiment."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from flax import linen as nn
 
 
 def with_field(model: nn.Module, name: str, value: Any) -> nn.Module | None:
-  """`model`, or the model that it wraps as its field `model`, with another value of a field; None if neither has it."""
+  """A copy of `model`, or of the model it wraps, with a field set; None if neither has the field."""
   if hasattr(model, name):
     return model.clone(**{name: value})
   wrapped = with_field(model.model, name, value) if hasattr(model, 'model') else None
@@ -14,5 +14,5 @@ def with_field(model: nn.Module, name: str, value: Any) -> nn.Module | None:
 
 
 def innermost(model: nn.Module) -> nn.Module:
-  """`model`, or the one that it wraps."""
+  """`model`, or the innermost model that it wraps."""
   return innermost(model.model) if hasattr(model, 'model') else model

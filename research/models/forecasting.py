@@ -1,4 +1,4 @@
-"""Forecasts of many variables at once, by models that every variable shares."""
+"""Forecasting of many variables at once, with one model shared by all variables."""
 
 import math
 from typing import NamedTuple
@@ -18,7 +18,7 @@ Forecast = Float[Array, 'batch horizon variables outputs']
 
 
 class Level(NamedTuple):
-  """Where a variable is within one window, and how far it moves: [batch, variables, 1]."""
+  """Location and scale of each variable within its window: [batch, variables, 1]."""
 
   middle: Float[Array, 'batch variables 1']
   spread: Float[Array, 'batch variables 1']
@@ -27,19 +27,19 @@ class Level(NamedTuple):
 class PatchRNN(nn.Module):
   """A recurrent network over patches of the past, added to a linear forecast.
 
-  Every variable is a series of its own to one shared network (channel independence), and a patch of the past is one
-  step of it: Nie et al. (2023), 'A Time Series is Worth 64 Words', arXiv:2211.14730. A window is forecast relative to
-  its own level, so that a series may drift: Kim et al. (2022), 'Reversible Instance Normalization', without its
-  parameters. The linear forecast begins at zero, which is the level itself.
+  Each variable is a separate series to one shared network (channel independence), and a step is a patch of the past:
+  Nie et al. (2023), 'A Time Series is Worth 64 Words', arXiv:2211.14730. A window is forecast relative to its own level,
+  so a series may drift: Kim et al. (2022), 'Reversible Instance Normalization', without its parameters. The linear
+  forecast is initialized to zero, which predicts the level itself.
 
-  Raises ConfigError where patches do not make up the context, or a dropout is not below 1.
+  Raises ConfigError if patch_size does not divide the context, or a dropout rate is not below 1.
   """
 
   rnn: RNN
   horizon: int
-  num_outputs: int = 1  # numbers for each step and variable: a point, and quantiles
+  num_outputs: int = 1  # per step and variable: the mean and the quantiles
   patch_size: int = 24  # steps
-  dropout_rate: float = 0.0  # part of the units of a patch, and of those that the forecast is read from
+  dropout_rate: float = 0.0  # of the embedded patches and of the features before the forecast
 
   def __post_init__(self):
     check_counts(horizon=self.horizon, num_outputs=self.num_outputs, patch_size=self.patch_size)
@@ -65,15 +65,14 @@ class PatchRNN(nn.Module):
 
 
 class DLinear(nn.Module):
-  """Two linear maps, of the moving average of the past and of what is left: Zeng et al. (2023), arXiv:2205.13504.
+  """Linear maps of the past's moving average and of the residual: Zeng et al. (2023), arXiv:2205.13504.
 
-  The two are shared by the variables, as in the paper's tables. Raises ConfigError for a moving average of an even
-  number of steps, or of none.
+  The variables share both maps, as in the paper's tables. Raises ConfigError for a window that is not an odd number.
   """
 
   horizon: int
   num_outputs: int = 1
-  window: int = 25  # steps of the moving average: odd
+  window: int = 25  # steps of the moving average; odd
 
   def __post_init__(self):
     check_counts(horizon=self.horizon, num_outputs=self.num_outputs)
@@ -96,24 +95,24 @@ def level_of(inputs: Past) -> Level:
 
 
 def relative(inputs: Past, level: Level) -> Float[Array, 'batch variables context']:
-  """The past of each variable, from its level and in units of its spread."""
+  """The past of each variable, centered and scaled by its level."""
   return (jnp.swapaxes(jnp.asarray(inputs), 1, 2) - level.middle) / level.spread
 
 
 def absolute(values: Float[Array, 'batch variables _'], level: Level, num_outputs: int) -> Forecast:
-  """A forecast in the variables' own units, of one that is relative to their level."""
+  """A relative forecast in the variables' own units."""
   return as_forecast(values * level.spread + level.middle, num_outputs)
 
 
 def as_forecast(values: Float[Array, 'batch variables _'], num_outputs: int) -> Forecast:
-  """The numbers of each variable, `num_outputs` of them for each step, with the steps in front."""
+  """Values [batch, variables, horizon * num_outputs] as [batch, horizon, variables, num_outputs]."""
   return jnp.swapaxes(values.reshape(*values.shape[:2], -1, num_outputs), 1, 2)
 
 
 def moving_average(
   past: Float[Array, 'batch variables context'], steps: int
 ) -> Float[Array, 'batch variables context']:
-  """Mean of the `steps` around each step; beyond an end the value at that end."""
+  """Centered moving average over `steps` steps; the ends are padded with the edge values."""
   check_odd('window', steps)
   padded = jnp.pad(past, ((0, 0), (0, 0), (steps // 2, steps // 2)), mode='edge')
   return nn.avg_pool(jnp.swapaxes(padded, 1, 2), (steps,)).swapaxes(1, 2)
@@ -126,15 +125,15 @@ def check_odd(name: str, steps: int) -> None:
 
 
 class LogVariance(nn.Module):
-  """Logarithm of the next step's variance: linear in what is known of the last step, and corrected by a network.
+  """Log variance of the next step: a linear function of the last step's features plus a correction by a network.
 
-  The linear part alone is the regression of Corsi (2009) where the features are mean squares over several spans. Both
-  parts begin at zero, so that the first forecast is `mean`.
+  The linear part alone is the regression of Corsi (2009) if the features are mean squares over several horizons. Both
+  parts are initialized to zero, so the initial forecast is `mean`.
   """
 
   rnn: RNN
   mean: float  # logarithm of the mean variance
-  dropout_rate: float = 0.0  # part of the network's units
+  dropout_rate: float = 0.0  # of the network's features
 
   def __post_init__(self):
     check_range('dropout_rate', self.dropout_rate, below=1)

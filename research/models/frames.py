@@ -11,9 +11,9 @@ from research.ops.padding import valid
 
 
 class Frames(nn.Module):
-  """A sequence model that reads frames of `size` steps, which takes a recurrent network so many times fewer steps.
+  """A sequence model that reads `size` steps at a time, so a recurrent network takes that many times fewer steps.
 
-  The last frame is filled with zeros. Raises ConfigError for frames of less than a step.
+  The last frame is zero-padded. Raises ConfigError for a size below 1.
   """
 
   model: nn.Module

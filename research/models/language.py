@@ -15,26 +15,26 @@ from research.types import PyTree
 
 
 class Stream(NamedTuple):
-  """Windows of texts whose beginnings the model has read in the batch before."""
+  """Windows that continue the text of the previous batch."""
 
   tokens: Int[Array, 'batch length']
-  reset: Bool[Array, ' batch']  # True where a text begins anew
+  reset: Bool[Array, ' batch']  # True where a new text begins
 
 
 class LanguageModel(nn.Module):
   """Embedding, recurrent network, head.
 
-  Given tokens [batch, length] it begins with zeros. Given a `Stream` in training it goes on from the carry in the
-  collection 'carry', and leaves the new one there; the gradient ends at the window's beginning (truncated
-  back-propagation through time, Williams and Peng 1990).
+  Tokens [batch, length] start from a zero carry. A `Stream` in training continues from the carry in the collection
+  'carry' and stores the new one there; gradients are truncated at the window (truncated backpropagation through time,
+  Williams and Peng 1990).
 
-  Raises ConfigError for a dropout that is not below 1, and for a network in both directions.
+  Raises ConfigError for a dropout rate that is not below 1 and for a bidirectional network.
   """
 
   vocab_size: int
   rnn: RNN
   embed_dim: int
-  dropout_rate: float = 0.0  # part of the units before and after the recurrent network that is dropped in training
+  dropout_rate: float = 0.0  # before and after the recurrent network
   tie_embeddings: bool = False  # the head projects to embed_dim and reuses the embedding (Press and Wolf 2017)
 
   def __post_init__(self):
@@ -63,7 +63,7 @@ class LanguageModel(nn.Module):
   def advance(
     self, tokens: Int[Array, 'batch length'], carry: PyTree, train: bool = False
   ) -> tuple[Float[Array, 'batch length vocabulary'], PyTree]:
-    """Logits, and the carry after the last token: with it a text can be read, or written, in pieces."""
+    """Logits and the carry after the last token, so a text can be read or generated in chunks."""
     embed = Embed(self.vocab_size, self.embed_dim, name='embed')
     x = nn.Dropout(self.dropout_rate)(embed(tokens), deterministic=not train)
     x, carry = self.rnn(x, carry=carry, train=train)

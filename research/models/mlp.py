@@ -17,19 +17,19 @@ from research.ops.layers import Dense
 class MLP(nn.Module):
   """Fully connected layers: linear, norm, activation, dropout.
 
-  Inputs are flattened. Raises ConfigError for an unknown activation or norm, a layer without units, and a dropout that
-  is not below 1.
+  Inputs are flattened. Raises ConfigError for an unknown activation or norm, a size below 1, or a dropout rate that is
+  not below 1.
   """
 
-  hidden_sizes: Sequence[int]  # units of each hidden layer
+  hidden_sizes: Sequence[int]  # of the hidden layers
   num_outputs: int
   activation: str = 'relu'
-  dropout_rate: float = 0.0  # part of the hidden units that is dropped in training
+  dropout_rate: float = 0.0  # of the hidden units
   norm: str = ''  # 'batch', 'layer' or ''
-  residual: bool = False  # adds a layer's input to its output where the widths are equal
+  residual: bool = False  # adds a layer's input to its output if the sizes match
   output_activation: str = 'identity'  # activation of the outputs: 'softmax' gives probabilities instead of logits
-  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
-  remat: str = ''  # policy by which hidden layers are computed anew in the backward pass; see remat.py
+  axis_name: str = ''  # mapped axis (pmap) over which batch norm averages its statistics
+  remat: str = ''  # rematerialization policy of the hidden layers; see remat.py
 
   def __post_init__(self):
     check_counts(num_outputs=self.num_outputs)

@@ -1,4 +1,4 @@
-"""Normalization layers by the names the field gives them; parameters are named and shaped as those of `flax.linen`."""
+"""Normalization layers by name; parameters have the names and shapes of `flax.linen`'s."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from research.ops.standardize import standardized
 
 Init = nn.initializers.Initializer
 NORMS = ('', 'batch', 'layer', 'group')
-GROUP = 16  # channels of a group, or all where there are fewer
+GROUP = 16  # channels per group, or all if there are fewer
 
 
 def norm(
@@ -40,7 +40,7 @@ def norm(
 
 
 class BatchNorm(nn.Module):
-  """Statistics of the batch in training, their running means in evaluation (Ioffe and Szegedy 2015)."""
+  """Batch statistics in training, running averages in evaluation (Ioffe and Szegedy 2015)."""
 
   train: bool
   axis_name: str = ''
@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
   def __call__(
     self, x: Float[ArrayLike, '*shape channels'], mask: Bool[Array, '*shape channels'] | None = None
   ) -> Float[Array, '*shape channels']:
-    """Positions where `mask` is False count in no statistic."""
+    """Positions where `mask` is False are excluded from the statistics."""
     shape = (1,) * (x.ndim - 1) + x.shape[-1:]
     running = [
       self.variable('batch_stats', name, init, x.shape[-1:]) for name, init in (('mean', jnp.zeros), ('var', jnp.ones))
@@ -58,7 +58,7 @@ class BatchNorm(nn.Module):
     if not self.train:
       mean, variance = (statistic.value.reshape(shape) for statistic in running)
       return _scaled(self, (x - mean) * lax.rsqrt(variance + 1e-5), x.dtype)
-    first = self.is_initializing()  # where there are no devices yet, and nothing moves
+    first = self.is_initializing()  # no mapped axis yet, and no update
     axis_name = '' if first else self.axis_name
     y, *batch = normalized(x, *_scale_and_bias(self, x), 0, 1e-5, mask, axis_name)
     for statistic, new in () if first else zip(running, batch, strict=True):
@@ -67,7 +67,7 @@ class BatchNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Statistics of the features of each position (Ba, Kiros and Hinton 2016)."""
+  """Statistics over the features of each position (Ba, Kiros and Hinton 2016)."""
 
   scale_init: Init = nn.initializers.ones
 
@@ -77,7 +77,7 @@ class LayerNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-  """Statistics of 16 channels of an example, over all its positions (Wu and He 2018)."""
+  """Statistics over groups of 16 channels of an example and all its positions (Wu and He 2018)."""
 
   scale_init: Init = nn.initializers.ones
 

@@ -1,4 +1,4 @@
-"""Blocks whose activations are computed anew in the backward pass: less memory for more time (Chen et al. 2016)."""
+"""Rematerialization: recomputing a block's activations in the backward pass to save memory (Chen et al. 2016)."""
 
 import inspect
 from collections.abc import Callable

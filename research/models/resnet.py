@@ -87,9 +87,9 @@ class ResNet(nn.Module):
   preactivation: bool = False  # v2
   norm: str = 'batch'  # 'batch' or 'group'
   stem: str = 'plain'  # 3x3 convolution; 'pooled' halves the image after it; 'large' quarters it, with a 7x7 one
-  zero_init_residual: bool = True  # v1: every block begins as the identity (Goyal et al. 2017, sec. 5.1)
-  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
-  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
+  zero_init_residual: bool = True  # v1: each block starts as the identity (Goyal et al. 2017, sec. 5.1)
+  axis_name: str = ''  # mapped axis (pmap) over which batch norm averages its statistics
+  remat: str = ''  # rematerialization policy of the blocks; see remat.py
 
   def __post_init__(self):
     check_counts(stage_sizes=self.stage_sizes, num_classes=self.num_classes, width=self.width)
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
 
 
 def convolution(channels: int, kernel: int, stride: int, name: str) -> Conv:
-  """A convolution for a norm to follow: no bias, and the same padding on both sides at any stride."""
+  """A convolution followed by a norm: no bias, and symmetric padding at any stride."""
   margin = (kernel // 2, kernel // 2)
   init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015
   size, strides, padding = (kernel, kernel), (stride, stride), (margin, margin)
@@ -133,7 +133,7 @@ def convolution(channels: int, kernel: int, stride: int, name: str) -> Conv:
 
 
 def resnet(depth: int, num_classes: int, **options: Any) -> ResNet:
-  """The network of He et al. with `depth` layers: 18, 34, 50 for ImageNet's images; 8, 14, 20 for 28-32 pixels.
+  """The ResNet of He et al. with `depth` layers: 18, 34, 50 for ImageNet; 8, 14, 20 for images of 28-32 pixels.
 
   `options` are fields of ResNet. Raises ConfigError for a depth that is in neither table.
   """

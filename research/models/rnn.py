@@ -1,4 +1,4 @@
-"""Recurrent networks: Elman, GRU, LSTM and LSTM with layer norm, in layers and in both directions."""
+"""Recurrent networks: Elman, GRU, LSTM and layer-norm LSTM, stacked and bidirectional."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ from research.ops.layers import Dense
 from research.ops.padding import valid
 from research.types import PyTree
 
-GATES = {'elman': 1, 'gru': 3, 'lstm': 4, 'layer_norm_lstm': 4}  # blocks of units that a cell computes
-MEMORIES = {'elman': 1, 'gru': 1, 'lstm': 2, 'layer_norm_lstm': 2}  # arrays [batch, units] of a carry
+GATES = {'elman': 1, 'gru': 3, 'lstm': 4, 'layer_norm_lstm': 4}  # gates that a cell computes
+MEMORIES = {'elman': 1, 'gru': 1, 'lstm': 2, 'layer_norm_lstm': 2}  # arrays [batch, hidden] in a carry
 
 
 class Padded(NamedTuple):
-  """Sequences of several lengths; what follows a sequence's end changes no result."""
+  """Sequences of different lengths; padding changes no result."""
 
   values: Num[Array, 'batch length ...']
   lengths: Int[Array, ' batch']
 
 
 def unpadded(inputs: Array | Padded) -> tuple[Array, Array | None]:
-  """Values, and lengths where there are any."""
+  """Values, and lengths if the inputs are padded."""
   return (inputs.values, jnp.asarray(inputs.lengths)) if isinstance(inputs, Padded) else (inputs, None)
 
 
@@ -62,7 +62,7 @@ class RecurrentLayer(nn.Module):
     return recurrent.recurrence(cell, params, x, kernel.astype(x.dtype), carry, mask, dropout_mask, self.reverse)
 
   def _cell(self) -> tuple[recurrent.Cell, PyTree]:
-    """The step's equations, and the parameters that are in them."""
+    """The cell and its parameters."""
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
     match self.cell:
       case 'elman':
@@ -82,16 +82,15 @@ class RecurrentLayer(nn.Module):
 class RNN(nn.Module):
   """Stacked recurrent layers.
 
-  Raises ConfigError for an unknown cell, for a dropout that is not below 1, and for lengths or a carry that are not
-  those of the batch.
+  Raises ConfigError for an unknown cell, a dropout rate that is not below 1, or lengths or a carry of the wrong shape.
   """
 
   hidden_size: int  # of a layer, in each direction
   num_layers: int = 1
   cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
   bidirectional: bool = False
-  dropout_rate: float = 0.0  # part of the units between layers that is dropped in training, anew at every step
-  recurrent_dropout_rate: float = 0.0  # part of a layer's units that is dropped on the way to its next step
+  dropout_rate: float = 0.0  # between layers, with a new mask at every step
+  recurrent_dropout_rate: float = 0.0  # of the recurrent connections, with one mask for all steps
 
   def __post_init__(self):
     check_counts(hidden_size=self.hidden_size, num_layers=self.num_layers)
@@ -108,9 +107,9 @@ class RNN(nn.Module):
     carry: PyTree = None,
     train: bool = False,
   ) -> tuple[Float[Array, 'batch length hidden'], PyTree]:
-    """Outputs (of both directions one after the other), 0 past a sequence's end, and the carry at its end.
+    """Outputs (both directions concatenated), 0 past a sequence's end, and the carry at its end.
 
-    `carry` is what an earlier call returned, so that one direction can be fed in pieces; None begins with zeros.
+    `carry` is what an earlier call returned, so a forward network can run in chunks; None starts from zeros.
     """
     zeros = self.initial_carry(inputs.shape[0])
     carry = zeros if carry is None else carry
@@ -121,7 +120,7 @@ class RNN(nn.Module):
       mask = valid(lengths, inputs.shape[1])
     x, last = inputs, []
     if mask is not None:
-      x = jnp.where(mask[..., None], x, 0)  # padding that is no number would make gradients that are none
+      x = jnp.where(mask[..., None], x, 0)  # non-finite padding would make the gradients non-finite
     for number, begin in enumerate(carry):
       if number:
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
@@ -134,7 +133,7 @@ class RNN(nn.Module):
     return x, tuple(last)
 
   def initial_carry(self, batch_size: int) -> PyTree:
-    """Zeros: of each layer, in each direction, arrays [batch, units]."""
+    """Zeros: for each layer and direction, arrays [batch, hidden]."""
     zeros = (jnp.zeros((batch_size, self.hidden_size)),) * MEMORIES[self.cell]
     return ((zeros,) * len(self._directions()),) * self.num_layers
 
@@ -151,24 +150,24 @@ def _shapes(arrays: PyTree) -> PyTree:
 
 
 def _check_shapes(name: str, given: PyTree, needed: PyTree) -> None:
-  """Raises ConfigError for arrays that JAX would broadcast, or refuse in words of its own."""
+  """Raises ConfigError for arrays that JAX would broadcast, or refuse with an obscure message."""
   if given != needed:
     raise ConfigError(f'{name}: of shape {given}, and this network needs {needed} for its inputs')
 
 
 def check_forward(rnn: RNN, what: str) -> None:
-  """Raises ConfigError for a network in both directions, which would see the tokens that it is to predict."""
+  """Raises ConfigError for a bidirectional network, which would leak future tokens."""
   if rnn.bidirectional:
     raise ConfigError(f'bidirectional: would leak future tokens; {what} needs a unidirectional network')
 
 
 class SequenceClassifier(nn.Module):
-  """Class logits of a sequence, from its last output or the mean of all; a backward direction ends at the start."""
+  """Class logits of a sequence, from its last output or the mean; a backward direction ends at the start."""
 
   rnn: RNN
   num_classes: int
   pooling: str = 'last'  # or 'mean'
-  dropout_rate: float = 0.0  # part of what is pooled that is dropped in training
+  dropout_rate: float = 0.0  # of the pooled features
 
   def __post_init__(self):
     check_counts(num_classes=self.num_classes)
@@ -188,11 +187,11 @@ class SequenceClassifier(nn.Module):
 
 
 class SequenceLabeler(nn.Module):
-  """Class logits of every frame of a sequence; past its end they mean nothing."""
+  """Class logits of every frame of a sequence; meaningless past its end."""
 
   rnn: RNN
   num_classes: int
-  dropout_rate: float = 0.0  # part of the outputs that is dropped in training
+  dropout_rate: float = 0.0  # of the outputs
 
   def __post_init__(self):
     check_counts(num_classes=self.num_classes)
@@ -222,7 +221,7 @@ POOLING: dict[str, Callable] = {'last': _last, 'mean': _mean}
 
 
 def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = float) -> Array:
-  """An orthogonal matrix for each gate, which keeps gradients through time in their size (Saxe et al. 2014)."""
+  """An orthogonal matrix for each gate, which preserves gradient norms through time (Saxe et al. 2014)."""
   hidden_size, gates = shape[0], shape[1] // shape[0]
   blocks = [
     nn.initializers.orthogonal()(part, (hidden_size, hidden_size), dtype) for part in jax.random.split(key, gates)
@@ -231,5 +230,5 @@ def _orthogonal_blocks(key: Array, shape: tuple[int, int], dtype: Any = float) -
 
 
 def _remembering(key: Array, shape: tuple[int], dtype: Any = float) -> Array:
-  """Biases of an LSTM whose forget gates are open at first (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
+  """LSTM biases with a forget gate bias of 1 (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
   return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)

@@ -1,4 +1,4 @@
-"""Beam search for the most probable sequence of tokens, compiled and batched."""
+"""Compiled, batched beam search for the most probable token sequence."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,13 +18,13 @@ Step = Callable[[PyTree, Array], tuple[PyTree, Array, Array]]
 class Hypotheses(NamedTuple):
   """The best sequence found for each example."""
 
-  tokens: Int[Array, 'batch length']  # without the one that it began with; the end token from its end on
+  tokens: Int[Array, 'batch length']  # without the start token; padded with eos_id
   scores: Float[Array, ' batch']  # total log-probability over the length penalty
-  kept: Array  # [batch, length, ...]: what each step of it kept; 0 past the end
+  kept: Array  # [batch, length, ...]: what the model returned at each step; 0 past the end
 
 
 class _Beams(NamedTuple):
-  """Where the search stands: `beam_size` hypotheses of each example, the most probable first."""
+  """State of the search: `beam_size` hypotheses per example, the most probable first."""
 
   step: Int[Array, '']
   carry: PyTree  # leaves [batch, beams, ...]
@@ -44,20 +44,20 @@ def beam_search(
   beam_size: int = 1,
   length_penalty: float = 1.0,
 ) -> Hypotheses:
-  """The `beam_size` most probable beginnings of each example, made one token longer until all have ended.
+  """Extends the `beam_size` most probable hypotheses of each example by a token until all have ended.
 
-  Those that have ended compete with the others, and one that is less probable than all of these is lost. The best, of
-  those that have ended where any has, is that of the highest log-probability over (5 + tokens)**penalty / 6**penalty
-  (Wu et al. 2016, equation 14). One beam is greedy search. No example depends on the others.
+  Finished hypotheses stay in the beam and compete with the others. The result is the finished hypothesis (any, if there
+  is none) with the highest log-probability over ((5 + tokens) / 6)**length_penalty (Wu et al. 2016, equation 14). A
+  beam of 1 is greedy search. Examples are independent of each other.
 
   Args:
-    step: the model; its first token is `eos_id`, as that of every example.
+    step: the model; every example starts with the token `eos_id`.
     carry: leaves [batch, ...], before the first step.
-    limits: tokens after which an example is left as it is, ended or not; at most `max_length`.
-    end: token that ends a sequence.
-    length: of the arrays; static.
+    limits: tokens after which an example stops, finished or not; at most `max_length`.
+    eos_id: the token that starts and ends a sequence.
+    max_length: length of the arrays; static.
 
-  Raises ConfigError where there is no beam or no length, for a penalty below 0 and an `eos_id` that is no token.
+  Raises ConfigError for a beam_size or max_length below 1, a negative length_penalty, and an eos_id out of range.
   """
   check_counts(beam_size=beam_size, max_length=max_length)
   check_range('length_penalty', length_penalty)
@@ -76,7 +76,7 @@ def _first(step: Step, carry: PyTree, batch: int, eos_id: int, max_length: int, 
   tokens = jnp.full(shape, eos_id, jnp.int32)
   _, log_probs, kept = jax.eval_shape(jax.vmap(step, in_axes=(1, 1), out_axes=1), carry, tokens)
   check_count('eos_id', eos_id, at_least=0, at_most=log_probs.shape[-1] - 1)
-  totals = jnp.where(jnp.arange(beam_size)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all begin alike: one is enough
+  totals = jnp.where(jnp.arange(beam_size)[None] == 0, 0.0, jnp.full(shape, -jnp.inf))  # all start equal: keep one
   parents = jnp.broadcast_to(jnp.arange(beam_size, dtype=jnp.int32), (max_length, *shape))
   history = (
     jnp.full((max_length, *shape), eos_id, jnp.int32),
@@ -92,7 +92,7 @@ def _over(at: _Beams, limits: Array) -> Bool[Array, 'batch beams']:
 
 
 def _next(extend: Step, at: _Beams, limits: Array, eos_id: int) -> _Beams:
-  """All beams one token longer, but those that are over."""
+  """Extends all hypotheses that are not over by a token."""
   over = _over(at, limits)
   carry, log_probs, kept = extend(at.carry, at.tokens)
   vocab_size = log_probs.shape[-1]
@@ -114,7 +114,7 @@ def _of_parents(leaf: Array, parents: Int[Array, 'batch beams']) -> Array:
 
 
 def _traced_back(history: tuple[Array, Array, Array], best: Int[Array, ' batch']) -> tuple[Array, Array]:
-  """Tokens and what was kept of the hypotheses `best`, from the last step to the first."""
+  """Tokens and kept outputs of the hypotheses `best`, traced from the last step to the first."""
 
   def step(beam, at):
     tokens, parents, kept = (_of_parents(leaf, beam[:, None]).squeeze(1) for leaf in at)

@@ -1,4 +1,4 @@
-"""Encoder and decoder with attention: sequences of tokens into sequences of tokens."""
+"""Encoder-decoder with attention, from token sequences to token sequences."""
 
 from typing import NamedTuple
 
@@ -21,28 +21,28 @@ SCORES = ('dot', 'general', 'additive')
 
 
 class Pair(NamedTuple):
-  """What the model takes: a source, and the tokens that the decoder is fed with (teacher forcing)."""
+  """The model's inputs: a source, and the decoder's input tokens (teacher forcing)."""
 
   source: Padded
-  target: Int[Array, 'batch target']  # each position predicts the next token; the first is the one that begins
+  target: Int[Array, 'batch target']  # each position predicts the next token; the first is the start token
 
 
 class Memory(NamedTuple):
-  """An encoded source, as a decoder looks at it."""
+  """An encoded source, as the decoder's attention reads it."""
 
   values: Float[Array, 'batch source features']
   keys: Float[Array, 'batch source hidden']
-  mask: Bool[Array, 'batch source']  # False where the source has ended
+  mask: Bool[Array, 'batch source']  # False past the source's end
 
 
 class Attention(nn.Module):
-  """Weights over the positions of a source, and the mean of its values under them.
+  """Attention weights over source positions, and the weighted mean of the source's values.
 
   The score of a query q and a value h is q.h ('dot') or q.Wh ('general': Luong et al. 2015, equation 8), or
   v.tanh(Uq + Wh) ('additive': Bahdanau et al. 2015, appendix A.1.2). Raises ConfigError for another score.
   """
 
-  hidden_size: int  # of a query, and of the hidden layer of an additive score
+  hidden_size: int  # of queries, and of the hidden layer of the additive score
   score: str = 'general'
 
   def __post_init__(self):
@@ -58,7 +58,7 @@ class Attention(nn.Module):
       self.vector = self.param('vector', nn.initializers.normal(self.hidden_size**-0.5), (self.hidden_size,))
 
   def remember(self, values: Float[Array, 'batch source features'], mask: Bool[Array, 'batch source']) -> Memory:
-    """What does not depend on the query, computed once for all steps."""
+    """The query-independent part, computed once for all steps."""
     if self.score == 'dot' and values.shape[-1] != self.hidden_size:
       raise ConfigError(
         f'attention: dot needs as many units in the decoder, {self.hidden_size}, as in both directions of '
@@ -69,7 +69,7 @@ class Attention(nn.Module):
   def __call__(
     self, queries: Float[Array, 'batch target hidden'], memory: Memory
   ) -> tuple[Float[Array, 'batch target features'], Float[Array, 'batch target source']]:
-    """Contexts and weights; a position past the source's end has the weight 0, so the context of no source is 0."""
+    """Contexts and weights; positions past the source's end have weight 0, and an empty source gives a context of 0."""
     scores = self._scores(queries, memory.keys)
     mask = memory.mask[:, None]
     weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1), 0)
@@ -85,8 +85,8 @@ class Attention(nn.Module):
 class LuongDecoder(nn.Module):
   """Attention after the recurrence (Luong et al. 2015, section 3, without input feeding).
 
-  The recurrent layers see the target alone, so all steps of teacher forcing are a few large products. Raises
-  ConfigError for a network in both directions.
+  The recurrent layers see only the target, so teacher forcing takes a few large products for all steps. Raises
+  ConfigError for a bidirectional network.
   """
 
   rnn: RNN
@@ -110,10 +110,10 @@ class LuongDecoder(nn.Module):
 
 
 class BahdanauDecoder(nn.Module):
-  """Attention within the recurrence (Bahdanau et al. 2015, appendix A.2): a GRU is fed with what it looked at.
+  """Attention within the recurrence (Bahdanau et al. 2015, appendix A.2): the context is an input of a GRU.
 
-  Its attention is that of the state before, so the steps come one after another; only the products with the source
-  and with the embedded target are taken out of the scan.
+  Attention depends on the previous state, so the steps are sequential; only the products with the source and the
+  embedded target are hoisted out of the scan.
   """
 
   hidden_size: int
@@ -156,16 +156,16 @@ class BahdanauDecoder(nn.Module):
 class Seq2Seq(nn.Module):
   """Logits of the next token of a target, given its source.
 
-  One table of embeddings serves source, target and output (Press and Wolf 2017), so both languages share a
-  vocabulary. The decoder begins with a function of the mean of the encoded source; its output and its context make
-  tanh(W[output; context]) (Luong et al. 2015, equation 5), which the logits are read from.
+  Source, target and output share one embedding table (Press and Wolf 2017), so both languages share a vocabulary. The
+  decoder's initial state is a function of the mean encoded source; logits are computed from
+  tanh(W[output; context]) (Luong et al. 2015, equation 5).
   """
 
   vocab_size: int
-  embed_dim: int  # of an embedding, and of what the logits are read from
+  embed_dim: int  # of the embeddings, and of the last hidden layer
   encoder: RNN
   decoder: LuongDecoder | BahdanauDecoder
-  dropout_rate: float = 0.0  # part of the embeddings, the encoded source and the last layer that is dropped in training
+  dropout_rate: float = 0.0  # of the embeddings, the encoded source and the last layer
 
   def __post_init__(self):
     check_counts(vocab_size=self.vocab_size, embed_dim=self.embed_dim)
@@ -185,7 +185,7 @@ class Seq2Seq(nn.Module):
     return self.decode(memory, carry, inputs.target, train)[1]
 
   def encode(self, source: Padded, train: bool = False) -> tuple[Memory, PyTree]:
-    """What the decoder looks at, and the carry that it begins with."""
+    """The memory for the decoder's attention, and its initial carry."""
     values, _ = self.encoder(self._embedded(source.values, train), source.lengths, train=train)
     summary = values.sum(1) / jnp.maximum(jnp.asarray(source.lengths), 1)[:, None].astype(values.dtype)
     structure = jax.tree.structure(self.decoder.initial_carry(1))
@@ -196,7 +196,7 @@ class Seq2Seq(nn.Module):
   def decode(
     self, memory: Memory, carry: PyTree, target: Int[Array, 'batch target'], train: bool = False
   ) -> tuple[PyTree, Float[Array, 'batch target vocabulary'], Float[Array, 'batch target source']]:
-    """The carry after the tokens of `target`, logits of the token after each, and the weights of the attention."""
+    """The carry after `target`, the logits of each next token, and the attention weights."""
     carry, outputs, contexts, weights = self.decoder(self._embedded(target, train), memory, carry, train)
     hidden = jnp.tanh(self.combine(jnp.concatenate([outputs, contexts], -1)))
     logits = self.embed.attend(self.drop(hidden, deterministic=not train))
@@ -209,9 +209,9 @@ class Seq2Seq(nn.Module):
 def translate(
   model: Seq2Seq, variables: PyTree, source: Padded, eos_id: int, beam_size: int = 4, length_penalty: float = 1.0
 ) -> Hypotheses:
-  """The best target of each source by `beam_search`, with the weights [batch, target, source] of its attention.
+  """The best translation of each source by `beam_search`, with its attention weights [batch, target, source].
 
-  A target has at most 10 tokens and half of the source more than the source. A token `eos_id` begins and ends it.
+  A target has at most 1.5 times the source's tokens plus 10. The token `eos_id` starts and ends it.
   """
   memory, carry = model.apply(variables, source, method='encode')
 

@@ -1,7 +1,6 @@
-"""Convolutional classifiers of series: FCN, ResNet, LSTM-FCN and the temporal convolutional network.
+"""Convolutional time series classifiers: FCN, ResNet, LSTM-FCN and TCN.
 
-Steps after a series' end are zeros where a convolution could see them, and count in no mean, so padding
-changes no result.
+Steps past a series' end are zeroed before every convolution and excluded from every mean, so padding changes no result.
 """
 
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ from research.models.rnn import GATES, RNN, Padded, unpadded
 from research.ops.layers import Conv1D, Dense
 from research.ops.padding import valid
 
-Mask = Bool[Array, 'batch _'] | None  # True where a series has not ended; None where all are full
+Mask = Bool[Array, 'batch _'] | None  # True up to a series' end; None if there is no padding
 Series = tuple[Float[Array, 'batch _ _'], Mask]
 Inputs = Num[Array, 'batch _ _'] | Padded
 
 
 class Block(nn.Module):
-  """A convolution, a norm and an activation; strides and the ends of series are taken into account."""
+  """A convolution, a norm and an activation, aware of strides and padding."""
 
   channels: int
   kernel_size: int
@@ -52,13 +51,13 @@ class FCN(nn.Module):
 
   num_classes: int
   channels: Sequence[int] = (128, 256, 128)  # of each block
-  kernel_sizes: Sequence[int] = (8, 5, 3)  # steps of each block's filters
-  stride: int = 1  # of the first block: what follows sees one step in `stride`
+  kernel_sizes: Sequence[int] = (8, 5, 3)  # of each block
+  stride: int = 1  # of the first block
   activation: str = 'relu'
   norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
-  dropout_rate: float = 0.0  # part of the pooled features that is dropped in training
-  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
-  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
+  dropout_rate: float = 0.0  # of the pooled features
+  axis_name: str = ''  # mapped axis (pmap) over which batch norm averages its statistics
+  remat: str = ''  # rematerialization policy of the blocks; see remat.py
 
   def __post_init__(self):
     check_counts(
@@ -90,17 +89,17 @@ class FCN(nn.Module):
 
 
 class LSTMFCN(FCN):
-  """The fully convolutional network beside a small recurrent one (Karim, Majumdar, Darabi and Chen 2018).
+  """A fully convolutional network in parallel with a small recurrent one (Karim, Majumdar, Darabi and Chen 2018).
 
-  With `shuffle` (section III-A of the paper) the recurrent half sees each channel of a whole series as one step of
-  `length` features; a longer series is cut there, a shorter one followed by zeros. Without, it reads step by step.
+  With `shuffle` (section III-A of the paper) the recurrent half reads each channel of the whole series as one step of
+  `length` features, truncated or zero-padded. Without it, it reads the series step by step.
   """
 
-  length: int = 0  # of a series as the shuffled recurrent half sees it
+  length: int = 0  # of a series, for the shuffled recurrent half
   shuffle: bool = True
   cell: str = 'lstm'  # or another of research.models.rnn
   hidden_size: int = 8  # of the recurrent half: 8, 64 or 128 in the paper
-  recurrent_dropout_rate: float = 0.8  # part of its last output that is dropped in training
+  recurrent_dropout_rate: float = 0.8  # of its last output
 
   def __post_init__(self):
     check_counts(hidden_size=self.hidden_size)
@@ -127,20 +126,20 @@ class LSTMFCN(FCN):
 
 
 class ResNet1D(nn.Module):
-  """The residual network of Wang, Yan and Oates (2017, figure 1c): three convolutions a block, the norm on a shortcut.
+  """The residual network of Wang, Yan and Oates (2017, figure 1c): three convolutions per block, a norm on the shortcut.
 
   Raises ConfigError as FCN does.
   """
 
   num_classes: int
   channels: Sequence[int] = (64, 128, 128)  # of each residual block
-  kernel_sizes: Sequence[int] = (8, 5, 3)  # steps of the filters within a block
+  kernel_sizes: Sequence[int] = (8, 5, 3)  # within a block
   stride: int = 1  # of the first convolution
   activation: str = 'relu'
   norm: str = 'batch'  # 'batch', 'layer', 'group' or ''
-  dropout_rate: float = 0.0  # part of the pooled features that is dropped in training
-  axis_name: str = ''  # mapped axis of devices that share a batch (pmap), over which batch norm takes its statistics
-  remat: str = ''  # policy by which residual blocks are computed anew in the backward pass; see remat.py
+  dropout_rate: float = 0.0  # of the pooled features
+  axis_name: str = ''  # mapped axis (pmap) over which batch norm averages its statistics
+  remat: str = ''  # rematerialization policy of the residual blocks; see remat.py
 
   def __post_init__(self):
     check_counts(
@@ -173,7 +172,7 @@ class ResNet1D(nn.Module):
 
 
 class TCN(nn.Module):
-  """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, dilated twice as far in each block.
+  """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, with the dilation doubled in each block.
 
   A block is two causal convolutions with weight norm, each followed by the activation and by dropout of whole
   channels, beside a shortcut (figure 1). Its filters begin with norm 1, by Linen's weight norm. An output sees its
@@ -182,11 +181,11 @@ class TCN(nn.Module):
 
   num_classes: int
   channels: Sequence[int] = (32, 32, 32, 32)  # of each block
-  kernel_size: int = 7  # steps of a filter
+  kernel_size: int = 7
   pooling: str = 'last'  # 'last', 'mean', or '' for outputs at every step
   activation: str = 'relu'
-  dropout_rate: float = 0.0  # part of the channels of each convolution that is dropped in training
-  remat: str = ''  # policy by which blocks are computed anew in the backward pass; see remat.py
+  dropout_rate: float = 0.0  # of whole channels after each convolution
+  remat: str = ''  # rematerialization policy of the blocks; see remat.py
 
   def __post_init__(self):
     check_counts(num_classes=self.num_classes, channels=self.channels, kernel_size=self.kernel_size)
@@ -217,7 +216,7 @@ class TCN(nn.Module):
 
 
 def begin(inputs: Inputs) -> Series:
-  """Values, with zeros where a series has ended, and where it has not."""
+  """Values zeroed past the end of each series, and the mask."""
   values, lengths = unpadded(inputs)
   mask = None if lengths is None else valid(lengths, values.shape[1])
   return _ended(values, mask), mask
@@ -239,10 +238,10 @@ def last_over_time(x: Float[Array, 'batch length channels'], mask: Mask) -> Floa
 def _normalised(
   series: Series, kind: str, train: bool, name: str, axis_name: str
 ) -> Float[Array, 'batch length channels']:
-  """The norm `kind` of a series; no statistic is taken of the steps after its end."""
+  """Normalizes a series; steps past its end are excluded from the statistics."""
   x, mask = series
   layer = norm(kind, x.shape[-1], train, name, axis_name)
-  if mask is None or kind not in ('batch', 'group'):  # the others take none over time
+  if mask is None or kind not in ('batch', 'group'):  # the others have no statistics over time
     return layer(x)
   return layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape))
 

@@ -11,7 +11,7 @@ from research.errors import check_count
 
 
 class TenViews(nn.Module):
-  """A classifier that in evaluation averages its log-probabilities over ten views of each image.
+  """A classifier that averages log-probabilities over ten views of each image in evaluation.
 
   The image itself and four that are moved by `pixels`, up, down, left and right, with their mirror images
   (Krizhevsky, Sutskever and Hinton 2012, section 4.1, with shifts in place of crops). Training sees `model` alone.
@@ -35,7 +35,7 @@ class TenViews(nn.Module):
     return log_probabilities.reshape(len(views), inputs.shape[0], -1).mean(0)
 
   def views(self, images: Array) -> list[Array]:
-    """Ten arrays like `images` [batch, height, width, channels]; margins are mirrored."""
+    """Ten arrays like `images` [batch, height, width, channels]; the margins are reflected."""
     p, (height, width) = self.pixels, images.shape[1:3]
     check_count('pixels', p, at_least=0, at_most=min(height, width) - 1)
     padded = jnp.pad(images, ((0, 0), (p, p), (p, p), (0, 0)), mode='reflect')
