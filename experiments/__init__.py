@@ -1,1 +1,1 @@
-"""One folder an experiment: a config, its README and its results."""
+"""One folder per experiment: a config, its README and its results."""

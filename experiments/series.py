@@ -1,4 +1,4 @@
-"""What experiments on series of several lengths share."""
+"""Shared by experiments on variable-length series."""
 
 from collections.abc import Mapping
 
@@ -8,5 +8,5 @@ from research.models.rnn import Padded
 
 
 def padded(batch: Mapping[str, Array]) -> Mapping[str, Array | Padded]:
-  """The batch with inputs that know their `lengths`, where it has any."""
+  """The batch with `Padded` inputs, if it has `lengths`."""
   return {**batch, 'inputs': Padded(batch['inputs'], batch['lengths'])} if 'lengths' in batch else batch

@@ -1,4 +1,4 @@
-"""How the parts of a supervised experiment meet: the same for every model and data set."""
+"""Wires a supervised experiment: the same for every model and dataset."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -33,11 +33,11 @@ def supervised_experiment(
   source: Source | None = None,
   files: Mapping[str, str] = MappingProxyType({}),
 ) -> Experiment:
-  """Fits `model` on the training part, watches the validation part, and measures both others at the end.
+  """Trains `model`, evaluates on validation during training, and on validation and test at the end.
 
-  `score` of the validation metrics chooses the best checkpoint. `metrics` are reported whenever a part is
-  evaluated, `figures` are drawn of the test part alone. `predict` makes what they are given, in place of the model's
-  plain outputs; `source` is another order of the training examples than a shuffled one.
+  `score` of the validation metrics selects the best checkpoint. `metrics` are reported in every evaluation, `figures`
+  are drawn of the test split only. `predict` replaces the model's plain outputs as their input; `source` replaces the
+  shuffled order of the training examples.
   """
   optimizer = make_optimizer(config.optimizer, config.steps)
   model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)

@@ -20,16 +20,16 @@ TARGETS = (Target('test/accuracy', at_least=0.994, margin=0.002, examples=10_000
 
 @dataclasses.dataclass
 class Config(Base):
-  """Stages of 3x3 convolutions with batch norm, and images turned, scaled and moved a little."""
+  """Stages of 3x3 convolutions with batch norm, and light affine augmentation."""
 
   channels: tuple[int, ...] = (32, 64, 128)  # of each stage
   convs_per_stage: int = 1  # convolutions in a stage
-  hidden_sizes: tuple[int, ...] = (128,)  # units of each hidden dense layer
-  dropout_rate: float = 0.4  # part of the units before each dense layer
-  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
-  degrees: float = 10.0  # by which an image is turned at random, either way
-  zoom: float = 0.1  # by which it is made smaller or larger, as a part of its size
-  shift: float = 2.0  # by which it is moved, in any direction
+  hidden_sizes: tuple[int, ...] = (128,)  # of the hidden dense layers
+  dropout_rate: float = 0.4  # before each dense layer
+  label_smoothing: float = 0.1  # fraction of the target distribution spread over all classes
+  degrees: float = 10.0  # largest random rotation
+  zoom: float = 0.1  # largest random scaling, as a fraction of the image
+  shift: float = 2.0  # largest random translation, in pixels
 
   def validate(self) -> None:
     super().validate()
@@ -39,7 +39,7 @@ class Config(Base):
     check_below(self, 1, 'dropout_rate', 'label_smoothing', 'zoom')
 
   def model(self) -> ConvNet:
-    """The network alone, for looking inside it."""
+    """The network, for looking inside it."""
     return ConvNet(
       self.channels, 10, self.hidden_sizes, self.convs_per_stage, norm='batch', dropout_rate=self.dropout_rate
     )

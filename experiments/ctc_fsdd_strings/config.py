@@ -1,4 +1,4 @@
-"""Strings of spoken digits, learned without being told where each one is. Reaches a label error rate of 3 %."""
+"""Transcribing strings of spoken digits with CTC, without alignments. Reaches a label error rate of 3 %."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -27,22 +27,22 @@ from research.types import Batch, PyTree
 TARGETS = (Target('test/label_error_rate', at_most=0.03, margin=0.015),)
 BLANK = len(speech.DIGITS)
 FEATURES = audio.features(speech.RATE)
-MOST_STACKED = 50  # of the 374 frames of the longest string, which must leave one for each of 7 digits
+MOST_STACKED = 50  # of the 374 frames of the longest string, leaving at least one for each of 7 digits
 
 
 @dataclasses.dataclass
 class Config(Base):
   """Two bidirectional layers over the log-mel spectrum, three frames at a time."""
 
-  train_size: int = 50_000  # that are trained on, each made when it is asked for
-  test_size: int = 1_000  # strings of the test part; half as many validate
-  hidden_size: int = 128  # of a layer, in each direction
+  train_size: int = 50_000  # training strings, generated on the fly
+  test_size: int = 1_000  # test strings; validation has half as many
+  hidden_size: int = 128  # per layer and direction
   num_layers: int = 2  # of the network
-  dropout_rate: float = 0.2  # part of the units between layers and after the last
-  frame_stack: int = 3  # frames of 16 ms that are taken as one
-  freq_mask: int = 8  # widest stretch of bands that is hidden, of 40
-  time_mask: int = 20  # longest stretch of frames that is hidden
-  beam_size: int = 8  # strings that the search keeps
+  dropout_rate: float = 0.2  # between layers and after the last
+  frame_stack: int = 3  # 16 ms frames concatenated into one step
+  freq_mask: int = 8  # widest mask, in mel bands (of 40)
+  time_mask: int = 20  # longest mask, in frames
+  beam_size: int = 8  # of the prefix beam search
 
   def validate(self) -> None:
     super().validate()
@@ -71,23 +71,23 @@ class Config(Base):
     )
 
   def model(self) -> SequenceLabeler:
-    """The network alone."""
+    """The network."""
     return SequenceLabeler(
       RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate), BLANK + 1, self.dropout_rate
     )
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
-    """Spectra with their lengths, some frames in one."""
+    """Spectra and their lengths, with frames stacked."""
     return padded(audio.stacked(FEATURES(batch), self.frame_stack))
 
   def predict(self, state: State, batch: Batch) -> dict[str, Array]:
-    """What was heard in each recording."""
+    """The transcript of each recording."""
     logits = predictor(self.model(), self.preprocess, self.precision)(state, batch)
     max_length = 2 * batch['targets'].shape[1]
     return transcripts.transcribed(logits, self.preprocess(batch)['lengths'], self.beam_size, max_length, BLANK)
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
-    """Writes down the digits spoken in the WAV file `input`, and draws when each was heard."""
+    """Transcribes the digits spoken in the WAV file `input`, and plots when each was heard."""
     model = self.model()
 
     @jax.jit

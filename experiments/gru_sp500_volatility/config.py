@@ -1,4 +1,4 @@
-"""A GRU that forecasts the next day's variance of the S&P 500, walk-forward, beside GARCH(1,1).
+"""A GRU that forecasts the next day's variance of the S&P 500, walk-forward, compared with GARCH(1,1).
 
 Reaches a QLIKE of 0.45 over 2011 to 2018, where GARCH has 0.54; a run, which tests on one year, takes seconds on two
 CPU cores: see README.md.
@@ -26,14 +26,14 @@ YEARS = 8  # from 2011 to 2018
 
 @dataclasses.dataclass
 class Config(Base):
-  """A very small network, held back in every way: a daily return says little of its variance."""
+  """A very small network, strongly regularized: a daily return says little about its variance."""
 
-  fold: int = 0  # year that is tested, from 2011 on
+  fold: int = 0  # the test year, starting from 2011
   num_folds: int = 8  # years
-  context: int = 22  # trading days that are seen
-  ranges: bool = True  # whether highest and lowest prices are seen, or closes alone, as GARCH does
+  context: int = 22  # trading days of input
+  ranges: bool = True  # use daily highs and lows, too; GARCH uses closes only
   hidden_size: int = 16  # of the GRU
-  dropout_rate: float = 0.0  # part of the units that the forecast is read from
+  dropout_rate: float = 0.0  # before the forecast
 
   def validate(self) -> None:
     super().validate()

@@ -1,6 +1,6 @@
-"""An LSTM that forecasts four days of a transformer's loads and temperature, with intervals.
+"""An LSTM that forecasts a transformer's loads and temperature four days ahead, with intervals.
 
-Reaches a mean squared error of 0.37 on the test part in about a minute on two CPU cores: see README.md.
+Reaches a mean squared error of 0.37 on the test split in about a minute on two CPU cores: see README.md.
 """
 
 import dataclasses
@@ -36,17 +36,17 @@ SERIES = ('ETTh1', 'ETTh2', 'elecdemand')
 
 @dataclasses.dataclass
 class Config(Base):
-  """One small network for all variables, over a fortnight in patches of a day."""
+  """One small network shared by all variables, over two weeks in patches of a day."""
 
   series: str = 'ETTh1'  # ETTh1, ETTh2 or elecdemand
-  model: str = 'lstm'  # lstm, or dlinear: the linear yardstick
-  context: int = 336  # steps that are seen
-  horizon: int = 96  # steps that are forecast
-  season_length: int = 24  # steps after which the seasonal naive forecast repeats itself
-  quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)  # that are forecast beside the mean; () for none
-  patch_size: int = 24  # steps of the context that are one step of the LSTM
+  model: str = 'lstm'  # lstm, or dlinear, the linear baseline
+  context: int = 336  # input steps
+  horizon: int = 96  # forecast steps
+  season_length: int = 24  # period of the seasonal naive forecast, in steps
+  quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)  # forecast along with the mean; () for none
+  patch_size: int = 24  # input steps per step of the LSTM
   hidden_size: int = 64  # of the LSTM
-  dropout_rate: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
+  dropout_rate: float = 0.2  # of the embedded patches and before the forecast
 
   def validate(self) -> None:
     super().validate()
@@ -90,7 +90,7 @@ class Config(Base):
     raise ConfigError(f'config.model={self.model!r}: must be lstm or dlinear')
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
-    """Draws what follows the end of the test part, or of the table `input`, which has the same columns."""
+    """Plots a forecast from the end of the test split, or of the table `input` with the same columns."""
     columns, scale = scaling.scale_from_files(files)
     predict = jax.jit(self.network().apply)
 
@@ -104,7 +104,7 @@ class Config(Base):
     return sample
 
   def _past(self, columns: tuple[str, ...], scale: Scale, file: str) -> np.ndarray:
-    """The last `context` steps, standardized: of `file`, or where that is '' of the test part."""
+    """The last `context` steps, standardized: of `file`, or of the test split if it is ''."""
     if not file:
       return self.data().test.inputs[-self.context :]
     with naming(file):

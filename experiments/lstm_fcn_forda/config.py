@@ -1,6 +1,6 @@
-"""A small LSTM-FCN that hears a fault in the noise of an engine (FordA), or learns any other set of the UCR archive.
+"""A small LSTM-FCN that detects engine faults (FordA) or classifies any other dataset of the UCR archive.
 
-Reaches 94 % on the test part in three minutes on two CPU cores: see README.md.
+Reaches 94 % on the test split in three minutes on two CPU cores: see README.md.
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ TARGETS = (Target('test/accuracy', at_least=0.915, margin=0.015, examples=1_320)
 
 @dataclasses.dataclass
 class Config(Base):
-  """Karim et al.'s network with narrower layers, and a stride that halves the series."""
+  """The network of Karim et al. with narrower layers and a stride that halves the series."""
 
-  dataset: str = 'FordA'  # any set of the UCR archive: research/data/ucr.sha256 lists them
+  dataset: str = 'FordA'  # any dataset of the UCR archive listed in research/data/ucr.sha256
   channels: tuple[int, ...] = (32, 64, 32)  # of each convolution
-  kernel_sizes: tuple[int, ...] = (8, 5, 3)  # steps of each convolution's filters
+  kernel_sizes: tuple[int, ...] = (8, 5, 3)  # of each convolution
   stride: int = 2  # of the first convolution
   hidden_size: int = 8  # of the LSTM
-  shuffle: bool = True  # the LSTM reads the whole series in one step
-  dropout_rate: float = 0.0  # part of the features before the last layer
-  recurrent_dropout_rate: float = 0.8  # part of the LSTM's output
-  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
-  jitter: float = 0.0  # standard deviation of the noise on a value
-  scale: float = 0.1  # standard deviation of the factor on a series
-  shift: int = 20  # steps by which a series is moved at random
-  stretch: float = 0.0  # part by which a series is made slower or faster at random
+  shuffle: bool = True  # the LSTM reads the whole series as one step
+  dropout_rate: float = 0.0  # before the last layer
+  recurrent_dropout_rate: float = 0.8  # of the LSTM's output
+  label_smoothing: float = 0.1  # fraction of the target distribution spread over all classes
+  jitter: float = 0.0  # standard deviation of the noise on each value
+  scale: float = 0.1  # standard deviation of the random scale of a series
+  shift: int = 20  # largest random shift, in steps
+  stretch: float = 0.0  # largest random stretch in time, as a fraction
 
   def validate(self) -> None:
     super().validate()

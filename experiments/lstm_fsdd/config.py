@@ -1,4 +1,4 @@
-"""A bidirectional LSTM that knows spoken digits. Reaches 97.5 % on the official test part."""
+"""A bidirectional LSTM that recognizes spoken digits. Reaches 97.5 % on the official test split."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -30,21 +30,21 @@ TINY = {'steps': 20, 'batch_size': 32, 'hidden_size': 8}
 
 @dataclasses.dataclass
 class Config(Base):
-  """Two layers over the log-mel spectrum, three frames at a time, whose outputs are averaged over time."""
+  """Two layers over log-mel spectra, three frames per step, averaged over time."""
 
-  hidden_size: int = 128  # of a layer, in each direction
+  hidden_size: int = 128  # per layer and direction
   num_layers: int = 2  # of the network
-  frame_stack: int = 3  # frames of 16 ms that are taken as one
-  per_band: bool = False  # take each band's own mean off the spectrum, not that of all bands
-  pooling: str = 'mean'  # of the outputs over time: last, of each direction, or mean
-  dropout_rate: float = 0.2  # part of the units between layers, and of those that are averaged
-  recurrent_dropout_rate: float = 0.0  # part of the units on their way to the next step
-  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
-  speed: float = 0.0  # by which a recording is played faster or slower at random, as a part of its speed
-  shift: int = 800  # samples by which a recording begins later or earlier at random
-  snr_db: tuple[float, float] = (20.0, 50.0)  # least and greatest ratio of speech to the noise added to it
-  freq_mask: int = 5  # widest stretch of bands that is hidden, of 40
-  time_mask: int = 10  # longest stretch of frames that is hidden, of about 26
+  frame_stack: int = 3  # 16 ms frames concatenated into one step
+  per_band: bool = False  # subtract the mean of each band instead of that of all bands
+  pooling: str = 'mean'  # over time: last (of each direction) or mean
+  dropout_rate: float = 0.2  # between layers and of the pooled features
+  recurrent_dropout_rate: float = 0.0  # of the recurrent connections
+  label_smoothing: float = 0.1  # fraction of the target distribution spread over all classes
+  speed: float = 0.0  # largest random change of speed, as a fraction
+  shift: int = 800  # largest random shift, in samples
+  snr_db: tuple[float, float] = (20.0, 50.0)  # range of the signal-to-noise ratio of added noise
+  freq_mask: int = 5  # widest mask, in mel bands (of 40)
+  time_mask: int = 10  # longest mask, in frames (of about 26)
 
   def validate(self) -> None:
     super().validate()
@@ -80,24 +80,24 @@ class Config(Base):
     )
 
   def data(self) -> Dataset:
-    """The official split: takes 0-4 are the test part. Recordings are cut after a second."""
+    """The official split: takes 0-4 are the test split. Recordings are cut after a second."""
     return speech.fsdd(max_length=speech.RATE)
 
   def model(self) -> SequenceClassifier:
-    """The network alone."""
+    """The network."""
     rnn = RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate, self.recurrent_dropout_rate)
     return SequenceClassifier(rnn, len(speech.DIGITS), self.pooling, self.dropout_rate)
 
   def spectra(self, batch: Batch) -> dict[str, Array]:
-    """What is heard: log-mel spectra of recordings."""
+    """Log-mel spectra of the recordings."""
     return audio.features(speech.RATE, per_band=self.per_band)(batch)
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
-    """Spectra with their lengths, some frames in one."""
+    """Spectra and their lengths, with frames stacked."""
     return padded(audio.stacked(self.spectra(batch), self.frame_stack))
 
   def sampler(self, files: Mapping[str, str]) -> Sampler:
-    """Says which digit is spoken in the WAV file `input`, and how sure it is of that."""
+    """Classifies the digit spoken in the WAV file `input`, with its probability."""
     model = self.model()
 
     @jax.jit

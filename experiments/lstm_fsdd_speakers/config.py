@@ -1,4 +1,4 @@
-"""The network of lstm_fsdd on a voice that it never heard: each of the six speakers is left out once. See README.md."""
+"""The network of lstm_fsdd on unseen speakers: each of the six is left out once. See README.md."""
 
 import dataclasses
 
@@ -14,10 +14,10 @@ TARGETS = (Target('test/accuracy', at_least=0.7, margin=0.05),)
 
 @dataclasses.dataclass
 class Config(digits.Config):
-  """The recordings of one speaker are the test part, those of the others are learned from."""
+  """Tests on the recordings of one speaker, trains on those of the others."""
 
-  fold: int = 0  # number of the speaker who is left out: george, jackson, lucas, nicolas, theo, yweweler
-  num_folds: int = len(speech.SPEAKERS)  # as many as there are speakers
+  fold: int = 0  # index of the speaker left out: george, jackson, lucas, nicolas, theo, yweweler
+  num_folds: int = len(speech.SPEAKERS)  # one per speaker
 
   def validate(self) -> None:
     super().validate()
@@ -27,7 +27,7 @@ class Config(digits.Config):
     return speech.fsdd(self.speaker(), max_length=speech.RATE)
 
   def speaker(self) -> str:
-    """Who is left out. Raises ConfigError where there is no such fold."""
+    """The speaker left out. Raises ConfigError for an unknown fold."""
     if self.num_folds != len(speech.SPEAKERS) or not 0 <= self.fold < self.num_folds:
       last = len(speech.SPEAKERS) - 1
       raise ConfigError(

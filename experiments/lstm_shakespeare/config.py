@@ -1,4 +1,4 @@
-"""An LSTM that reads Shakespeare and writes like him, tested on three plays that it has never seen: see README.md."""
+"""An LSTM language model of Shakespeare, tested on three unseen plays: see README.md."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -27,24 +27,24 @@ from research.train.scales import at_scale, scales
 from research.types import Batch, PyTree
 
 TARGETS = (Target('test/bits_per_character', at_most=2.15, margin=0.03),)
-MOST = 2**16  # tokens at once in an evaluation: a whole play
+MOST = 2**16  # tokens in an evaluation window: a whole play
 
 
 @dataclasses.dataclass
 class Config(Base):
-  """One recurrent layer, whose state goes on from window to window; a batch's rows are places in the text."""
+  """One recurrent layer whose state carries over from window to window; each row of a batch is a stream of text."""
 
   tokenizer: str = 'byte_pairs'  # bytes, characters or byte_pairs
-  vocab_size: int = 512  # most tokens of byte_pairs
-  sequence_length: int = 64  # tokens of a window, through which the gradient flows
-  eval_context: int = 64  # tokens that an evaluation reads before those that count
-  eval_length: int = 448  # tokens of an evaluation's window that count
+  vocab_size: int = 512  # of byte_pairs, at most
+  sequence_length: int = 64  # tokens per window; gradients are truncated there
+  eval_context: int = 64  # tokens of context before the targets of an evaluation window
+  eval_length: int = 448  # target tokens per evaluation window
   cell: str = 'lstm'  # elman, gru, lstm or layer_norm_lstm
   num_layers: int = 1  # of the recurrent network
   hidden_size: int = 512  # of each layer
-  embed_dim: int = 128  # numbers that stand for a token
-  dropout_rate: float = 0.0  # part of the units before and after the recurrent network
-  tie_embeddings: bool = False  # whether the head has the embedding's vectors
+  embed_dim: int = 128  # of the token embeddings
+  dropout_rate: float = 0.0  # before and after the recurrent network
+  tie_embeddings: bool = False  # share the embedding with the output layer
 
   def validate(self) -> None:
     super().validate()
@@ -104,13 +104,13 @@ class Config(Base):
 
 
 def preprocess(batch: Batch) -> Batch:
-  """Training windows go on where those before them ended; those of an evaluation stand alone."""
+  """Training windows continue those of the batch before; evaluation windows are independent."""
   inputs = Stream(batch['inputs'], batch['reset']) if 'reset' in batch else batch['inputs']
   return {**batch, 'inputs': inputs}
 
 
 def losses(model: LanguageModel, precision: str):
-  """Function (state, batch) -> what each target costs [batch, length]: logits of a whole part would fill the memory."""
+  """Function (state, batch) -> the loss of each target [batch, length]; all logits would not fit in memory."""
   logits = predictor(model, preprocess, precision)
 
   def predict(state: State, batch: Batch) -> Array:
@@ -120,7 +120,7 @@ def losses(model: LanguageModel, precision: str):
 
 
 def encoded(tokenizer: text.Tokenizer, request: Request):
-  """The prompt's tokens. Raises ConfigError where there is none, or nothing that the tokenizer knows."""
+  """The prompt's tokens. Raises ConfigError for an empty prompt or unknown characters."""
   if request.input or not request.prompt:
     raise ConfigError("--prompt: continues a text and takes no --input; give one, such as --prompt='ROMEO.'")
   try:

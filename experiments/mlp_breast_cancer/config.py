@@ -1,6 +1,6 @@
-"""A multi-layer perceptron that tells malignant from benign tumours, cross-validated.
+"""A multi-layer perceptron that classifies tumors as malignant or benign, cross-validated.
 
-Reaches 97.7 % over the five folds, each of which takes a second or two on two CPU cores: see README.md.
+Reaches 97.7 % over five folds of a second or two each on two CPU cores: see README.md.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ TARGETS = (Target('test/accuracy', at_least=0.965, margin=0.02, examples=569),)
 
 @dataclasses.dataclass
 class Config(Base):
-  """A small network: there are 410 examples to fit."""
+  """A small network: there are only 410 training examples."""
 
-  fold: int = 0  # the part of the cross-validation that is tested on
-  num_folds: int = 5  # parts of the cross-validation
-  hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
+  fold: int = 0  # the fold of the cross-validation to test on
+  num_folds: int = 5  # number of folds
+  hidden_sizes: tuple[int, ...] = (64, 64)  # of the hidden layers
   activation: str = 'gelu'  # of the hidden layers
-  dropout_rate: float = 0.2  # part of the hidden units
-  label_smoothing: float = 0.05  # how far targets are moved towards one half
+  dropout_rate: float = 0.2  # of the hidden units
+  label_smoothing: float = 0.05  # how far targets move toward one half
 
   def validate(self) -> None:
     super().validate()

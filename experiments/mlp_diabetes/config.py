@@ -1,6 +1,6 @@
-"""A multi-layer perceptron that predicts the progress of diabetes, cross-validated.
+"""A multi-layer perceptron that predicts the progression of diabetes, cross-validated.
 
-Reaches an R2 of 0.49 over the five folds, each of which takes a second or two on two CPU cores: see README.md.
+Reaches an R2 of 0.49 over five folds of a second or two each on two CPU cores: see README.md.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ TARGETS = (Target('test/r2', at_least=0.45, margin=0.03),)
 
 
 class Rescaled(nn.Module):
-  """A model of standardized targets [batch, 1] that answers in the targets' own unit."""
+  """A model of standardized targets [batch, 1] with outputs in the targets' own units."""
 
   model: nn.Module
-  mean: float  # of the training part's targets
+  mean: float  # of the training targets
   std: float
 
   @nn.compact
@@ -38,14 +38,14 @@ class Rescaled(nn.Module):
 
 @dataclasses.dataclass
 class Config(Base):
-  """A small network, held back in every way: there are 318 examples to fit, and much of the target is noise."""
+  """A small network, strongly regularized: there are 318 training examples with noisy targets."""
 
-  fold: int = 0  # the part of the cross-validation that is tested on
-  num_folds: int = 5  # parts of the cross-validation
-  hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
+  fold: int = 0  # the fold of the cross-validation to test on
+  num_folds: int = 5  # number of folds
+  hidden_sizes: tuple[int, ...] = (64, 64)  # of the hidden layers
   activation: str = 'gelu'  # of the hidden layers
-  dropout_rate: float = 0.3  # part of the hidden units
-  huber_delta: float = 100.0  # error up to which the loss is quadratic, in the targets' unit
+  dropout_rate: float = 0.3  # of the hidden units
+  huber_delta: float = 100.0  # error up to which the loss is quadratic, in the targets' units
 
   def validate(self) -> None:
     super().validate()

@@ -23,11 +23,11 @@ TARGETS = (Target('test/accuracy', at_least=0.984, margin=0.004, examples=10_000
 class Config(Base):
   """Hidden layers of linear, norm, activation and dropout."""
 
-  hidden_sizes: tuple[int, ...] = (512, 512)  # units of each hidden layer
+  hidden_sizes: tuple[int, ...] = (512, 512)  # of the hidden layers
   activation: str = 'relu'  # of the hidden layers
   norm: str = 'batch'  # batch, layer, or '' for none
-  dropout_rate: float = 0.4  # part of the hidden units
-  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
+  dropout_rate: float = 0.4  # of the hidden units
+  label_smoothing: float = 0.1  # fraction of the target distribution spread over all classes
 
   def validate(self) -> None:
     super().validate()

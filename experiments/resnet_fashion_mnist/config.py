@@ -21,16 +21,16 @@ TARGETS = (Target('test/accuracy', at_least=0.930, margin=0.008, examples=10_000
 
 @dataclasses.dataclass
 class Config(Base):
-  """He et al.'s network for small images, with the augmentation that became usual after it."""
+  """The ResNet of He et al. for small images, with crops and flips."""
 
   depth: int = 8  # layers: 8, 14 or 20
-  width: int = 32  # channels of the first stage; each of the three doubles them
-  stem: str = 'pooled'  # plain, or pooled: halves the image before the first stage
+  width: int = 32  # channels of the first stage, doubled by each later one
+  stem: str = 'pooled'  # plain, or pooled, which halves the image before the first stage
   norm: str = 'batch'  # batch or group
   preactivation: bool = True  # v2 instead of v1
-  label_smoothing: float = 0.1  # part of the target's mass spread over all classes
-  crop_padding: int = 2  # pixels of margin that an image is cropped from
-  tta_shift: int = 1  # pixels by which the views are moved that are averaged in evaluation
+  label_smoothing: float = 0.1  # fraction of the target distribution spread over all classes
+  crop_padding: int = 2  # padding of the random crops, in pixels
+  tta_shift: int = 1  # shift of the views averaged in evaluation, in pixels
 
   def validate(self) -> None:
     super().validate()

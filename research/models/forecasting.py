@@ -27,9 +27,9 @@ class Level(NamedTuple):
 class PatchRNN(nn.Module):
   """A recurrent network over patches of the past, added to a linear forecast.
 
-  Each variable is a separate series to one shared network (channel independence), and a step is a patch of the past:
-  Nie et al. (2023), 'A Time Series is Worth 64 Words', arXiv:2211.14730. A window is forecast relative to its own level,
-  so a series may drift: Kim et al. (2022), 'Reversible Instance Normalization', without its parameters. The linear
+  Each variable is a separate series to one shared network (channel independence); a step is a patch of the past: Nie
+  et al. (2023), 'A Time Series is Worth 64 Words', arXiv:2211.14730. A window is forecast relative to its own level, so
+  a series may drift: Kim et al. (2022), 'Reversible Instance Normalization', without its parameters. The linear
   forecast is initialized to zero, which predicts the level itself.
 
   Raises ConfigError if patch_size does not divide the context, or a dropout rate is not below 1.

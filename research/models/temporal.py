@@ -126,7 +126,7 @@ class LSTMFCN(FCN):
 
 
 class ResNet1D(nn.Module):
-  """The residual network of Wang, Yan and Oates (2017, figure 1c): three convolutions per block, a norm on the shortcut.
+  """The residual network of Wang, Yan and Oates (2017, figure 1c): three convolutions a block, a norm on the shortcut.
 
   Raises ConfigError as FCN does.
   """
@@ -172,7 +172,7 @@ class ResNet1D(nn.Module):
 
 
 class TCN(nn.Module):
-  """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, with the dilation doubled in each block.
+  """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, doubling the dilation in each block.
 
   A block is two causal convolutions with weight norm, each followed by the activation and by dropout of whole
   channels, beside a shortcut (figure 1). Its filters begin with norm 1, by Linen's weight norm. An output sees its
