@@ -1,8 +1,10 @@
 """Wires a supervised experiment: the same for every model and dataset."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import optax
 from flax import linen as nn
 from jax import Array
 
@@ -32,17 +34,19 @@ def supervised_experiment(
   predict: Callable[[State, Batch], PyTree] | None = None,
   source: Source | None = None,
   files: Mapping[str, str] = MappingProxyType({}),
+  optimizer: optax.GradientTransformation | None = None,
 ) -> Experiment:
   """Trains `model`, evaluates on validation during training, and on validation and test at the end.
 
   `score` of the validation metrics selects the best checkpoint. `metrics` are reported in every evaluation, `figures`
   are drawn of the test split only. `predict` replaces the model's plain outputs as their input; `source` replaces the
   shuffled order of the training examples.
+  `optimizer` is any transformation of optax; it replaces the one that `config.optimizer` describes, but not `freeze`.
   """
-  optimizer = make_optimizer(config.optimizer, config.steps)
+  frozen, settings = config.optimizer.freeze, dataclasses.replace(config.optimizer, freeze=())
+  optimizer = optimizer or make_optimizer(settings, config.steps)
   model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)
-  options = {'precision': config.precision, 'accumulate': config.accumulate, 'axis_name': config.mesh.axis_name}
-  task = supervised(model, objective, optimizer, preprocess, augment, config.ema_decay, **options)
+  task = supervised(model, objective, optimizer, preprocess, augment, config.ema_decay, frozen, config.compute)
   predict = predict or predictor(model, preprocess, config.precision)
   eval_step = make_eval_step(task, predict)
   validation = Evaluator(eval_step, data.validation, config.eval_batch_size, metrics)

@@ -15,9 +15,8 @@ from launch.flags import PathParser
 from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, failure, told
-from research.evaluate.evaluator import Evaluator
 from research.evaluate.predictions import saved_to
-from research.train.experiment import Experiment, checked
+from research.train.experiment import EvalFn, Experiment, checked
 from research.train.restore import parse_checkpoint, restore_state
 from research.train.workdir import saved_config
 
@@ -39,9 +38,12 @@ def main() -> None:
   experiment = checked(config.build())
   evaluator = evaluator_of(experiment, SPLIT.value)
   if target:
+    if not hasattr(evaluator, 'examples'):
+      raise ConfigError(f'--predictions={target}: {SPLIT.value} is measured without examples; leave it out')
     evaluator = dataclasses.replace(evaluator, reports=(*evaluator.reports, saved_to(target)))
   step, state = restore_state(experiment, config, workdir, step, best=CHECKPOINT.value == 'best')
-  print(f'{workdir}, step {step}: {len(evaluator.examples):,} examples of {SPLIT.value}')
+  counted = f'{len(evaluator.examples):,} examples of ' if hasattr(evaluator, 'examples') else ''
+  print(f'{workdir}, step {step}: {counted}{SPLIT.value}')
   key = random.stream(jax.random.key(config.seed), SPLIT.value, step)  # as in the run itself
   values = dict(evaluator(state, key))
   print(final_table({f'{SPLIT.value}/{name}': it for name, it in values.items() if isinstance(it, numbers.Real)}))
@@ -50,13 +52,14 @@ def main() -> None:
       raise told(value, failure(f'{SPLIT.value}/{name}', value))
 
 
-def evaluator_of(experiment: Experiment, split: str) -> Evaluator:
-  """The evaluator of a part; that of the training part is the first one with other examples."""
+def evaluator_of(experiment: Experiment, split: str) -> EvalFn:
+  """The evaluator of a part; that of the training part is the first one with other examples, if there are any."""
   parts = {**experiment.evaluators, **experiment.final_evaluators}
   if not parts:
     raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to evaluate')
   first = next(iter(parts.values()))
-  parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
+  if hasattr(first, 'examples') and len(experiment.train.examples):
+    parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
   if split not in parts:
     raise ConfigError(f'--split={split}: must be one of {", ".join(parts)}')
   return parts[split]

@@ -13,12 +13,11 @@ from research.errors import ConfigError
 from research.evaluate import language, sampling
 from research.models.language import LanguageModel, Stream
 from research.models.rnn import GATES, RNN
-from research.objectives.base import carries_state
 from research.objectives.classification import cross_entropies
 from research.objectives.language import next_token
 from research.report.agreement import Target
 from research.tasks.base import State
-from research.tasks.supervised import check_whole, predictor
+from research.tasks.supervised import predictor
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
@@ -56,7 +55,6 @@ class Config(Base):
     check_known(self, 'tokenizer', text.KINDS)
     if self.tokenizer == 'byte_pairs':
       check_at_least(self, text.BYTES, 'vocab_size')
-    check_whole(carries_state(next_token()), self.accumulate, self.mesh.axis_name)
 
   def build(self) -> Experiment:
     corpus = shakespeare()
@@ -72,7 +70,7 @@ class Config(Base):
       self,
       data,
       model,
-      carries_state(next_token(characters)),
+      next_token(characters),
       score=lambda metrics: -metrics['validation/bits_per_character'],
       preprocess=preprocess,
       metrics=(language.perplexity,),

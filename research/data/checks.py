@@ -32,6 +32,8 @@ def checked(split: str, examples: Examples, expects: Expects) -> Examples:
   if isinstance(examples, Checked):
     return examples
   if isinstance(examples, Arrays):
+    if not examples.arrays:
+      return _check_needless(split, examples, expects)
     _check_arrays(split, examples.arrays)
   if not len(examples):
     raise DataError(f'{split}: has no examples; there must be at least one')
@@ -99,10 +101,17 @@ class Checked:
       raise DataError(f'{self.split} {name}: example {index[row]} has {value}{dtype}; must be {needed}')
 
 
+def _check_needless(split: str, examples: Examples, expects: Expects) -> Examples:
+  """`examples`, which have no arrays; raises DataError for a task that reads any."""
+  try:
+    expects({'index': np.zeros(1, np.int32)})
+  except DataError as error:
+    raise DataError(f'{split}: has no arrays; there must be inputs') from error
+  return examples
+
+
 def _check_arrays(split: str, arrays: Rows) -> None:
   """Raises DataError for what is no array, and for an array that has not as many examples as the first one."""
-  if not arrays:
-    raise DataError(f'{split}: has no arrays; there must be inputs')
   for name, array in arrays.items():
     if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is read by its labels
       raise DataError(f'{split} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')

@@ -24,12 +24,15 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-  """Examples in memory: arrays [examples, ...] by name, `inputs` and `targets` for a supervised set."""
+  """Examples in memory: arrays [examples, ...] by name, `inputs` and `targets` for a supervised set.
+
+  Without arrays there are no examples: `Arrays({})` is what a task reads that makes its own, such as an agent.
+  """
 
   arrays: Mapping[str, np.ndarray]
 
   def __len__(self) -> int:
-    return len(next(iter(self.arrays.values())))
+    return len(next(iter(self.arrays.values()), ()))
 
   def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     return {name: array[indices] for name, array in self.arrays.items()}

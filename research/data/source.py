@@ -13,6 +13,7 @@ from research.errors import check_count
 class Source:
   """An endless stream of batches: a new permutation of the examples every epoch, no example left out.
 
+  Of `Arrays({})`, which has no examples, a batch is the numbers of its rows alone: those of an agent's environments.
   Raises ConfigError for an empty batch and a negative seed.
   """
 
@@ -27,6 +28,8 @@ class Source:
   def indices(self, step: int) -> np.ndarray:
     """Examples of the batch at `step`: int32 [batch]. A batch may reach over the end of an epoch."""
     start, size = step * self.batch_size, len(self.examples)
+    if not size:
+      return np.arange(self.batch_size, dtype=np.int32)
     parts = []
     for epoch in range(start // size, (start + self.batch_size - 1) // size + 1):
       low = max(start - epoch * size, 0)

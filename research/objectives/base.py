@@ -1,10 +1,11 @@
 """An objective: what is minimised and what is reported, as one pure function of a batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from jax import Array
 from jaxtyping import Float
 
+from research import random
 from research.expected import Expected
 from research.types import Model, Objective, PyTree
 
@@ -31,22 +32,21 @@ def couples_examples(objective: Objective) -> Objective:
   return objective
 
 
-def carries_state(objective: Objective) -> Objective:
-  """Marks an objective of a model that goes on from what it left in the batch before, row by row.
-
-  A task refuses to take the rows of a batch apart (micro-batches, pmap).
-  """
-  objective.carries_state = True
-  return objective
-
-
 def apply(
-  model: Model, variables: PyTree, batch: Mapping[str, PyTree], key: Array, train: bool
+  model: Model,
+  variables: PyTree,
+  batch: Mapping[str, PyTree],
+  key: Array,
+  train: bool,
+  streams: Sequence[str] = ('dropout',),
+  moving: Sequence[str] = ('batch_stats', 'carry'),
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:
   """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
 
-  In training dropout draws from `key`, batch statistics and carries move; in evaluation nothing is random or changes.
+  In training each of the random `streams` has a key of its own, derived from `key`, and the collections `moving`
+  change: a VAE names the stream 'noise', a codebook its collection. In evaluation nothing is random or changes.
   """
   if not train:
     return model.apply(variables, batch['inputs'], train=False), {}
-  return model.apply(variables, batch['inputs'], train=True, rngs={'dropout': key}, mutable=['batch_stats', 'carry'])
+  rngs = {name: random.stream(key, name) for name in streams}
+  return model.apply(variables, batch['inputs'], train=True, rngs=rngs, mutable=list(moving))

@@ -1,4 +1,6 @@
-"""How a task runs on a mesh: as it is, gathering what fsdp has parted, or by `jax.pmap`."""
+"""How a task runs on a mesh: as it is, gathering what fsdp has split, or by `jax.pmap`."""
+
+import dataclasses
 
 import jax
 from jax import Array
@@ -20,29 +22,37 @@ def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) 
     log_layout(jax.eval_shape(task.init, key, batch), place, mesh)
   if mesh.shape['fsdp'] == 1:
     return task, place
-  return gathering(task, layout(task.init, mesh, key, batch, fsdp=False).params), place
+  return gathering(task, layout(task.init, mesh, key, batch, fsdp=False)), place
 
 
-def gathering(task: Task, whole: PyTree) -> Task:
-  """`task` with a step that brings parameters together before it uses them.
+def gathering(task: Task, whole: State) -> Task:
+  """`task` with a step that gathers parameters before it uses them, as they lie in `whole`, the layout without fsdp.
 
-  fsdp parts what is kept. Left free, XLA parts the products as well, and sends more for it.
+  fsdp splits what is kept. Left free, XLA splits the products as well, and communicates more for it.
   """
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    params = jax.lax.with_sharding_constraint(state.params, whole)
-    return task.train_step(state.replace(params=params), batch, key)
+    used, places = (state.params, state.frozen), (whole.params, whole.frozen)
+    params, frozen = jax.lax.with_sharding_constraint(used, places)
+    return task.train_step(state.replace(params=params, frozen=frozen), batch, key)
 
   return task._replace(train_step=train_step)
 
 
 def per_device(task: Task, mesh: Mesh, axis_name: str) -> Task:
-  """`task` with a step that each device runs on its part of the batch, and that sums over `axis_name` itself."""
+  """`task` with a step that each device runs on its part of the batch, and that sums over `axis_name` itself.
+
+  The memory of a row is where the row is; the rest of the State is alike on all devices.
+  """
   devices = list(mesh.devices.flat)
-  step = jax.pmap(task.train_step, axis_name, in_axes=(None, 0, None), out_axes=None, devices=devices)
+  axes = State(**{field.name: 0 if field.name == 'memory' else None for field in dataclasses.fields(State)})
+  step = jax.pmap(task.train_step, axis_name, in_axes=(axes, 0, None), out_axes=(axes, None), devices=devices)
+
+  def split(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda rows: rows.reshape(len(devices), -1, *rows.shape[1:]), tree)
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    parts = jax.tree.map(lambda rows: rows.reshape(len(devices), -1, *rows.shape[1:]), batch)
-    return step(state, parts, key)
+    state, metrics = step(state.replace(memory=split(state.memory)), split(batch), key)
+    return state.replace(memory=jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), state.memory)), metrics
 
   return task._replace(train_step=train_step)

@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.parallel import placement
+from research.parallel.mesh import replicated
 from research.tasks.base import State
 from research.types import Batch, PyTree
 
@@ -22,7 +23,6 @@ RULES = (
   ('inputs', None),
   ('head_features', None),
 )
-CARRY = ('mutable', 'carry')  # the collection whose leaves are [batch, ...]
 LEAST = 256  # entries of a leaf that is worth splitting along fsdp
 
 
@@ -32,17 +32,17 @@ def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsd
   Parameters are split along `tensor` by the axes that their layer names, and what an optimizer keeps of a parameter
   lies as the parameter does. Then every leaf of at least 256 entries, moments, averages and statistics included, is
   split along `fsdp` (if asked to): at the axis that `tensor` splits already, or else at its longest one. What does not
-  divide evenly is not split. What a model carries from batch to batch lies where the rows of the batch do.
+  divide evenly is not split. The memory of a row lies on the device that holds the row.
   """
   with nn.logical_axis_rules(RULES):
     # In a function of its own: JAX keeps traces by function, and one with names must serve no other caller.
     named = jax.eval_shape(lambda *given: init(*given), key, batch)
-  state, tensor = nn.unbox(named), _tensor_axes(named.params)
+  state, tensor = nn.unbox(named), {**_tensor_axes(named.frozen), **_tensor_axes(named.params)}
 
   def sharding(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
     names = _names(path)
-    if names[:2] == CARRY and not leaf.shape[0] % placement.num_shards(mesh):
-      return placement.batch_sharding(mesh)
+    if names[0] == 'memory':
+      return replicated(mesh) if leaf.shape[0] % placement.num_shards(mesh) else placement.batch_sharding(mesh)
     axes = _dividing(leaf.shape, _own_axes(names, leaf.shape, tensor), mesh)
     return NamedSharding(mesh, PartitionSpec(*(_with_fsdp(leaf.shape, axes, mesh) if fsdp else axes)))
 

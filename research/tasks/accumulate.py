@@ -10,33 +10,35 @@ from jax import Array
 from research.tasks.base import State, Totals, in_dtypes_of
 from research.types import Batch, PyTree
 
-# (state, batch, key, number of the micro-batch) -> sums over the batch, collections that changed
-Gradient = Callable[..., tuple[Totals, PyTree]]
+# (state, batch, key, number of the micro-batch) -> sums over the batch, state with the collections that moved
+Gradient = Callable[..., tuple[Totals, State]]
 
 
 def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
-  """`gradient` of (state, batch, key), summed over so many micro-batches; with 1 the whole batch is number 0.
+  """`gradient` of (state, batch, key), summed over micro-batches; with 1 the whole batch is number 0.
 
-  Their number must divide the batch. Totals and counts are summed and divided once, so that masks may be uneven. Batch
-  norm normalises each micro-batch by itself, and its statistics move once a micro-batch: with it the step is not that
-  of the whole batch. Noise by an example's index is the same as without; dropout draws anew for each `number`.
+  Their number must divide the batch. Totals and counts are summed and divided once, so masks may be uneven. The memory
+  of a row goes with it. Batch norm normalizes each micro-batch by itself, and its statistics move once per micro-batch,
+  so the step differs from that of the whole batch. Noise by example index is the same; dropout draws anew for
+  each `number`.
   """
   whole = partial(gradient, number=0)
   if micro_batches == 1:
     return whole
 
-  def summed(state: State, batch: Batch, key: Array) -> tuple[Totals, PyTree]:
-    parts = jax.tree.map(lambda leaf: _split(leaf, micro_batches), batch)
+  def summed(state: State, batch: Batch, key: Array) -> tuple[Totals, State]:
+    rows, memory = jax.tree.map(lambda leaf: _split(leaf, micro_batches), (batch, state.memory))
     shapes, _ = jax.eval_shape(whole, state, batch, key)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    def add(carry, part):
-      (sums, mutable), (number, rows) = carry, part
-      totals, changed = gradient(state.replace(mutable=mutable), rows, key, number)
-      return (jax.tree.map(jnp.add, sums, totals), in_dtypes_of(mutable, {**mutable, **changed})), None
+    def add(carry: tuple[Totals, PyTree], part: tuple) -> tuple[tuple[Totals, PyTree], PyTree]:
+      (sums, mutable), (number, rows, memory) = carry, part
+      totals, after = gradient(state.replace(mutable=mutable, memory=memory), rows, key, number)
+      return (jax.tree.map(jnp.add, sums, totals), in_dtypes_of(mutable, after.mutable)), after.memory
 
     numbers = jnp.arange(micro_batches, dtype=jnp.int32)
-    return jax.lax.scan(add, (zeros, state.mutable), (numbers, parts))[0]
+    (totals, mutable), memory = jax.lax.scan(add, (zeros, state.mutable), (numbers, rows, memory))
+    return totals, state.replace(mutable=mutable, memory=jax.tree.map(_joined, memory))
 
   return summed
 
@@ -44,5 +46,10 @@ def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
 def _split(leaf: Array, micro_batches: int) -> Array:
   """Rows [batch, ...] as [micro_batches, rows, ...]."""
   # Micro-batch j has the rows j, j + k, j + 2k, ...: a device that holds a run of rows keeps its share of each
-  # micro-batch, where micro-batches of neighbouring rows would have to be sent around.
+  # micro-batch, where micro-batches of neighboring rows would have to be sent around.
   return leaf.reshape(-1, micro_batches, *leaf.shape[1:]).swapaxes(0, 1)
+
+
+def _joined(leaf: Array) -> Array:
+  """Undoes `_split`."""
+  return leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])

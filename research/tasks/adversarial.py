@@ -1,6 +1,8 @@
 """Two networks against each other: one Task with two optimizers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +11,21 @@ from flax import linen as nn
 from jax import Array
 
 from research import random
-from research.errors import check_counts
+from research.errors import check_counts, check_range
 from research.metrics import Mean, Metrics, mean
-from research.tasks.accumulate import accumulated
 from research.tasks.base import (
   State,
   Task,
-  Totals,
-  mean_gradient,
-  reduce,
-  total_gradient,
-  unless_empty,
+  collections_of,
+  evaluation_variables,
+  loss_scale,
+  variables,
   without_masked_inputs,
 )
-from research.tasks.precision import computing_in, first_loss_scale, scaled, unless_overflow, unscaled
-from research.types import Batch, PyTree
+from research.tasks.descend import PLAIN, Compute, descend, first_average
+from research.tasks.expects import expected_by
+from research.tasks.precision import computing_in, first_loss_scale
+from research.types import Batch, Model, PyTree
 
 GENERATOR, DISCRIMINATOR = 'generator', 'discriminator'
 
@@ -35,88 +37,148 @@ def adversarial(
   generator_optimizer: optax.GradientTransformation,
   discriminator_optimizer: optax.GradientTransformation,
   critic_steps: int = 1,
-  precision: str = 'float32',
-  accumulate: int = 1,
-  axis_name: str = '',
+  preprocess: Callable[[Batch], Batch] = lambda batch: batch,
+  ema_decay: float = 0.0,
+  compute: Compute = PLAIN,
 ) -> Task:
   """Task of a generator that learns to draw examples which a discriminator cannot tell from real ones.
 
-  Both minimise the non-saturating logistic loss (Goodfellow et al. 2014, section 3).
+  Both minimize the non-saturating logistic loss (Goodfellow et al. 2014, section 3). The collections of the State hold
+  an entry for each player; its statistics and averages move with its own updates alone.
 
   Args:
-    generator: noise [batch, latent_dim] -> examples of the shape of `batch['inputs']`.
-    discriminator: examples -> logits [batch, 1], positive for real ones.
+    generator: (noise [batch, latent_dim], train) -> examples of the shape of preprocessed `batch['inputs']`.
+    discriminator: (examples, train) -> logits [batch, 1], positive for real ones.
     latent_dim: size of the noise; each example draws its own, by its index.
     generator_optimizer: updates the generator, once a step.
     discriminator_optimizer: updates the discriminator, `critic_steps` times a step before the generator.
     critic_steps: updates of the discriminator in a step, each against new noise.
-    precision: what both networks compute in, one of `research.tasks.precision.PRECISIONS`.
-    accumulate: micro-batches that the batch of every update is taken in.
-    axis_name: mapped axis of devices that each see a part of the batch (pmap); '' where all is seen.
+    preprocess: makes of raw inputs what the generator is to draw, in training and in evaluation.
+    ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
+    compute: precision, micro-batches and mapped axis of devices.
 
-  Raises ConfigError for a number below 1.
+  Raises ConfigError for a count below 1 and for `ema_decay` out of its range.
   """
-  check_counts(latent_dim=latent_dim, critic_steps=critic_steps, accumulate=accumulate)
-  networks = {GENERATOR: computing_in(precision, generator), DISCRIMINATOR: computing_in(precision, discriminator)}
+  check_counts(latent_dim=latent_dim, critic_steps=critic_steps)
+  check_range('ema_decay', ema_decay, below=1)
+  networks = {GENERATOR: generator, DISCRIMINATOR: discriminator}
   optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-
-  def generate(params: PyTree, batch: Batch, key: Array) -> Array:
-    keys = random.per_example(key, batch['index'])
-    noise = jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-    return networks[GENERATOR].apply({'params': params[GENERATOR]}, noise)
-
-  def discriminate(params: PyTree, inputs: Array) -> Array:
-    return networks[DISCRIMINATOR].apply({'params': params[DISCRIMINATOR]}, inputs).squeeze(1)
-
-  def generator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
-    logits = discriminate(params, generate(params, batch, key))
-    return mean(jax.nn.softplus(-logits), batch.get('mask')), {}, {}
-
-  def discriminator_loss(params: PyTree, batch: Batch, key: Array) -> tuple[Mean, Metrics, PyTree]:
-    real = discriminate(params, batch['inputs'])
-    fake = discriminate(params, generate(params, batch, key))
-    right = ((real > 0).astype(real.dtype) + (fake < 0).astype(real.dtype)) / 2
-    loss = jax.nn.softplus(-real) + jax.nn.softplus(fake)
-    return mean(loss, batch.get('mask')), {'accuracy': mean(right, batch.get('mask'))}, {}
+  game = _Game({name: computing_in(compute.precision, network) for name, network in networks.items()}, latent_dim)
 
   def init(key: Array, batch: Batch) -> State:
-    noise = jnp.zeros(latent_dim)[None]
-    params = {
-      GENERATOR: generator.init(random.stream(key, GENERATOR), noise)['params'],
-      DISCRIMINATOR: discriminator.init(random.stream(key, DISCRIMINATOR), batch['inputs'])['params'],
-    }
-    opt_state = {name: optimizers[name].init(nn.unbox(params[name])) for name in params}
-    return State(jnp.zeros((), jnp.int32), params, first_loss_scale(precision), opt_state, {}, {})
+    inputs = {GENERATOR: jnp.zeros((1, latent_dim)), DISCRIMINATOR: preprocess(batch)['inputs']}
+    collections = {}
+    for player, network in networks.items():
+      for name, tree in network.init(random.stream(key, player), inputs[player], train=False).items():
+        collections.setdefault(name, {})[player] = tree
+    average, params = first_average(collections, ema_decay), collections.pop('params')
+    opt_state = {player: optimizers[player].init(nn.unbox(params[player])) for player in params}
+    mutable = {**collections, **first_loss_scale(compute.precision)}
+    return State(jnp.zeros((), jnp.int32), params, mutable, opt_state=opt_state, ema=average)
 
-  def update(player: str, loss: Callable, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    def gradient(state: State, batch: Batch, key: Array, number: int | Array) -> tuple[Totals, PyTree]:
-      def scaled_loss(own: PyTree) -> tuple[Mean, Metrics, PyTree]:
-        value, *rest = loss({**state.params, player: own}, batch, key)
-        return scaled(value, state), *rest
+  def update(player: str, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
+    every = variables(state, state.params)
 
-      return total_gradient(scaled_loss, state.params[player])
+    def loss(params: PyTree, own: State, batch: Batch, key: Array, number: int | Array) -> tuple[Mean, Metrics, PyTree]:
+      noise = random.per_device(random.stream(key, 'dropout', number), compute.axis_name)
+      value, metrics, changed = game.loss(player, _put(every, player, variables(own, params)), batch, key, noise)
+      return value, metrics, variables_of(changed, player)
 
-    totals, _ = accumulated(gradient, accumulate)(state, batch, key)
-    totals = unscaled(reduce(totals, axis_name), state)
-    gradients = mean_gradient(totals)
-    updates, opt_state = optimizers[player].update(gradients, state.opt_state[player], state.params[player])
-    params = {**state.params, player: optax.apply_updates(state.params[player], updates)}
-    new = state.replace(params=params, opt_state={**state.opt_state, player: opt_state})
-    new = unless_empty(unless_overflow(new, state, gradients), state, totals.loss)
-    return new, {f'{player}_loss': totals.loss, **totals.metrics}
+    own, totals = descend(_own(state, player), batch, key, loss, optimizers[player], compute, ema_decay)
+    return _with(state, player, own), {f'{player}_loss': totals.loss, **totals.metrics}
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
-    batch = without_masked_inputs(batch)
+    batch = preprocess(without_masked_inputs(batch))
     for turn in range(critic_steps):
-      noise = random.stream(key, DISCRIMINATOR, turn)
-      state, critic = update(DISCRIMINATOR, discriminator_loss, state, batch, noise)
-    noise = random.stream(key, GENERATOR)
-    state, metrics = update(GENERATOR, generator_loss, state, batch, noise)
+      state, critic = update(DISCRIMINATOR, state, batch, random.stream(key, DISCRIMINATOR, turn))
+    state, metrics = update(GENERATOR, state, batch, random.stream(key, GENERATOR))
     return state.replace(step=state.step + 1), {**critic, **metrics}
 
   def eval_step(state: State, batch: Batch, key: Array) -> Metrics:
-    value, metrics, _ = discriminator_loss(state.params, batch, random.stream(key, DISCRIMINATOR))
-    generated, *_ = generator_loss(state.params, batch, random.stream(key, GENERATOR))
-    return {f'{DISCRIMINATOR}_loss': value, f'{GENERATOR}_loss': generated, **metrics}
+    batch, found = preprocess(batch), {}
+    for player in (DISCRIMINATOR, GENERATOR):
+      value, metrics, _ = game.loss(player, evaluation_variables(state), batch, random.stream(key, player))
+      found |= {f'{player}_loss': value, **metrics}
+    return found
 
-  return Task(init, train_step, eval_step)
+  return Task(init, train_step, eval_step, partial(expected_by, discriminator, None, preprocess))
+
+
+@dataclass(frozen=True)
+class _Game:
+  """What the players lose; with a key `noise` for their dropout in training, without in evaluation.
+
+  `collections` hold both players' variables and are returned as the forward passes leave them.
+  """
+
+  networks: Mapping[str, Model]
+  latent_dim: int
+
+  def loss(
+    self, player: str, collections: PyTree, batch: Batch, key: Array, noise: Array | None = None
+  ) -> tuple[Mean, Metrics, PyTree]:
+    loss = {GENERATOR: self.generator_loss, DISCRIMINATOR: self.discriminator_loss}[player]
+    return loss(collections, batch, key, noise)
+
+  def generator_loss(
+    self, collections: PyTree, batch: Batch, key: Array, noise: Array | None
+  ) -> tuple[Mean, Metrics, PyTree]:
+    fake, collections = self._generate(collections, batch, key, noise)
+    logits, collections = self._judge(collections, fake, noise, 'fake')
+    return mean(jax.nn.softplus(-logits), batch.get('mask')), {}, collections
+
+  def discriminator_loss(
+    self, collections: PyTree, batch: Batch, key: Array, noise: Array | None
+  ) -> tuple[Mean, Metrics, PyTree]:
+    real, collections = self._judge(collections, batch['inputs'], noise, 'real')
+    generated, collections = self._generate(collections, batch, key, noise)
+    fake, collections = self._judge(collections, generated, noise, 'fake')
+    right = ((real > 0).astype(real.dtype) + (fake < 0).astype(real.dtype)) / 2
+    loss = mean(jax.nn.softplus(-real) + jax.nn.softplus(fake), batch.get('mask'))
+    return loss, {'accuracy': mean(right, batch.get('mask'))}, collections
+
+  def _generate(self, collections: PyTree, batch: Batch, key: Array, noise: Array | None) -> tuple[Array, PyTree]:
+    return self._forward(GENERATOR, collections, latent(key, batch['index'], self.latent_dim), noise, GENERATOR)
+
+  def _judge(self, collections: PyTree, inputs: Array, noise: Array | None, stream: str) -> tuple[Array, PyTree]:
+    logits, collections = self._forward(DISCRIMINATOR, collections, inputs, noise, stream)
+    return logits.squeeze(1), collections
+
+  def _forward(
+    self, player: str, collections: PyTree, inputs: Array, noise: Array | None, stream: str
+  ) -> tuple[Array, PyTree]:
+    network, own = self.networks[player], variables_of(collections, player)
+    if noise is None:
+      return network.apply(own, inputs, train=False), collections
+    rngs = {'dropout': random.stream(noise, stream)}
+    outputs, changed = network.apply(own, inputs, train=True, rngs=rngs, mutable=['batch_stats'])
+    return outputs, _put(collections, player, changed)
+
+
+def latent(key: Array, index: Array, dim: int) -> Array:
+  """What a generator draws examples from: normal noise [batch, dim], by the index of an example."""
+  return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(random.per_example(key, index))
+
+
+def variables_of(collections: PyTree, player: str) -> PyTree:
+  """Linen variables of one player, out of those of both: `evaluation_variables(state)`, or what a sampler is given."""
+  return {name: players[player] for name, players in collections.items() if player in players}
+
+
+def _put(collections: PyTree, player: str, own: PyTree) -> PyTree:
+  """`collections` of both players with `own` in place of this player's."""
+  return {**collections, **{name: {**collections[name], player: tree} for name, tree in own.items()}}
+
+
+def _own(state: State, player: str) -> State:
+  """The State of a task that trains this player alone."""
+  own, average = variables_of(state.mutable, player), variables_of(state.ema, player)
+  params, opt_state = state.params[player], state.opt_state[player]
+  return state.replace(params=params, mutable={**own, **loss_scale(state)}, opt_state=opt_state, ema=average)
+
+
+def _with(state: State, player: str, own: State) -> State:
+  """`state` with what has become of `own`, the State of this player alone."""
+  params, opt_state = {**state.params, player: own.params}, {**state.opt_state, player: own.opt_state}
+  mutable = {**_put(state.mutable, player, collections_of(own)), **loss_scale(own)}
+  return state.replace(params=params, mutable=mutable, opt_state=opt_state, ema=_put(state.ema, player, own.ema))

@@ -1,7 +1,7 @@
 """A Task is three pure functions, as an `optax.GradientTransformation` is two."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -13,6 +13,11 @@ from research.metrics import Mean, Metrics, filled
 from research.types import Batch, PyTree
 
 LOSS_SCALE = 'loss_scale'  # the one entry of `State.mutable` that is no Linen collection
+MEMORY = ('carry',)  # Linen collections that lie along the batch, and so belong in `State.memory`
+
+
+def _empty() -> Any:
+  return flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -20,11 +25,12 @@ class State:
   """Everything that a step changes; a pytree, and all that a checkpoint needs."""
 
   step: Array  # int32 scalar: number of updates done
-  params: PyTree
-  mutable: PyTree  # Linen collections that training changes, such as batch statistics; float16's loss scale
-  opt_state: PyTree
-  ema: PyTree  # averaged collections, `params` and `batch_stats`; empty where unused
-  frozen: PyTree  # collections without an optimizer: a teacher, a backbone; empty where unused
+  params: PyTree  # what the optimizer updates
+  mutable: PyTree = _empty()  # Linen collections that training changes; float16's loss scale
+  memory: PyTree = _empty()  # kept from batch to batch, each leaf [batch, ...]: recurrent carry, environments, replay
+  opt_state: PyTree = _empty()
+  ema: PyTree = _empty()  # averages of `params` and of batch statistics
+  frozen: PyTree = _empty()  # collections that nothing changes: a backbone, a teacher
 
 
 class Task(NamedTuple):
@@ -48,14 +54,45 @@ class Totals(NamedTuple):
 
 
 def variables(state: State, params: PyTree) -> dict[str, PyTree]:
-  """Linen variables of a model with `params` and the collections of a state."""
-  collections = {name: value for name, value in state.mutable.items() if name != LOSS_SCALE}
-  return {'params': params, **collections, **state.frozen}
+  """Linen variables to train with: `params` and all other collections of a state."""
+  return merged({'params': params, **collections_of(state), **state.memory}, state.frozen)
 
 
 def evaluation_variables(state: State) -> dict[str, PyTree]:
-  """Linen variables to evaluate, sample and export with: averages in place of what they are averages of."""
-  return {**variables(state, state.params), **state.ema}
+  """Linen variables to evaluate, sample and export with: averages in place of what they are averages of.
+
+  Memory is left out, for it lies along a batch of training.
+  """
+  return merged({'params': state.params, **collections_of(state), **state.ema}, state.frozen)
+
+
+def collections_of(state: State) -> dict[str, PyTree]:
+  """The Linen collections in `State.mutable`."""
+  return {name: value for name, value in state.mutable.items() if name != LOSS_SCALE}
+
+
+def loss_scale(state: State) -> dict[str, PyTree]:
+  """The other entry of `State.mutable`, where there is one."""
+  return {name: value for name, value in state.mutable.items() if name == LOSS_SCALE}
+
+
+def merged(left: PyTree, right: PyTree) -> PyTree:
+  """Two nested dicts as one; no path leads to a leaf in both."""
+  return {**left, **{name: merged(left[name], tree) if name in left else tree for name, tree in right.items()}}
+
+
+def moved(state: State, changed: PyTree) -> State:
+  """`state` with the collections that a forward pass has changed; what is frozen in them stands still."""
+  mutable, memory = (
+    {name: _at_paths_of(old, changed[name]) if name in changed else old for name, old in collections.items()}
+    for collections in (state.mutable, state.memory)
+  )
+  return state.replace(mutable=mutable, memory=memory)
+
+
+def _at_paths_of(old: PyTree, new: PyTree) -> PyTree:
+  """The entries of a nested dict whose paths lead somewhere in `old`."""
+  return {name: _at_paths_of(tree, new[name]) for name, tree in old.items()} if isinstance(old, dict) else new
 
 
 def without_masked_inputs(batch: Batch) -> Batch:
@@ -82,16 +119,23 @@ def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], param
 
 
 def mean_gradient(totals: Totals) -> PyTree:
-  """Gradient of a mean loss: that of the total over the count, and 0 where nothing counts."""
-  count = totals.loss.count
+  """Gradient of the mean loss: that of the total over the count, and 0 where nothing counts."""
+  return jax.tree.map(lambda leaf: _over_count(leaf, totals.loss.count), totals.gradients)
+
+
+def mean_loss(totals: Totals) -> Array:
+  """The mean loss; 0 where nothing counts."""
+  return _over_count(totals.loss.total, totals.loss.count)
+
+
+def _over_count(total: Array, count: Array) -> Array:
   empty = count == 0
-  return jax.tree.map(lambda leaf: jnp.where(empty, 0, leaf / jnp.where(empty, 1, count)), totals.gradients)
+  return jnp.where(empty, 0, total / jnp.where(empty, 1, count))
 
 
 def unless_empty(new: State, old: State, loss: Mean) -> State:
-  """`new`, or `old` one step later where nothing counts in `loss`: neither momentum nor weight decay moves anything."""
-  kept = old.replace(step=new.step)
-  return jax.tree.map(lambda after, before: jnp.where(loss.count == 0, before, after), new, kept)
+  """`new`, or `old` where nothing counts in `loss`: neither momentum nor weight decay moves anything."""
+  return jax.tree.map(lambda after, before: jnp.where(loss.count == 0, before, after), new, old)
 
 
 def in_dtypes_of(old: PyTree, new: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ from research.types import Batch
 
 
 def expected_by(
-  model: nn.Module, objective: Callable, preprocess: Callable[[Batch], Batch], batch: Batch
+  model: nn.Module, objective: Callable | None, preprocess: Callable[[Batch], Batch], batch: Batch
 ) -> dict[str, Expected]:
   """What the arrays of `batch`, of however many examples, must hold, by name.
 

@@ -64,7 +64,7 @@ def unscaled(totals: Totals, state: State) -> Totals:
 
 
 def unless_overflow(new: State, old: State, gradients: PyTree) -> State:
-  """`new`, or `old` one step later where `gradients`, which led to `new`, overflowed; the loss scale is adjusted.
+  """`new`, or `old` where `gradients`, which led to `new`, overflowed; the loss scale is adjusted.
 
   It doubles after 2,000 steps without an overflow and is halved by each. Where it is 1 already, the gradients are
   not finite for another reason: `new` stands, and the run stops as in any precision.
@@ -73,7 +73,7 @@ def unless_overflow(new: State, old: State, gradients: PyTree) -> State:
     return new
   scale, finite = _loss_scale(old), jmp.all_finite(gradients)
   stands = finite | (scale.loss_scale <= scale.min_loss_scale)
-  state = jmp.select_tree(stands, new, old.replace(step=new.step))
+  state = jmp.select_tree(stands, new, old)
   scale = scale.adjust(finite)
   after = {LOSS_SCALE: {'loss_scale': scale.loss_scale, 'counter': scale.counter}}
   return state.replace(mutable={**state.mutable, **after})

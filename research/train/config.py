@@ -15,6 +15,7 @@ import numpy as np
 
 from research.errors import ConfigError, check_range, unknown
 from research.parallel.mesh import MeshShape
+from research.tasks.descend import Compute
 from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
 from research.train.optimizer import Optimizer, make_optimizer
@@ -80,6 +81,11 @@ class Config:
     """
     name = type(self).__module__
     raise ConfigError(f'--workdir: a run of {name}, which has no sampler; use launch.evaluate')
+
+  @property
+  def compute(self) -> Compute:
+    """How a task of this config computes its gradients."""
+    return Compute(self.precision, self.accumulate, self.mesh.axis_name)
 
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""

@@ -52,8 +52,7 @@ def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = F
     raise _no_checkpoint(workdir)
   step, leaves = restored
   parts = traverse_util.unflatten_dict(leaves, sep='/')['state']
-  state = State(step, parts['params'], parts.get('mutable', {}), {}, parts.get('ema', {}), parts.get('frozen', {}))
-  return step, evaluation_variables(state)
+  return step, evaluation_variables(State(step, **parts))
 
 
 def _no_checkpoint(workdir: str | os.PathLike) -> CheckpointError:

@@ -289,7 +289,7 @@ class Run:
   def _check_state(self) -> None:
     """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
     self._check(self._running)
-    if not self._finite((self._state.params, self._state.mutable)):
+    if not self._finite((self._state.params, self._state.mutable, self._state.memory)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str, cause: str = '', untrained: bool = False) -> NotFiniteError:

@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
-from research import random
 from research.data.examples import Arrays
 from research.data.source import Source
 from research.evaluate.evaluator import Evaluator, make_eval_step
 from research.models.mlp import MLP
 from research.models.remat import with_remat
 from research.parallel.mesh import MeshShape
-from research.tasks.adversarial import GENERATOR, adversarial
+from research.tasks.adversarial import DISCRIMINATOR, GENERATOR, adversarial, latent, variables_of
 from research.tasks.base import evaluation_variables
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer, make_optimizer
 
-MODES, SPREAD, LATENT = 8, 0.1, 2
+MODES, SPREAD, LATENT, SCALE = 8, 0.1, 2, 2.0
 
 
 def centers() -> np.ndarray:
@@ -46,19 +45,28 @@ class Config(Base):
   """Both players have two hidden layers."""
 
   width: int = 64  # units of a hidden layer
+  norm: str = ''  # of a hidden layer of the generator
+  dropout_rate: float = 0.0  # of the discriminator
   critic_steps: int = 1  # updates of the discriminator in a step
 
   def build(self) -> Experiment:
-    generator = with_remat(MLP((self.width, self.width), 2), self.remat)
-    rates = [make_optimizer(self.optimizer, self.steps) for _ in ('generator', 'discriminator')]
-    discriminator = with_remat(MLP((self.width, self.width), 1, activation='leaky_relu'), self.remat)
-    options = {'precision': self.precision, 'accumulate': self.accumulate, 'axis_name': self.mesh.axis_name}
-    task = adversarial(generator, discriminator, LATENT, *rates, self.critic_steps, **options)
+    sizes = (self.width, self.width)
+    generator = with_remat(MLP(sizes, 2, norm=self.norm, axis_name=self.mesh.axis_name), self.remat)
+    discriminator = MLP(sizes, 1, activation='leaky_relu', dropout_rate=self.dropout_rate)
+    task = adversarial(
+      generator,
+      with_remat(discriminator, self.remat),
+      LATENT,
+      *(make_optimizer(self.optimizer, self.steps) for _ in (GENERATOR, DISCRIMINATOR)),
+      self.critic_steps,
+      lambda batch: {**batch, 'inputs': batch['inputs'] / SCALE},
+      self.ema_decay,
+      self.compute,
+    )
 
     def predict(state, batch):
-      keys = random.per_example(jax.random.key(0), batch['index'])
-      noise = jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(keys)
-      return generator.apply({'params': evaluation_variables(state)['params'][GENERATOR]}, noise)
+      noise = latent(jax.random.key(0), batch['index'], LATENT)
+      return SCALE * generator.apply(variables_of(evaluation_variables(state), GENERATOR), noise, train=False)
 
     validation = Evaluator(make_eval_step(task, predict), ring(1024, 1), self.eval_batch_size, (coverage,))
     return Experiment(
@@ -80,4 +88,7 @@ def get_config(scale: str = '') -> Config:
     checkpoint_every=5,
     mesh=MeshShape(1),
     critic_steps=2,
+    norm='batch',
+    dropout_rate=0.1,
+    ema_decay=0.9,
   )

@@ -60,7 +60,7 @@ def get_config(scale: str = '') -> Config:
   return Config(
     steps=40,
     batch_size=32,
-    optimizer=Optimizer('adam', lr=1e-2),
+    optimizer=Optimizer('adam', lr=1e-2, freeze=('*lock_0/*',)),
     ema_decay=0.9,
     log_every=7,
     eval_every=10,

@@ -10,7 +10,6 @@ from research.data import windows
 from research.data.examples import Dataset
 from research.models.language import LanguageModel
 from research.models.rnn import RNN
-from research.objectives.base import carries_state
 from research.objectives.language import next_token
 from research.parallel.mesh import MeshShape
 from research.train.config import Config as Base
@@ -39,7 +38,7 @@ class Config(Base):
       self,
       data,
       LanguageModel(SIZE, RNN(self.hidden_size), 8, self.dropout_rate),
-      carries_state(next_token(np.ones(SIZE, np.float32))),
+      next_token(np.ones(SIZE, np.float32)),
       score=lambda metrics: -metrics['validation/loss'],
       preprocess=preprocess,
       source=windows.Streams(examples, self.batch_size),

@@ -6,7 +6,6 @@ import importlib
 import pytest
 
 from research.errors import ConfigError
-from research.parallel.mesh import MeshShape
 
 INFINITY, NAN = float('inf'), float('nan')
 WRONG = [
@@ -34,8 +33,6 @@ WRONG = [
   ('lstm_shakespeare', {'cell': 'lsmt'}, "cell='lsmt': is unknown; nearest: lstm"),
   ('lstm_shakespeare', {'tokenizer': 'words'}, "tokenizer='words': is unknown; nearest: "),
   ('lstm_shakespeare', {'vocab_size': 255}, 'vocab_size=255: must be at least 256'),
-  ('lstm_shakespeare', {'accumulate': 2}, 'accumulate=2: the model carries state'),
-  ('lstm_shakespeare', {'mesh': MeshShape(backend='pmap')}, 'mesh.backend=pmap: the model carries state'),
   ('seq2seq_translation', {'vocab_size': 256}, 'vocab_size=256: must be at least 257'),
   ('seq2seq_translation', {'max_length': 0}, 'max_length=0: must be at least 1'),
   ('seq2seq_translation', {'attention_score': 'cosine'}, "attention_score='cosine': is unknown; nearest: "),

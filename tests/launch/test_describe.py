@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
+from runs import make
 
 from launch import describe
 from research.data.examples import Arrays
@@ -47,6 +48,13 @@ def test_a_description_adds_up(monkeypatch, capsys):
   # forward, and the gradient of the kernel: 8 x 10 x 3 multiply-adds each
   assert text['Step:'].startswith('Step: 960 operations') and text['Step:'].endswith('120 an example')
   assert 'temporary' in text['Memory']
+
+
+def test_an_agent_is_described_without_examples(monkeypatch, capsys):
+  monkeypatch.setattr(describe, 'CONFIG', type('Flag', (), {'value': make('agent')}))
+  describe.main()
+  text = capsys.readouterr().out
+  assert 'memory 128 bytes' in text and 'Batch: 128 bytes in 32 examples' in text  # a cell and a number for each
 
 
 def test_sharding_is_shown():

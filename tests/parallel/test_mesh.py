@@ -25,6 +25,7 @@ from research.parallel.layout import abstract, bytes_per_device, layout
 from research.parallel.mesh import MeshShape, make_mesh
 from research.parallel.placement import InFlight
 from research.tasks.base import State
+from research.tasks.descend import Compute
 from research.tasks.supervised import supervised
 from research.train import recorder
 from research.train.loop import train
@@ -38,10 +39,12 @@ MESHES = {
   'pmap 8': MeshShape(8, backend='pmap'),
 }
 ALONE = MeshShape(1)
-TASKS = {'regularized': 'classifier with batch norm', 'ring': 'toy GAN'}
+TASKS = {'regularized': 'classifier with batch norm', 'ring': 'toy GAN', 'agent': 'toy actor-critic'}
+NOISY = ('regularized', 'ring')  # drop units
 CHANGES = {
   'regularized': {'width': 16, 'optimizer': Optimizer('momentum', lr=0.05, l2=1e-3), 'ema_decay': 0.9},
   'ring': {'optimizer': Optimizer('momentum', lr=0.01), 'critic_steps': 1},
+  'agent': {},
 }
 
 
@@ -79,8 +82,8 @@ CASES = [
 
 @pytest.mark.parametrize(('name', 'mesh', 'double'), CASES)
 def test_every_mesh_ends_where_one_device_does(name, mesh, double, documented):
-  noisy = name == 'regularized' and 'pmap' not in mesh  # there each device draws a dropout mask of its own
-  changes = {'dropout_rate': 0.0} if name == 'regularized' and not noisy else {}
+  noisy = name in NOISY and 'pmap' not in mesh  # there each device draws a dropout mask of its own
+  changes = {'dropout_rate': 0.0} if name in NOISY and not noisy else {}
   pairs = list(zip(end(name, mesh, double, **changes), end(name, 'alone', double, **changes), strict=True))
   differences = [np.abs(leaf - alone).max() / (1 if double else max(np.abs(alone).max(), 0.1)) for leaf, alone in pairs]
   assert max(differences) <= (1e-9 if double else 1e-5)
@@ -163,12 +166,19 @@ def test_moments_and_averages_lie_as_their_parameters_do():
     assert axes == found.get(parameter, axes), name
 
 
+def test_frozen_parameters_lie_as_trained_ones_do():
+  task, batch = perceptron()
+  frozen = specs(state_on(MeshShape(2, 2, 2), perceptron(frozen=('*1/*',))[0], batch).frozen)
+  trained = specs(state_on(MeshShape(2, 2, 2), task, batch))
+  assert frozen == {name: axes for name, axes in trained.items() if name in frozen} and len(frozen) == 2
+
+
 def test_both_players_of_a_game_are_split():
   experiment = make('ring').build()
   batch = {'inputs': jnp.zeros((8, 2)), 'index': jnp.zeros(8, jnp.int32)}
   found = specs(state_on(MeshShape(2, 2, 2), experiment.task, batch))
   split = [name for name, axes in found.items() if axes == (None, ('tensor', 'fsdp'))]
-  assert len(split) == 3 * 2  # the middle kernel of two players, and two moments of each
+  assert len(split) == 4 * 2  # the middle kernel of two players, two moments and the average of each
   assert all(name.endswith('dense_1/kernel') for name in split)
 
 
@@ -226,7 +236,7 @@ def test_a_run_goes_on_on_another_mesh(name, tmp_path, fault):
     (MeshShape(-2), 8, 'config.mesh.data=-2: must be at least 1, or -1'),
     (MeshShape(2, 2, 2), 6, r'config.batch_size=6: must be a multiple of the 4 devices \(data x fsdp\)$'),
     (MeshShape(backend='pjit'), 8, "config.mesh.backend='pjit': must be one of jit, pmap"),
-    (MeshShape(4, 2, backend='pmap'), 8, 'config.mesh.backend=pmap: splits batches alone'),
+    (MeshShape(4, 2, backend='pmap'), 8, 'config.mesh.backend=pmap: shards the batch only'),
   ],
 )
 def test_a_mesh_that_cannot_be_is_refused(mesh, batch_size, message):
@@ -253,7 +263,7 @@ def test_pmap_refuses_an_objective_that_couples_examples():
 
   supervised(MLP((4,), 2), contrastive, optax.sgd(0.1))
   with pytest.raises(ConfigError, match='pmap: contrastive couples the examples of a batch; use jit'):
-    supervised(MLP((4,), 2), contrastive, optax.sgd(0.1), axis_name='data')
+    supervised(MLP((4,), 2), contrastive, optax.sgd(0.1), compute=Compute(axis_name='data'))
 
 
 @pytest.mark.parametrize('name', ['transcriber', 'translator', 'forecaster'])

@@ -20,7 +20,8 @@ from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
 from research.tasks.accumulate import accumulated
 from research.tasks.adversarial import adversarial
-from research.tasks.base import State, Totals
+from research.tasks.base import State, Totals, moved
+from research.tasks.descend import Compute
 from research.tasks.supervised import supervised
 from research.train.optimizer import Optimizer
 from research.types import Aux
@@ -63,7 +64,7 @@ def test_steps_are_those_of_the_whole_batch(micro_batches, mask, x64):
   def make(count):
     model, loss = ConvNet((4,), 3, (8,), norm='layer'), softmax_cross_entropy(0.1, class_weights=(1.0, 2.0, 5.0))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9))
-    return supervised(model, loss, optimizer, augment=noisy, ema_decay=0.9, accumulate=count)
+    return supervised(model, loss, optimizer, augment=noisy, ema_decay=0.9, compute=Compute(accumulate=count))
 
   ends = [after(make(count), images(mask)) for count in (1, micro_batches)]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *ends)
@@ -90,7 +91,9 @@ def test_sequences_take_the_steps_of_the_whole_batch(name):
 def test_two_players_take_the_steps_of_the_whole_batch(micro_batches, x64):
   def make(count):
     players = (MLP((8,), 2), MLP((8,), 1))
-    return adversarial(*players, 3, optax.sgd(0.1, 0.9), optax.sgd(0.2, 0.9), critic_steps=2, accumulate=count)
+    return adversarial(
+      *players, 3, optax.sgd(0.1, 0.9), optax.sgd(0.2, 0.9), critic_steps=2, compute=Compute(accumulate=count)
+    )
 
   data = {'inputs': np.random.default_rng(0).normal(size=(16, 2)), 'index': 40 + np.arange(16), 'mask': MASK}
   ends = [after(make(count), data) for count in (1, micro_batches)]
@@ -101,12 +104,14 @@ def test_a_micro_batch_has_every_kth_row_and_a_number_of_its_own():
   def gradient(state, batch, key, number):
     seen_by = jnp.zeros((3, 12), jnp.int32).at[number, batch['index']].set(1)
     loss = Mean(batch['index'].sum(), jnp.int32(batch['index'].size))
-    return Totals(seen_by, loss, {}), {'seen': state.mutable['seen'] * 10 + number}
+    seen, rows = state.mutable['seen'] * 10 + number, state.memory['rows'] + batch['index'] * 10 + number
+    return Totals(seen_by, loss, {}), moved(state, {'seen': seen, 'rows': rows})
 
-  state = State(0, {}, {'seen': jnp.int32(0), 'other': jnp.int32(7)}, {}, {}, {})
-  totals, mutable = jax.jit(accumulated(gradient, 3))(state, {'index': np.arange(12)}, KEY)
+  state = State(0, {}, {'seen': jnp.int32(0), 'other': jnp.int32(7)}, {'rows': jnp.arange(12) * 1000})
+  totals, after = jax.jit(accumulated(gradient, 3))(state, {'index': np.arange(12)}, KEY)
+  np.testing.assert_array_equal(after.memory['rows'], np.arange(12) * 1010 + np.arange(12) % 3)  # each row its own
   np.testing.assert_array_equal(totals.gradients, np.tile(np.eye(3), 4))
-  assert totals.loss == (66, 12) and mutable == {'seen': 12, 'other': 7}
+  assert totals.loss == (66, 12) and after.mutable == {'seen': 12, 'other': 7}
 
 
 def test_dropout_has_a_key_for_each_micro_batch():
@@ -115,7 +120,7 @@ def test_dropout_has_a_key_for_each_micro_batch():
 
   data = {'inputs': np.ones((6, 1), np.float32), 'targets': np.zeros(6), 'index': np.arange(6)}
   for count in (1, 2, 3):
-    task = supervised(MLP((), 1), objective, optax.sgd(0.1), accumulate=count)
+    task = supervised(MLP((), 1), objective, optax.sgd(0.1), compute=Compute(accumulate=count))
     total = task.train_step(task.init(KEY, data), data, KEY)[1]['loss'].total
     draws = [jax.random.uniform(random.stream(KEY, 'dropout', number)) for number in range(count)]
     np.testing.assert_allclose(total, 6 // count * np.sum(draws), rtol=1e-6)
@@ -131,7 +136,7 @@ def test_batch_norm_normalises_each_micro_batch_and_moves_once_for_each():
   data = {'inputs': inputs, 'targets': inputs[:, 0], 'index': np.arange(12)}
   means, losses = [], []
   for count in (1, 3):
-    task = supervised(Normed(), mean_squared_error(), optax.sgd(0.1), accumulate=count)
+    task = supervised(Normed(), mean_squared_error(), optax.sgd(0.1), compute=Compute(accumulate=count))
     state, metrics = task.train_step(task.init(KEY, data), data, KEY)
     expected = np.zeros(2)
     for number in range(count):
@@ -143,7 +148,9 @@ def test_batch_norm_normalises_each_micro_batch_and_moves_once_for_each():
 
 
 def compiled(accumulate: int, data: dict, sharding=None):
-  task = supervised(ConvNet((8,), 3, (8,)), softmax_cross_entropy(), optax.sgd(0.1), accumulate=accumulate)
+  task = supervised(
+    ConvNet((8,), 3, (8,)), softmax_cross_entropy(), optax.sgd(0.1), compute=Compute(accumulate=accumulate)
+  )
   state = jax.eval_shape(task.init, KEY, data)
   data = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), data)
   return jax.jit(task.train_step).lower(state, data, KEY).compile()

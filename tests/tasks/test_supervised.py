@@ -1,6 +1,4 @@
-"""A supervised step against formulas: the gradient under a mask, averages, statistics, who sees what noise."""
-
-import contextlib
+"""A supervised step against formulas: the gradient under a mask, averages, statistics, noise, what is frozen."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +7,18 @@ import optax
 import pytest
 from flax import linen as nn
 
+from experiments.wiring import supervised_experiment
+from research.data.examples import Arrays, Dataset
 from research.errors import ConfigError
 from research.metrics import mean
-from research.objectives.base import apply, carries_state, couples_examples
+from research.objectives.base import apply
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.ctc import ctc
 from research.objectives.regression import mean_squared_error
 from research.tasks.base import evaluation_variables
+from research.tasks.descend import Compute
 from research.tasks.supervised import predictor, supervised
+from research.train.config import Config
 from research.types import Aux
 
 RATE = 0.1
@@ -92,7 +94,7 @@ NOTHING = {  # a model, an objective, a batch that counts and what makes it one 
 def test_a_batch_that_counts_nothing_moves_nothing_but_the_step(precision, accumulate, name):
   model, objective, data, nothing = NOTHING[name]
   data = {**batch(4), **data}
-  task = supervised(model, objective, optax.adamw(RATE), ema_decay=0.9, precision=precision, accumulate=accumulate)
+  task = supervised(model, objective, optax.adamw(RATE), ema_decay=0.9, compute=Compute(precision, accumulate))
   step = jax.jit(task.train_step)
   state, _ = step(task.init(KEY, data), data, KEY)  # now momentum and averages are under way
   same, metrics = step(state, {**data, **nothing}, KEY)
@@ -204,26 +206,86 @@ def test_raw_inputs_are_augmented_in_training_alone_and_preprocessed_always():
   )
 
 
-@pytest.mark.parametrize('options', [{'ema_decay': 1.0}, {'ema_decay': -0.1}, {'accumulate': 0}])
+@pytest.mark.parametrize('options', [{'ema_decay': 1.0}, {'ema_decay': -0.1}])
 def test_numbers_out_of_range_are_refused(options):
   ((name, value),) = options.items()
   with pytest.raises(ConfigError, match=f'{name}={value}'):
     supervised(Linear(), mean_squared_error(), optax.sgd(RATE), **options)
 
 
-@pytest.mark.parametrize(
-  ('mark', 'options', 'message'),
-  [
-    (carries_state, {'accumulate': 2}, r'config.accumulate=2: the model carries its state .* take 1$'),
-    (carries_state, {'axis_name': 'data'}, 'config.mesh.backend=pmap: the model carries state'),
-    (couples_examples, {'axis_name': 'data'}, 'config.mesh.backend=pmap: objective couples the examples'),
-    (carries_state, {'accumulate': 1}, ''),
-    (couples_examples, {'accumulate': 2}, ''),
-  ],
-)
-def test_batches_that_belong_together_are_not_parted(mark, options, message):
-  def objective(*given):
-    return mean_squared_error()(*given)
+class Tuned(nn.Module):
+  """A head on an encoder."""
 
-  with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
-    supervised(Linear(), mark(objective), optax.sgd(RATE), **options)
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(1, name='head')(Normed(3, name='encoder')(inputs, train))
+
+
+def test_what_is_frozen_stands_still_and_runs_as_in_evaluation():
+  options, data = {'ema_decay': 0.9, 'frozen': ('encoder/*',)}, batch()
+  task = supervised(Tuned(), mean_squared_error(), optax.adam(RATE), **options)
+  state = task.init(KEY, data)
+  assert set(state.params) == set(state.ema['params']) == set(state.opt_state[0].mu) == {'head'}
+  assert set(state.frozen) == {'params', 'batch_stats'} and not state.mutable
+  statistics = {'encoder': {'norm': {'mean': jnp.full(3, 0.5), 'var': jnp.full(3, 4.0)}}}
+  state = state.replace(frozen={**state.frozen, 'batch_stats': statistics})
+  new, metrics = jax.jit(task.train_step)(state, data, KEY)
+  jax.tree.map(np.testing.assert_array_equal, new.frozen, state.frozen)
+  assert all((old != now).any() for old, now in zip(*map(jax.tree.leaves, (state.params, new.params)), strict=True))
+  outputs = Tuned().apply(evaluation_variables(state), data['inputs'])  # as the averages begin with the parameters
+  np.testing.assert_allclose(metrics['loss'].total, ((outputs[:, 0] - data['targets']) ** 2).sum(), rtol=1e-5)
+
+
+def test_single_parameters_can_be_frozen():
+  task = supervised(Tuned(), mean_squared_error(), optax.sgd(RATE), frozen=('*/norm/*', 'head/bias'))
+  state = task.init(KEY, batch())
+  new, _ = task.train_step(state, batch(), KEY)
+  jax.tree.map(np.testing.assert_array_equal, new.frozen, state.frozen)
+  assert set(state.frozen['params']) == {'encoder', 'head'} and set(state.frozen['batch_stats']['encoder']) == {'norm'}
+
+
+@pytest.mark.parametrize(
+  ('patterns', 'line'),
+  [(('encodr/*',), "'encodr/.' matches no parameter; nearest: encoder/"), (('*',), 'leaves no parameter to train')],
+)
+def test_patterns_that_freeze_nothing_or_all_are_refused(patterns, line):
+  with pytest.raises(ConfigError, match=f'config.optimizer.freeze: .*{line}'):
+    supervised(Tuned(), mean_squared_error(), optax.sgd(RATE), frozen=patterns).init(KEY, batch())
+
+
+class Codes(nn.Module):
+  """Noise of its own stream, and a counter for a codebook."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    used = self.variable('codebook', 'used', lambda: jnp.zeros(()))
+    if train:
+      used.value = used.value + 1
+    noise = jax.random.normal(self.make_rng('noise'), inputs.shape) if train else 0
+    return nn.Dense(1)(nn.Dropout(0.5)(inputs + noise, deterministic=not train))
+
+
+def test_an_objective_names_its_random_streams_and_the_collections_that_move():
+  def objective(model, variables, data, key, train):
+    outputs, mutable = apply(model, variables, data, key, train, streams=('noise', 'dropout'), moving=('codebook',))
+    return mean(outputs[:, 0]), Aux({}, mutable)
+
+  task = supervised(Codes(), objective, optax.sgd(RATE))
+  state = task.init(KEY, batch())
+  totals = []
+  for seed in (1, 1, 2):
+    new, metrics = task.train_step(state, batch(), jax.random.key(seed))
+    totals.append(metrics['loss'].total)
+    assert new.mutable['codebook']['used'] == 1
+  assert totals[0] == totals[1] != totals[2]
+
+
+def test_any_transformation_of_optax_can_be_the_optimizer():
+  plateau = optax.chain(optax.sgd(RATE), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
+  data, config = Dataset(*(Arrays(batch()) for _ in range(3))), Config(batch_size=6)
+  task = supervised_experiment(config, data, Linear(), mean_squared_error(), min, optimizer=plateau).task
+  state, still = task.init(KEY, batch()), batch()
+  still['targets'] = still['inputs'] @ np.asarray(state.params['dense']['kernel'])[:, 0]  # there is nothing to gain
+  for _ in range(4):
+    state, _ = task.train_step(state, still, KEY)
+  assert state.opt_state[1].scale < 1

@@ -34,7 +34,7 @@ def mesh(devices: int) -> jax.sharding.Mesh:
 
 def state(step: int, devices: int = 8) -> State:
   params = {'dense': {'kernel': jnp.full((8, 3), step / 7), 'bias': jnp.arange(3, dtype=jnp.bfloat16) + step}}
-  made = State(jnp.int32(step), params, {}, optax.adamw(1e-3).init(params), {}, {'teacher': {}})
+  made = State(jnp.int32(step), params, opt_state=optax.adamw(1e-3).init(params), frozen={'teacher': {}})
   made = jax.device_put(made, NamedSharding(mesh(devices), REPLICATED))
   kernel = jax.device_put(params['dense']['kernel'], NamedSharding(mesh(devices), SHARDED))
   return made.replace(params={'dense': {**made.params['dense'], 'kernel': kernel}})

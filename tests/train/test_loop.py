@@ -29,7 +29,7 @@ from research.train.run import Interrupted
 from research.train.signals import Stop
 from research.train.workdir import tree_sha256
 
-NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber', 'translator', 'series', 'forecaster')
+NAMES = ('classifier', 'regularized', 'ring', 'stream', 'transcriber', 'translator', 'series', 'forecaster', 'agent')
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +63,7 @@ def bare_loop(config, steps: int) -> tuple[list, list]:
 
 
 # The others are supervised tasks on resident arrays, as the classifier is.
-@pytest.mark.parametrize('name', ['classifier', 'regularized', 'ring', 'stream'])
+@pytest.mark.parametrize('name', ['classifier', 'regularized', 'ring', 'stream', 'agent'])
 def test_logged_numbers_are_those_of_a_bare_loop(name, undisturbed):
   states, metrics = bare_loop(make(name), 15)
   (logged, _), seen = undisturbed(name)

@@ -17,7 +17,7 @@ from research.train.restore import restore_state, restore_variables
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
-@pytest.mark.parametrize(('name', 'ema'), [('regularized', 0.9), ('stream', 0.0)])
+@pytest.mark.parametrize(('name', 'ema'), [('regularized', 0.9), ('stream', 0.0), ('series', 0.9), ('agent', 0.0)])
 def test_variables_are_those_that_are_evaluated(name, ema, tmp_path):
   config = dataclasses.replace(load_config(f'{CONFIGS / name}.py'), steps=6, ema_decay=ema, eval_every=0)
   with pytest.raises(CheckpointError, match='has no checkpoint yet'):

@@ -103,7 +103,7 @@ def state_of(params=(), mutable=(), ema=(), frozen=(), shape=SHAPE) -> State:
       inner[last] = jax.ShapeDtypeStruct(shape, jnp.float32)
     return nested
 
-  return State(None, tree(params), tree(mutable), tree(['count']), tree(ema), tree(frozen))
+  return State(None, tree(params), tree(mutable), {}, tree(['count']), tree(ema), tree(frozen))
 
 
 def taken(names, state, *init_map) -> dict[str, str]:
