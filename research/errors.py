@@ -1,4 +1,4 @@
-"""What can go wrong in a run that a user can fix: one line each, with the exit code of its kind."""
+"""Errors that a user can fix, reported in one line with an exit code per kind."""
 
 import contextlib
 import difflib
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 class RunError(Exception):
-  """A fault told in one line: what, where and what to do."""
+  """An error reported in one line: what happened, where, and what to do."""
 
   exit_code = 1
 
@@ -22,13 +22,13 @@ class ConfigError(RunError):
 
 
 class DataError(RunError):
-  """A data set that is missing, damaged or not what it should be."""
+  """A dataset that is missing, damaged or invalid."""
 
   exit_code = 3
 
 
 class CheckpointError(RunError):
-  """No checkpoint that can be used."""
+  """There is no usable checkpoint."""
 
   exit_code = 4
 
@@ -40,19 +40,19 @@ class NotFiniteError(RunError):
 
 
 class WorkdirError(RunError):
-  """A workdir that is taken, unwritable or another run's."""
+  """A workdir that is in use, not writable or another run's."""
 
   exit_code = 6
 
 
 class LostProcessError(RunError):
-  """Processes that train together and one of which is gone, or never came."""
+  """A process of a distributed run was lost or never joined."""
 
   exit_code = 7
 
 
 def exit_code_of(error: BaseException) -> int:
-  """Exit code of a process that ends with this exception: 74 for an OSError, 130 for Ctrl-C, 1 for a bug."""
+  """Exit code of a process that exits with this exception: 74 for an OSError, 130 for Ctrl-C, 1 for a bug."""
   if isinstance(error, KeyboardInterrupt):
     return 130
   return getattr(error, 'exit_code', 74 if isinstance(error, OSError) else 1)
@@ -115,7 +115,7 @@ def _whole(value: object) -> bool:
 
 
 def alike(name: object, known: Iterable[str]) -> list[str]:
-  """Up to three of the names that look like `name`, in upper or lower case, best first."""
+  """Up to three names similar to `name`, ignoring case, best first."""
   spellings = {}
   for other in dict.fromkeys(known):
     spellings.setdefault(other.lower(), []).append(other)
@@ -124,25 +124,25 @@ def alike(name: object, known: Iterable[str]) -> list[str]:
 
 
 def unknown(name: object, known: Iterable[str]) -> str:
-  """What to say of a name that is not one of `known`: the nearest of them, or all."""
+  """The message for a name that is not one of `known`: the closest ones, or all."""
   known = [other for other in dict.fromkeys(known) if other]
   return f'is unknown; nearest: {", ".join(alike(name, known) or known)}'
 
 
 def failure(name: str, error: Exception) -> str:
-  """What to say of a report of an evaluation, `split/report`, that raised `error`."""
+  """The message for an evaluation report, `split/report`, that raised `error`."""
   split, _, report = name.partition('/')
   text = shortened(f'{type(error).__name__}: {error}')
   return f'the report {report} of {split} raised {text}'
 
 
 def shortened(message: object) -> str:
-  """A message of someone else's as one line, of which 300 characters are enough."""
+  """A foreign message in one line of at most 300 characters."""
   return textwrap.shorten(str(message), 300)
 
 
 def told(error: Exception, line: str) -> Exception:
-  """`error`, whose type stays what it is, to be told by `line` where a launcher ends with it."""
+  """`error` with the line that a launcher prints when it exits with it; its type is unchanged."""
   error.add_note(line)
   error.told = line
   return error
@@ -150,10 +150,10 @@ def told(error: Exception, line: str) -> Exception:
 
 @contextlib.contextmanager
 def naming(path: os.PathLike | str) -> Iterator[None]:
-  """Gives `path` to an OSError raised within, if the system did not say which file it was about."""
+  """Adds `path` to an OSError raised within, if the system did not name a file."""
   try:
     yield
   except OSError as error:
-    if error.errno:  # else it is a text of its own, which a file's name would hide
+    if error.errno:  # otherwise it has its own message, which a filename would hide
       error.filename = error.filename or str(path)
     raise

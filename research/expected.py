@@ -1,4 +1,4 @@
-"""What the arrays of a batch must hold for a model and an objective. Objectives say it, the host checks it."""
+"""What the arrays of a batch must contain for a model and an objective; the host checks it."""
 
 import math
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import jax
 
 
 class Expected(NamedTuple):
-  """What an array must hold wherever it counts."""
+  """Constraints on an array's unmasked entries."""
 
-  shape: tuple[int | None, ...] | None = None  # of an example; None is any size, or any shape
-  reshaped: bool = False  # whether axes of size 1 may be there or not
+  shape: tuple[int | None, ...] | None = None  # of an example; None is any size or any shape
+  reshaped: bool = False  # axes of size 1 may be added or missing
   at_least: float = -math.inf
   at_most: float = math.inf
-  whole: bool = False  # no fraction
-  integer: bool = False  # of an integer dtype, too
-  never: int | None = None  # a number that must not occur: the blank of CTC
-  masks: tuple[str, ...] = ('mask',)  # arrays; where one of them is 0 anything may stand
-  lengths: str = ''  # array of how many first positions count; '' where all do
+  whole: bool = False  # no fractions
+  integer: bool = False  # of an integer dtype
+  never: int | None = None  # a value that must not occur: the blank of CTC
+  masks: tuple[str, ...] = ('mask',)  # arrays; where one of them is 0, entries are not checked
+  lengths: str = ''  # array with the number of valid positions; '' if all are
   optional: bool = False  # whether the array may be missing
-  why: str = ''  # what sets the range
+  why: str = ''  # the reason for the range
 
   def __str__(self) -> str:
     if (self.at_least, self.at_most, self.whole) == (0, 1, True):
@@ -35,7 +35,7 @@ class Expected(NamedTuple):
 
 
 def labels(outputs: jax.ShapeDtypeStruct, **more) -> Expected:
-  """Numbers of the classes that a model's `outputs` [..., classes] tell apart."""
+  """Integer labels for a model's `outputs` [..., classes]."""
   num_classes = outputs.shape[-1]
   why = f'the model has {num_classes} outputs'
   return Expected(

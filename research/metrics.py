@@ -1,4 +1,4 @@
-"""Means that stay exact over masks, micro-batches and devices: totals and counts, divided once."""
+"""Means that are exact over masks, micro-batches and devices: totals and counts, divided once at the end."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Num
 
 
 class Mean(NamedTuple):
-  """A sum and the number of things summed; two of them add up without bias."""
+  """A total and a count; means add up without bias."""
 
   total: Num[Array, '']
   count: Num[Array, '']
@@ -19,9 +19,9 @@ Metrics = dict[str, Mean]
 
 
 def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None = None) -> Mean:
-  """Mean of `values`; examples, or positions of examples, whose `mask` is 0 do not count.
+  """Mean of `values`; examples or positions whose `mask` is 0 do not count.
 
-  The axes of `mask` are the first ones of `values`; its entries are 0 or 1.
+  `mask` has the leading axes of `values` and entries 0 or 1.
 
   Summed in float32 at least: bfloat16 cannot count to 257.
   """
@@ -33,21 +33,21 @@ def mean(values: Num[Array, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | No
 
 
 def filled(targets: Num[ArrayLike, 'batch ...'], mask: Num[ArrayLike, 'batch ...'] | None) -> Num[Array, 'batch ...']:
-  """0 for the targets whose `mask` is 0: one of them that is NaN or no class would spoil the gradient."""
+  """Targets with 0 where `mask` is 0: a masked NaN or invalid class would make the gradient NaN."""
   targets = jnp.asarray(targets)
   return targets if mask is None else jnp.where(spread(mask, targets) > 0, targets, 0)
 
 
 def spread(mask: Num[ArrayLike, 'batch ...'], values: Num[ArrayLike, 'batch ...']) -> Num[Array, 'batch ...']:
-  """The mask in the shape of `values`, whose first axes it has."""
+  """The mask broadcast from the leading axes to the shape of `values`."""
   return jnp.broadcast_to(jnp.expand_dims(mask, range(jnp.ndim(mask), jnp.ndim(values))), jnp.shape(values))
 
 
 def add(left: Metrics, right: Metrics) -> Metrics:
-  """Sums two sets of metrics of the same names."""
+  """Adds two sets of metrics with the same names."""
   return {name: Mean(*map(jnp.add, left[name], right[name])) for name in left}
 
 
 def compute(metrics: Metrics, prefix: str = '') -> dict[str, float]:
-  """Divides every total by its count, on the host; a metric for which nothing counted has no value and is left out."""
+  """Divides totals by counts, on the host; metrics with a count of 0 are left out."""
   return {prefix + name: float(mean.total) / float(mean.count) for name, mean in metrics.items() if mean.count}

@@ -1,4 +1,4 @@
-"""Folders of the project, and the folders and files that a user names in a flag, a variable or a notebook."""
+"""Project folders, and paths given by the user in a flag, a variable or a notebook."""
 
 import os
 import re
@@ -15,16 +15,15 @@ def experiments() -> dict[str, Path]:
 
 
 def local(path: str | os.PathLike, name: str = '') -> Path:
-  """The absolute path, with `~` expanded, of a folder or file of this machine that the flag or variable `name` names.
+  """The absolute path, with `~` expanded, of a local file or folder given by the flag or variable `name`.
 
-  Absolute, as the current folder may change. Raises ConfigError for an empty path, for the address of a bucket, and
-  for `~` where there is no home.
+  Absolute, as the current folder may change. Raises ConfigError for an empty path, a bucket URL, or `~` without a home.
   """
   text = os.fsdecode(path)
   place = f'{name}={text}: ' if name else ''
   if not text:
     raise ConfigError(f'{place}is empty; give a path, such as runs/digits')
-  if re.match(r'[A-Za-z][\w+.-]*:/', text):  # `Path` has made one slash of the two in gs://
+  if re.match(r'[A-Za-z][\w+.-]*:/', text):  # `Path` merges the two slashes of gs://
     raise ConfigError(
       f'{place}is an address, not a folder on this machine; mount the bucket and give the path where it is mounted'
     )
@@ -36,7 +35,7 @@ def local(path: str | os.PathLike, name: str = '') -> Path:
 
 
 def user_cache() -> Path:
-  """The project's folder in the user's cache. Raises ConfigError where there is no home to have one in."""
+  """The project's folder in the user's cache. Raises ConfigError if there is no home directory."""
   if named := os.environ.get('XDG_CACHE_HOME'):
     return local(named, 'XDG_CACHE_HOME') / 'strata'
   try:

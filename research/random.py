@@ -12,7 +12,7 @@ def stream(key: Array, name: str, step: int | Array = 0) -> Array:
 
 
 def per_device(key: Array, axis_name: str) -> Array:
-  """A key of its own for each device of a mapped axis (pmap); without a name the key itself."""
+  """A different key for each device of a mapped axis (pmap); without a name the key itself."""
   return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
 
 

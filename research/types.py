@@ -1,4 +1,4 @@
-"""Types that all rooms share."""
+"""Types shared by all packages."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ Rows = Mapping[str, np.ndarray]  # a batch on the host
 
 
 class Aux(NamedTuple):
-  """What an objective gives beside its loss."""
+  """What an objective returns besides its loss."""
 
   metrics: Metrics
   mutable: PyTree  # Linen collections changed by the forward pass; empty in evaluation
@@ -22,7 +22,7 @@ class Aux(NamedTuple):
 
 @runtime_checkable
 class Model(Protocol):
-  """A Linen module, or one that is to be applied in another precision."""
+  """A Linen module, or one applied in another precision."""
 
   def apply(self, variables: PyTree, *args: Any, **options: Any) -> Any: ...
 

@@ -244,7 +244,7 @@ def _hertz(mels: np.ndarray) -> np.ndarray:
 def features(
   sample_rate: int, window_length: int = 256, hop_length: int = 128, num_mels: int = 40, per_band: bool = True
 ) -> Callable[[Batch], dict[str, Array]]:
-  """Function of a batch that makes centred log-mel spectra of its waveforms, in tens of decibels, and counts frames.
+  """Function of a batch that makes centered log-mel spectra of its waveforms, in tens of decibels, and counts frames.
 
   `inputs` [batch, samples] become [batch, frames, bands], less the means that `centered` takes off, and `lengths`
   numbers of frames. What are spectra already stays as it is, so that an augmentation may change them first.

@@ -1,4 +1,4 @@
-"""Any data set of the TFDS catalogue by name, read by random access and decoded as it is asked for."""
+"""Any data set of the TFDS catalog by name, read by random access and decoded as it is asked for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Records:
 
 
 def tfds_examples(name: str, split: str, inputs: str = '', targets: str = '', data_dir: str = '') -> Records:
-  """Examples of `split` (any TFDS split text, 'train[:10%]') of the catalogue's set `name`.
+  """Examples of `split` (any TFDS split text, 'train[:10%]') of the catalog's set `name`.
 
   `inputs` and `targets` are names of features; where left out, the supervised pair of the set.
   A set that `data_dir` (else ~/tensorflow_datasets) does not have yet is downloaded and prepared.
@@ -108,5 +108,5 @@ def _prepared(name: str, data_dir: str):
   except ImportError as error:
     cause = str(error).strip().rpartition('\n')[2]
     raise DataError(f'{name}: cannot be prepared on this machine ({cause}): {advice}') from error
-  except Exception as error:  # whatever a builder of the catalogue may raise
+  except Exception as error:  # whatever a builder of the catalog may raise
     raise DataError(f'{name}: {shortened(error)}: without a network, {advice}') from error

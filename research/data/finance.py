@@ -66,7 +66,7 @@ def features(days: Days, ranges: bool) -> tuple[tuple[str, ...], np.ndarray]:
 
   The return and its fall below zero, which raises variance more than a rise does (Black 1976); the logarithms of mean
   squared returns of a week and a month; those of mean squared ranges of a day, a week and a month (Parkinson 1980),
-  as Corsi (2009) takes realised variances.
+  as Corsi (2009) takes realized variances.
   """
   last = len(days.returns) - MONTH + 1
   returns = {'return': days.returns[-last:], 'fall': np.minimum(days.returns[-last:], 0)}

@@ -8,7 +8,7 @@ from research.data.scaling import fit_scale
 
 
 def breast_cancer(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
-  """Tumours by 30 features of their cell nuclei: 569 examples, two classes, stratified folds.
+  """Tumors by 30 features of their cell nuclei: 569 examples, two classes, stratified folds.
 
   Source: Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic breast cancer.
   """

@@ -59,7 +59,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   """The three parts of a set of files NAME_TRAIN.tsv and NAME_TEST.tsv: a series a line, its label first.
 
   All are standardized by the mean and the deviation of the training part's values, two numbers: most sets come
-  normalised series by series, and in the others the height of a series may tell its class. Where series end early
+  normalized series by series, and in the others the height of a series may tell its class. Where series end early
   (NaN to the end of the line), a part has `lengths` too, int32 [examples], and zeros after them; where values are
   missing within, they are interpolated. Classes are the training part's labels, in order.
 
@@ -107,6 +107,6 @@ def _examples(series: np.ndarray, targets: np.ndarray) -> Arrays:
 
 
 def _interpolated(values: np.ndarray, length: int) -> np.ndarray:
-  """A series with its missing values drawn straight between their neighbours, and zeros from `length` on."""
+  """A series with its missing values drawn straight between their neighbors, and zeros from `length` on."""
   place, known = np.arange(len(values)), ~np.isnan(values)
   return np.where(place < length, np.interp(place, place[known], values[known]), 0)

@@ -38,7 +38,7 @@ class Block(nn.Module):
     x, mask = series
     x = Conv1D(self.channels, self.kernel_size, self.stride, use_bias=not self.norm, name='conv')(x)
     mask = None if mask is None else mask[:, :: self.stride]
-    x = _normalised((x, mask), self.norm, train, 'conv_norm', self.axis_name)
+    x = _normalized((x, mask), self.norm, train, 'conv_norm', self.axis_name)
     return _ended(activation(self.activation)(x), mask), mask
 
 
@@ -166,7 +166,7 @@ class ResNet1D(nn.Module):
     if stride > 1 or series[0].shape[-1] != channels:
       shortcut, _ = Block(channels, 1, stride, 'identity', *options, name=f'{name}_shortcut')(series, train)
     else:
-      shortcut = _normalised(series, self.norm, train, f'{name}_shortcut_norm', self.axis_name)
+      shortcut = _normalized(series, self.norm, train, f'{name}_shortcut_norm', self.axis_name)
     y, mask = x
     return _ended(activation(self.activation)(y + shortcut), mask), mask
 
@@ -235,7 +235,7 @@ def last_over_time(x: Float[Array, 'batch length channels'], mask: Mask) -> Floa
   return jnp.take_along_axis(x, last, axis=1, mode='promise_in_bounds')[:, 0]
 
 
-def _normalised(
+def _normalized(
   series: Series, kind: str, train: bool, name: str, axis_name: str
 ) -> Float[Array, 'batch length channels']:
   """Normalizes a series; steps past its end are excluded from the statistics."""

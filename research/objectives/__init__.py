@@ -1,1 +1,1 @@
-"""What is minimised and what is reported: pure functions of (model, variables, batch, key)."""
+"""Losses and their metrics: pure functions of (model, variables, batch, key)."""

@@ -1,4 +1,4 @@
-"""Cross-entropies of class logits, with the accuracies that go with them."""
+"""Cross-entropy losses of class logits, with accuracies."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ def softmax_cross_entropy(
   """Cross-entropy of logits [..., classes] with integer targets [...]; reports `accuracy`.
 
   Args:
-    label_smoothing: part of the target's mass that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
-    class_weights: weight of an example by its target class; the loss is the weighted total over the total weight.
-    top_k: also report `top_{k}`, the part of the targets among the k largest logits; 0 is off.
+    label_smoothing: fraction of the target distribution spread over all classes (Szegedy et al. 2016, sec. 7).
+    class_weights: weight of an example by its class; the loss is the weighted total over the total weight.
+    top_k: also report `top_{k}`, the top-k accuracy; 0 is off.
 
-  Raises ConfigError for a smoothing that is not below 1, targets of another shape, more largest logits than classes,
-  and where there is not a weight of at least 0 for each class.
+  Raises ConfigError for a smoothing that is not below 1, targets of the wrong shape, a top_k above the number of
+  classes, and unless there is one nonnegative weight per class.
   """
   _check_fields(label_smoothing, class_weights)
   check_count('top_k', top_k, at_least=0)
@@ -39,7 +39,7 @@ def softmax_cross_entropy(
     _check_weights(class_weights, logits.shape[-1])
     mask = batch.get('mask')
     targets = filled(batch['targets'], mask)
-    if targets.shape != logits.shape[:-1]:  # which could be broadcast
+    if targets.shape != logits.shape[:-1]:  # which could broadcast
       raise ConfigError(f'targets: are {targets.shape}, and must be {logits.shape[:-1]} for logits {logits.shape}')
     losses = cross_entropies(logits, targets, label_smoothing)
     metrics = {'accuracy': mean(is_largest(logits, targets).astype(logits.dtype), mask)}
@@ -55,8 +55,8 @@ def softmax_cross_entropy(
 def binary_cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Objective:
   """Sigmoid cross-entropy of logits with targets 0 or 1; reports `accuracy`.
 
-  Logits are [batch, 1] with targets [batch], or both are [batch, labels]. `class_weights` holds the weights of
-  the targets 0 and 1; `label_smoothing` moves the targets that part of the way to one half. Raises ConfigError as
+  Logits are [batch, 1] with targets [batch], or both are [batch, labels]. `class_weights` are those of
+  the targets 0 and 1; `label_smoothing` moves the targets by that fraction toward one half. Raises ConfigError as
   `softmax_cross_entropy` does.
   """
   _check_fields(label_smoothing, class_weights)
@@ -82,7 +82,7 @@ def _check_fields(label_smoothing: float, class_weights: Sequence[float]) -> Non
 
 
 def _check_weights(class_weights: Sequence[float], num_classes: int) -> None:
-  """JAX takes the last weight for every class that has none."""
+  """Without this check JAX would use the last weight for classes without one."""
   if len(class_weights) not in (0, num_classes):
     raise ConfigError(f'class_weights: there are {len(class_weights)}, for {num_classes} classes')
 
@@ -92,9 +92,9 @@ def cross_entropies(
   targets: Integer[ArrayLike, ' batch *shape'],
   label_smoothing: float = 0.0,
 ) -> Float[Array, ' batch *shape']:
-  """Cross-entropy of each target, in nats; NaN for one that is no class.
+  """Cross-entropy of each target, in nats; NaN for an invalid class.
 
-  Without a one-hot array, which for a vocabulary would be as large as the logits.
+  Avoids a one-hot array, which would be as large as the logits.
   """
   smooth = label_smoothing * logits.mean(-1) if label_smoothing else 0
   return jax.nn.logsumexp(logits, -1) - (1 - label_smoothing) * pick(logits, targets) - smooth

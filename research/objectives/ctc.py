@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: labels for a sequence without saying where in it they are."""
+"""Connectionist temporal classification: sequence labels without alignments."""
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ def ctc(blank_id: int = 0) -> Objective:
   Source: Graves, Fernandez, Gomez and Schmidhuber (2006), 'Connectionist temporal classification'.
 
   Logits are [batch, frames, classes] of which `lengths` [batch] frames are valid; `targets` [batch, labels] hold
-  `target_lengths` [batch] classes other than `blank_id`. Reports `label_error_rate`, the edits that make the targets of
-  the greedy decoding over the number of labels, and `too_short`, the share of strings with fewer frames than their
-  labels need: no alignment of such a one exists, so it counts in neither the loss nor its gradient. Raises ConfigError
-  for a blank that is no class.
+  `target_lengths` [batch] classes other than `blank_id`. Reports `label_error_rate`, the edit distance of
+  the greedy decoding over the number of labels, and `too_short`, the fraction of strings with fewer frames than their
+  labels need: they have no alignment and are excluded from the loss and its gradient. Raises ConfigError for a
+  `blank_id` that is not a class.
   """
 
   def expects(logits):
@@ -57,20 +57,20 @@ def ctc_loss(
   target_lengths: Int[Array, ' batch'],
   blank_id: int = 0,
 ) -> Float[Array, ' batch']:
-  """Negative log-likelihood of each string; 1e5 or more where it has no alignment, or none of a probability above 0.
+  """Negative log-likelihood of each string; 1e5 or more if it has no alignment with positive probability.
 
-  A logit may be -inf, for a class that is impossible. Padding may hold anything.
+  Logits of impossible classes may be -inf. Padding may contain anything.
   """
   check_blank(blank_id, logits.shape[-1])
   frame, label = valid(lengths, logits.shape[1]), valid(target_lengths, targets.shape[1])
   logits = jnp.where(frame[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
-  least = jax.lax.stop_gradient(logits.max(-1, keepdims=True)) - 1e5  # infinity less infinity would be NaN
+  least = jax.lax.stop_gradient(logits.max(-1, keepdims=True)) - 1e5  # inf - inf would be NaN
   logits = jnp.maximum(logits, least)
   targets = jnp.where(label, targets, blank_id)
   return optax.ctc_loss(logits, 1.0 - frame, targets, 1.0 - label, blank_id=blank_id)
 
 
 def frames_needed(targets: Int[Array, 'batch labels'], target_lengths: Int[Array, ' batch']) -> Int[Array, ' batch']:
-  """One frame for each label, and one for the blank between two that are the same."""
+  """One frame per label, and one for the blank between repeated labels."""
   repeated = (targets[:, 1:] == targets[:, :-1]) & valid(target_lengths, targets.shape[1])[:, 1:]
   return target_lengths + repeated.sum(axis=1, dtype=target_lengths.dtype)

@@ -1,4 +1,4 @@
-"""Errors of forecasts: of a point and of quantiles around it, and of a variance."""
+"""Losses of forecasts: points, quantiles and variances."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,17 +17,17 @@ from research.types import Aux, Objective
 def forecast_error(
   quantiles: Sequence[float] = (), point_error: Callable[[Array, Array], Array] = optax.squared_error
 ) -> Objective:
-  """Error of a point forecast plus, where there are `quantiles`, their mean pinball loss.
+  """Error of a point forecast plus the mean pinball loss of `quantiles`, if any.
 
-  Outputs are [..., 1 + quantiles], the point first; targets are [...]. Reports `mse` and `mae` of the point and, of the
-  quantiles, `pinball` and `coverage`: the part of the targets from the first to the last quantile, which is the
-  difference of the two where the forecast is calibrated.
+  Outputs are [..., 1 + quantiles], the point first; targets are [...]. Reports `mse` and `mae` of the point and, for
+  the quantiles, `pinball` and `coverage`: the fraction of targets between the first and last quantile, which equals
+  their difference for a calibrated forecast.
 
   Args:
-    quantiles: increasing shares between 0 and 1, of the targets that should lie below each.
-    point_error: what the point minimises: its square gives the mean, its size the median.
+    quantiles: increasing probabilities between 0 and 1.
+    point_error: the loss of the point: squared error gives the mean, absolute error the median.
 
-  Raises ConfigError for other shares, and for a model that has not one output more than there are quantiles.
+  Raises ConfigError for other probabilities, and unless the model has one more output than there are quantiles.
   """
   check_quantiles(quantiles)
 
@@ -54,7 +54,7 @@ def forecast_error(
 
 
 def check_quantiles(quantiles: Sequence[float]) -> None:
-  """Raises ConfigError unless the shares increase between 0 and 1; a forecast without them is none of an interval."""
+  """Raises ConfigError unless the probabilities increase between 0 and 1; no quantiles means no interval."""
   edges = (0, *quantiles, 1)
   if not all(low < high for low, high in zip(edges, edges[1:], strict=False)):
     raise ConfigError(f'quantiles={tuple(quantiles)}: must increase, and each be between 0 and 1')
@@ -63,9 +63,9 @@ def check_quantiles(quantiles: Sequence[float]) -> None:
 def pinball(
   forecasts: Float[Array, '*shape quantiles'], targets: Float[Array, '*shape'], quantiles: Sequence[float]
 ) -> Float[Array, '*shape']:
-  """Mean over `quantiles` of the loss that each of them minimises (Koenker and Bassett 1978).
+  """Mean pinball loss over `quantiles` (Koenker and Bassett 1978).
 
-  A share q pays q for each unit that the target lies above the forecast, and 1 - q for each unit below.
+  Quantile q costs q per unit that the target is above the forecast, and 1 - q per unit below.
   """
   share = jnp.asarray(quantiles, forecasts.dtype).reshape((1,) * targets.ndim + (-1,))
   error = targets[..., None] - forecasts
@@ -73,10 +73,10 @@ def pinball(
 
 
 def qlike() -> Objective:
-  """Gaussian likelihood of a variance whose logarithm is forecast: log h + y / h (Patton 2011, equation 24).
+  """Gaussian likelihood of a log-variance forecast: log h + y / h (Patton 2011, equation 24).
 
   Outputs are log h [batch, ...], targets the squared returns y, an unbiased proxy of the variance; with it QLIKE ranks
-  forecasts as the true variance would. Reports `qlike`, which is what is minimised.
+  forecasts as the true variance would. Reports `qlike`, the loss itself.
   """
 
   @expecting(lambda outputs: {'targets': Expected(outputs.shape[1:], reshaped=True, at_least=0)})

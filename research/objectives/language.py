@@ -1,4 +1,4 @@
-"""Next-token prediction: how many bits a text costs under a language model."""
+"""Next-token prediction."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from research.types import Aux, Objective, PyTree
 
 
 def next_token(characters: np.ndarray | None = None) -> Objective:
-  """Cross-entropy in nats a token of logits [batch, length, vocabulary] with integer targets [batch, length].
+  """Cross-entropy, in nats per token, of logits [batch, length, vocabulary] with integer targets [batch, length].
 
-  Targets count by `weights` [batch, length] where the batch has them, and by its `mask` [batch] or [batch, length].
-  Reports `accuracy`,
-  `bits_per_token` and, of tokens that stand for so many `characters` [vocabulary], `bits_per_character`: all bits
-  over all characters, which does not depend on the tokens. Raises ConfigError unless `characters` has each token.
+  Targets are weighted by the batch's `weights` [batch, length], if any, and its `mask` [batch] or [batch, length].
+  Reports `accuracy`, `bits_per_token` and, given the number of `characters` of each token [vocabulary],
+  `bits_per_character`: total bits over total characters, independent of the tokenizer. Raises ConfigError unless
+  `characters` covers every token.
   """
 
   def expects(logits):
@@ -51,11 +51,11 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
 
 
 def target_weights(batch: Mapping[str, PyTree]) -> Float[Array, 'batch length']:
-  """How much each target counts."""
+  """The weight of each target."""
   weights = jnp.asarray(batch.get('weights', jnp.ones(batch['targets'].shape)))
   return weights * spread(batch['mask'], weights) if 'mask' in batch else weights
 
 
 def _weighted(values: Float[Array, 'batch length'], weights: Float[ArrayLike, 'batch length']) -> Mean:
-  """Mean of `values`, each as often as its weight says."""
+  """Weighted mean of `values`."""
   return Mean(mean(jnp.where(weights > 0, values * weights, 0)).total, mean(weights).total)

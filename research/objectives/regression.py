@@ -1,4 +1,4 @@
-"""Errors of real-valued predictions."""
+"""Losses of real-valued predictions."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from research.types import Aux, Objective
 
 
 def mean_squared_error() -> Objective:
-  """Squared error of predictions [batch, outputs]; targets are alike, or [batch] where there is one output."""
+  """Squared error of predictions [batch, outputs]; targets have the same shape, or [batch] for one output."""
   return _objective(optax.squared_error)
 
 
@@ -33,7 +33,7 @@ def huber(delta: float = 1.0) -> Objective:
 
 
 def _objective(error: Callable[[Array, Array], Array]) -> Objective:
-  """Minimises `error`; reports the mean squared and the mean absolute error whatever is minimised."""
+  """Minimizes `error`; always reports mean squared and mean absolute error."""
 
   @expecting(lambda predictions: {'targets': Expected(predictions.shape[1:], reshaped=True)})
   def objective(model, variables, batch, key, train):

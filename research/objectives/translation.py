@@ -1,4 +1,4 @@
-"""Cross-entropy of the tokens of a target, given its source."""
+"""Cross-entropy of target tokens given a source."""
 
 from jax import Array
 from jax.typing import ArrayLike
@@ -17,10 +17,10 @@ from research.types import Aux, Objective
 def token_cross_entropy(label_smoothing: float = 0.0) -> Objective:
   """Mean over tokens of the cross-entropy of logits [batch, length, vocabulary] with `targets` [batch, length].
 
-  Of an example the first `target_lengths` [batch] tokens count. Reports `token_accuracy` under teacher forcing.
+  The first `target_lengths` [batch] tokens of each target count. Reports `token_accuracy` under teacher forcing.
 
   Args:
-    label_smoothing: part of the target's mass that is spread evenly over the vocabulary (Szegedy et al. 2016, sec. 7).
+    label_smoothing: fraction of the target distribution spread over the vocabulary (Szegedy et al. 2016, sec. 7).
 
   Raises ConfigError for a smoothing that is not below 1.
   """
@@ -43,6 +43,6 @@ def _real(
   lengths: Int[ArrayLike, ' batch'],
   mask: Num[ArrayLike, ' batch ...'] | None,
 ) -> Num[Array, 'batch length']:
-  """1 for the tokens that count, 0 for what fills a sentence or a batch up."""
+  """1 for tokens that count, 0 for padding."""
   real = valid(lengths, targets.shape[1])
   return real * (1 if mask is None else spread(mask, targets))

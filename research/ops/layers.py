@@ -104,7 +104,7 @@ class ConvTranspose(nn.Module):
 
 
 class Conv1D(nn.Module):
-  """A convolution of series: centred, or `causal`, where an output sees its own step and earlier ones alone.
+  """A convolution of series: centered, or `causal`, where an output sees its own step and earlier ones alone.
 
   There are zeros beyond both ends. At a stride outputs are steps 0, stride, ... whatever the length.
   """

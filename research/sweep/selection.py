@@ -43,7 +43,7 @@ def read_outcome(name: str, fields: Mapping[str, Any], code: int | None, workdir
   """The outcome of a trial that ended with `code`, from its result.json if that is 0.
 
   The metrics are those of the final State, the one whose test metrics result.json holds too: the best evaluation of a
-  run would be the highest of several noisy numbers, and favour runs that are evaluated more often. Metrics of the test
+  run would be the highest of several noisy numbers, and favor runs that are evaluated more often. Metrics of the test
   part are left behind here, so that nothing after can choose by them.
   """
   if code != 0:

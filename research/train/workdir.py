@@ -132,7 +132,7 @@ def take(folder: Path, kind: str, user: str) -> IO[str]:
   except OSError as error:
     if error.errno in FULL:
       raise
-    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a folder that is writable') from error
+    raise WorkdirError(f'{kind} {folder}: {error.strerror}; give a writable folder') from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:

@@ -1,4 +1,4 @@
-"""Strings written backwards by an encoder and decoder with attention, found by beams; for tests."""
+"""Strings written backward by an encoder and decoder with attention, found by beams; for tests."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def reversals(count: int, seed: int) -> Arrays:
   return Arrays({'inputs': inputs, 'targets': targets, 'lengths': lengths, 'target_lengths': lengths + 1})
 
 
-def spelt(tokens: np.ndarray) -> str:
+def spelled(tokens: np.ndarray) -> str:
   """Letters with spaces between, for BLEU counts words."""
   return ' '.join('abcd'[token - 1] for token in tokens if token != END)
 
@@ -59,7 +59,7 @@ class Config(Base):
       token_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/bleu'],
       preprocess=as_pair,
-      metrics=(translation.corpus_scores(spelt),),
+      metrics=(translation.corpus_scores(spelled),),
       predict=predict,
     )
 

@@ -1,4 +1,4 @@
-"""Sets of the TFDS catalogue by name, on builders of our own."""
+"""Sets of the TFDS catalog by name, on builders of our own."""
 
 import importlib.util
 from pathlib import Path
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     patch.setenv('no_proxy', '*')
     __import__('tiny_catalogue')
     patch.setattr('tensorflow_datasets.core.download.downloader.MAX_RETRIES', 0)
-    yield str(tmp_path_factory.mktemp('catalogue'))
+    yield str(tmp_path_factory.mktemp('catalog'))
 
 
 def test_rows_by_number_decoded_and_stacked(folder):

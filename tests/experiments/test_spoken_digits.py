@@ -56,8 +56,8 @@ def test_a_string_is_written_down_and_pictured(path):
 
 
 def test_a_string_of_more_than_a_hundred_digits_is_written_whole(monkeypatch, path):
-  spelt = 20 * jax.nn.one_hot(jnp.arange(240)[None] % 2 * strings.BLANK, strings.BLANK + 1)
-  monkeypatch.setattr(strings.SequenceLabeler, 'apply', lambda *given: spelt)
+  spelled = 20 * jax.nn.one_hot(jnp.arange(240)[None] % 2 * strings.BLANK, strings.BLANK + 1)
+  monkeypatch.setattr(strings.SequenceLabeler, 'apply', lambda *given: spelled)
   monkeypatch.setattr(strings.Config, 'preprocess', lambda config, batch: {'inputs': (), 'lengths': jnp.array([240])})
   (_, text), _ = strings.get_config('tiny').sampler({})({}, KEY, Request(input=path))
   assert text.split() == ['0'] * 120

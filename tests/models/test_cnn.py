@@ -1,4 +1,4 @@
-"""LeNet-5 and the plain stack: published size, and behaviour."""
+"""LeNet-5 and the plain stack: published size, and behavior."""
 
 import jax
 import jax.numpy as jnp

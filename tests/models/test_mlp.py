@@ -1,4 +1,4 @@
-"""Behaviour of the multi-layer perceptron."""
+"""Behavior of the multi-layer perceptron."""
 
 import jax
 import jax.numpy as jnp

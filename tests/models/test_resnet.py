@@ -1,4 +1,4 @@
-"""Residual networks: published sizes, and behaviour."""
+"""Residual networks: published sizes, and behavior."""
 
 import jax
 import jax.numpy as jnp

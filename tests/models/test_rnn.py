@@ -45,15 +45,15 @@ def steps_in_numpy(cell: str, params: dict, inputs: np.ndarray) -> np.ndarray:
     else:
       normed = cell == 'layer_norm_lstm'
       if normed:
-        a, s = normalised(a, params, 'input_norm'), normalised(s, params, 'recurrent_norm')
+        a, s = normalized(a, params, 'input_norm'), normalized(s, params, 'recurrent_norm')
       i, f, g, o = np.split(a + s, 4, -1)
       c = expit(f) * c + expit(i) * np.tanh(g)
-      h = expit(o) * np.tanh(normalised(c, params, 'cell_norm') if normed else c)
+      h = expit(o) * np.tanh(normalized(c, params, 'cell_norm') if normed else c)
     outputs.append(h)
   return np.stack(outputs)
 
 
-def normalised(x: np.ndarray, params: dict, name: str) -> np.ndarray:
+def normalized(x: np.ndarray, params: dict, name: str) -> np.ndarray:
   z = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
   return z * params[f'{name}_scale'] + params[f'{name}_bias']
 

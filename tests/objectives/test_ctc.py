@@ -115,10 +115,10 @@ def test_padding_changes_neither_loss_nor_gradient_nor_error_rate(fill):
 
 def test_the_label_error_rate_is_edits_over_labels():
   """Frames that spell: right, one wrong, one missing, ..."""
-  spelt = [(1, 0, 2, 2, 0, 0), (1, 1, 0, 2, 0, 0), (2, 1, 0, 0, 0, 0), (1, 2, 1, 0, 0, 0)]
-  spelt += [(0, 0, 0, 0, 0, 1), (2, 2, 2, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0)]
+  spelled = [(1, 0, 2, 2, 0, 0), (1, 1, 0, 2, 0, 0), (2, 1, 0, 0, 0, 0), (1, 2, 1, 0, 0, 0)]
+  spelled += [(0, 0, 0, 0, 0, 1), (2, 2, 2, 0, 0, 0), (1, 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0)]
   edits = 0 + 1 + 1 + 0 + 1 + 0 + 1 + 3
-  _, metrics, _ = measure(batch_of(20 * np.eye(CLASSES, dtype=np.float32)[np.array(spelt)]))
+  _, metrics, _ = measure(batch_of(20 * np.eye(CLASSES, dtype=np.float32)[np.array(spelled)]))
   assert metrics['label_error_rate'] == (edits, sum(map(len, LABELS)))
 
 

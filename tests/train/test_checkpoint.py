@@ -381,7 +381,7 @@ print(instant - 1)
 def test_killed_before_each_change_that_a_save_makes(folder, tmp_path, caplog, fault):
   """One process for each call by which Python makes, opens to write, renames or removes a file in a save.
 
-  The same for the score that the checkpoint gets afterwards.
+  The same for the score that the checkpoint gets afterward.
   """
   command = [sys.executable, '-c', KILLED_WITHIN, folder, tmp_path / 'killed']
   instants = int(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)

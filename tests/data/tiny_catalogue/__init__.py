@@ -1,4 +1,4 @@
-"""Sets of the TFDS catalogue, small enough for a test; TFDS wants its builders inside a package."""
+"""Sets of the TFDS catalog, small enough for a test; TFDS wants its builders inside a package."""
 
 import numpy as np
 import tensorflow_datasets as tfds
