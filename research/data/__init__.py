@@ -1,1 +1,1 @@
-"""Where examples come from, and which of them a step sees."""
+"""Datasets, input pipelines and augmentation."""

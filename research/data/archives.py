@@ -30,12 +30,12 @@ _IDX_TYPES = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0
 
 
 def members(path: Path, names: Collection[str]) -> dict[str, bytes]:
-  """Contents of those members of a .zip, .whl, .tar.*, .tgz or .deb whose exact names are in `names`.
+  """Contents of the members `names` of a .zip, .whl, .tar.*, .tgz or .deb archive.
 
-  Names are as the archive's list shows them, less a leading './'. Links and folders are never members.
+  Names are those listed by the archive, without a leading './'. Links and folders are ignored.
 
   Raises:
-    DataError: the archive cannot be read to its end, or is of another kind; the caller names the path.
+    DataError: the archive is damaged or of an unknown kind; the caller names the path.
   """
   try:
     if path.suffix in ('.zip', '.whl'):
@@ -85,7 +85,7 @@ def _deb_by_client(path: Path) -> bytes:
 
 
 def gunzip(data: bytes) -> bytes:
-  """The content of gzip `data`; any other data as it is. Raises DataError where it is damaged."""
+  """The content of gzip `data`; other data is returned unchanged. Raises DataError if it is damaged."""
   if not data.startswith(b'\x1f\x8b'):
     return data
   try:
@@ -100,7 +100,7 @@ def idx(data: bytes) -> np.ndarray:
   Source: LeCun, Cortes and Burges (1998), 'The MNIST database of handwritten digits'.
 
   Raises:
-    DataError: the magic number, the type or the length is not what the format asks for.
+    DataError: the magic number, type or length violates the format.
   """
   if len(data) < 4 or data[:2] != b'\0\0' or data[2] not in _IDX_TYPES:
     raise DataError(f'not IDX data: it begins with {data[:4].hex() or "nothing"}')

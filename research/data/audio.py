@@ -1,4 +1,4 @@
-"""Waveforms: WAV files, resampling, log-mel spectrograms and MFCC, and augmentations inside the step.
+"""Audio: WAV files, resampling, log-mel spectrograms, MFCCs, and augmentation inside the step.
 
 A waveform is float32 in [-1, 1) or int16; batches are [batch, samples] and zero-padded, with `lengths` [batch] of valid
 samples. A frame starts every `hop_length` samples and counts only if it lies within the valid ones, so padding never
@@ -28,14 +28,14 @@ Spectra = Float[Array, 'batch frames bands']
 Lengths = Int[Array, ' batch']
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_RATES = 1_000, 1_000_000  # samples per second that a recording may have
-_UNKNOWN = 2**32 - 1  # size that is written where a file is a stream
+_RATES = 1_000, 1_000_000  # supported sample rates
+_UNKNOWN = 2**32 - 1  # size in the header of a stream
 _AMPLITUDE = 2**15  # of int16 samples
-_QUIET = 1e-10  # power under which all is silence, as in librosa
+_QUIET = 1e-10  # floor of the power, as in librosa
 
 
 class Recording(NamedTuple):
-  """One channel of sound."""
+  """A mono recording."""
 
   samples: np.ndarray  # float32 [samples]
   sample_rate: int  # samples per second
@@ -47,14 +47,14 @@ def read_wav(data: bytes) -> Recording:
   Integers become floats in [-1, 1). Source: Microsoft and IBM (1991), 'Multimedia programming interface', ch. 3.
 
   Raises:
-    DataError: no WAV file, of another encoding, cut off, empty or not finite; the caller names the file.
+    DataError: not a WAV file, or one that is unsupported, truncated, empty or not finite; the caller names the file.
   """
   chunks = _chunks(data)
   if 'fmt ' not in chunks or 'data' not in chunks or len(chunks['fmt ']) < 16:
     raise DataError('is a WAV file without its fmt and data chunks')
   encoding, channels, sample_rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
   if encoding == _EXTENSIBLE and len(chunks['fmt ']) >= 26:
-    encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat begins with what was meant
+    encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat starts with the encoding
   if not channels or not _RATES[0] <= sample_rate <= _RATES[1]:
     least, most = _RATES
     raise DataError(
@@ -73,8 +73,8 @@ def load(path: str, sample_rate: int, min_length: int = 1) -> dict[str, Array]:
   """A batch of one recording, from a WAV file of any rate: `inputs` float32 [1, samples] at `sample_rate`, `lengths`.
 
   Raises:
-    ConfigError: no path is given.
-    DataError: with the path, as `read_wav` does; no such file, or fewer than `min_length` samples.
+    ConfigError: an empty path.
+    DataError: as `read_wav` does, with the path; a missing file, or fewer than `min_length` samples.
   """
   if not path:
     raise ConfigError('input: must be the path of a WAV file')
@@ -92,12 +92,12 @@ def load(path: str, sample_rate: int, min_length: int = 1) -> dict[str, Array]:
 
 
 def _chunks(data: bytes) -> dict[str, bytes]:
-  """The first chunk of each name in a RIFF file of type WAVE."""
+  """The first chunk with each name in a RIFF WAVE file."""
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
     raise DataError(f'is no WAV file: it begins with {data[:12].hex() or "nothing"}, not with RIFF....WAVE')
   chunks, start, whole = {}, 12, int.from_bytes(data[4:8], 'little')
   if 4 < whole < _UNKNOWN:
-    data = data[: 8 + whole]  # what follows, such as a tag, is none of the file's chunks
+    data = data[: 8 + whole]  # trailing data, such as tags, are not chunks
   while start + 8 <= len(data):
     name, size = data[start : start + 4].decode('latin-1'), int.from_bytes(data[start + 4 : start + 8], 'little')
     content = data[start + 8 : start + 8 + size]
@@ -109,13 +109,13 @@ def _chunks(data: bytes) -> dict[str, bytes]:
 
 
 def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
-  """Samples of all channels in turn: floats, in [-1, 1) where they are integers in the file."""
+  """Interleaved samples of all channels as floats; integers are scaled to [-1, 1)."""
   if (encoding, bits) not in {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_FLOAT, 64)}:
     raise DataError(f'is a WAV file of encoding {encoding} with {bits} bits: convert it to PCM of 16 bits')
   if len(content) * 8 % bits:
     raise DataError(f'is a WAV file whose {len(content)} bytes are no whole number of samples of {bits} bits')
   if encoding == _FLOAT:
-    with np.errstate(over='ignore'):  # which the caller tells
+    with np.errstate(over='ignore'):  # reported by the caller
       return np.frombuffer(content, f'<f{bits // 8}').astype(np.float32)
   if bits == 8:
     return (np.frombuffer(content, np.uint8) - 128.0) / 128
@@ -130,8 +130,8 @@ def resample(
 ) -> Float[Array, 'batch resampled']:
   """Waveforms resampled from `orig_rate` to `new_rate` samples per second: ceil(samples * new_rate / orig_rate).
 
-  A polyphase filter: each sample out is the sum over just those samples in that the filter reaches. Equal to
-  `scipy.signal.resample_poly`, whose filter it takes.
+  A polyphase filter: each output sample sums only the inputs that the filter reaches. Equal to
+  `scipy.signal.resample_poly`, with the same filter.
   """
   check_counts(orig_rate=orig_rate, new_rate=new_rate)
   up, down = new_rate // math.gcd(orig_rate, new_rate), orig_rate // math.gcd(orig_rate, new_rate)
@@ -140,8 +140,8 @@ def resample(
   half = 10 * max(up, down)
   taps, reach = jnp.asarray(_low_pass(up, down), waveforms.dtype), half // up + 1
   length = -(-waveforms.shape[1] * up // down)
-  # Sample out m is the sum of taps[half + m * down - source * up] * in[source] over the samples in. Quotient and rest
-  # of m * down by up come from a table of the phases m % up, in 64 bits, for that product overflows in 32.
+  # Output m is the sum of taps[half + m * down - source * up] * in[source] over the inputs. The quotient and remainder
+  # of m * down by up come from a table of the phases m % up, in 64 bits, as the product overflows in 32.
   quotient, rest = (jnp.asarray(part, jnp.int32) for part in np.divmod(np.arange(up, dtype=np.int64) * down, up))
   turn, phase = (part[:, None] for part in jnp.divmod(jnp.arange(length), up))
   tap = jnp.arange(-reach, reach)[None]
@@ -149,20 +149,20 @@ def resample(
   place = half + rest[phase] + tap * up
   weight = jnp.where((place >= 0) & (place <= 2 * half), taps[jnp.clip(place, 0, 2 * half)], 0)
   padded = jnp.pad(waveforms, ((0, 0), (reach, reach)))
-  # A product and a sum, which fuse: the [batch, length, taps] array is never made.
+  # A product and a sum, which fuse: the [batch, length, taps] array is never materialized.
   return jnp.sum(padded[:, source + reach] * weight[None], axis=-1)
 
 
 @lru_cache(maxsize=8)
 def _low_pass(up: int, down: int) -> np.ndarray:
-  """Windowed sinc of 20 * max(up, down) + 1 taps: Kaiser's window of beta 5."""
+  """Windowed sinc with 20 * max(up, down) + 1 taps and a Kaiser window of beta 5."""
   from scipy.signal import firwin  # slow to import
 
   return up * firwin(20 * max(up, down) + 1, 1 / max(up, down), window=('kaiser', 5.0))
 
 
 def frame_counts(lengths: Lengths, window_length: int, hop_length: int) -> Lengths:
-  """Number of frames that lie wholly within the valid samples."""
+  """Number of frames that lie entirely within the valid samples."""
   check_counts(window_length=window_length, hop_length=hop_length)
   return jnp.maximum((lengths - window_length) // hop_length + 1, 0)
 
@@ -200,7 +200,7 @@ def log_mel(
 
 
 def mfcc(log_mels: Spectra, num_coefficients: int = 13) -> Float[Array, 'batch frames coefficients']:
-  """Mel-frequency cepstral coefficients: the first of the orthonormal DCT-II over the bands of `log_mel`.
+  """Mel-frequency cepstral coefficients: the first coefficients of an orthonormal DCT-II over the bands of `log_mel`.
 
   Source: Davis and Mermelstein (1980), IEEE Trans. ASSP 28(4); librosa's `mfcc(S=log_mels)`.
   """
@@ -217,7 +217,7 @@ def mel_filters(sample_rate: int, window_length: int, num_mels: int) -> np.ndarr
 
   Source: Slaney (1998), 'Auditory toolbox', whose definition librosa's `filters.mel` has by default.
 
-  Raises ConfigError for more bands than the transform resolves: one without a frequency would always be silent.
+  Raises ConfigError for more bands than the transform resolves: a band without a frequency would always be silent.
   """
   check_counts(sample_rate=sample_rate, window_length=window_length, num_mels=num_mels)
   frequencies = np.arange(window_length // 2 + 1)[:, None] * sample_rate / window_length
@@ -244,15 +244,15 @@ def _hertz(mels: np.ndarray) -> np.ndarray:
 def features(
   sample_rate: int, window_length: int = 256, hop_length: int = 128, num_mels: int = 40, per_band: bool = True
 ) -> Callable[[Batch], dict[str, Array]]:
-  """Function of a batch that makes centered log-mel spectra of its waveforms, in tens of decibels, and counts frames.
+  """Function of a batch that turns its waveforms into centered log-mel spectra, in tens of decibels.
 
-  `inputs` [batch, samples] become [batch, frames, bands], less the means that `centered` takes off, and `lengths`
-  numbers of frames. What are spectra already stays as it is, so that an augmentation may change them first.
+  `inputs` [batch, samples] become [batch, frames, bands], minus the means of `centered`, and `lengths` count frames.
+  Spectra are returned unchanged, so that augmentation may come first.
 
   Raises ConfigError as `mel_filters` does.
   """
   check_counts(window_length=window_length, hop_length=hop_length)
-  mel_filters(sample_rate, window_length, num_mels)  # which refuses what it can't make
+  mel_filters(sample_rate, window_length, num_mels)  # raises for too many bands
 
   def preprocess(batch: Batch) -> dict[str, Array]:
     if batch['inputs'].ndim == 3:
@@ -265,7 +265,7 @@ def features(
 
 
 def stacked(batch: Batch, frames: int) -> dict[str, Array]:
-  """The batch with so many frames of its spectra joined into one, which a recurrent network passes in one step."""
+  """The batch with groups of `frames` frames concatenated, so a recurrent network takes fewer steps."""
   check_count('frames', frames)
   spectra = batch['inputs']
   count = spectra.shape[1] // frames
@@ -274,11 +274,11 @@ def stacked(batch: Batch, frames: int) -> dict[str, Array]:
 
 
 def centered(spectra: Spectra, lengths: Lengths, per_band: bool = True) -> Spectra:
-  """Less the mean over the valid frames, of each band or of all bands together; padding becomes 0.
+  """Subtracts the mean over the valid frames, per band or over all bands; padding becomes 0.
 
-  Bands' own means take off what a microphone or a speaker adds; of a single word they take off a part of its sound
-  too, where the mean of all takes off its loudness alone. Source: Atal (1974), J. Acoust. Soc. Am. 55(6): cepstral
-  mean subtraction, here before the transform.
+  Per-band means remove the channel and the speaker, but for a single word also part of its sound; the overall mean
+  removes only its loudness. Source: Atal (1974), J. Acoust. Soc. Am. 55(6): cepstral mean subtraction, here before the
+  transform.
   """
   valid = (jnp.arange(spectra.shape[1])[None] < lengths[:, None])[..., None]
   total = jnp.sum(jnp.where(valid, spectra, 0), axis=1, keepdims=True)
@@ -288,7 +288,7 @@ def centered(spectra: Spectra, lengths: Lengths, per_band: bool = True) -> Spect
 
 
 def shift(samples: int) -> Augmentation:
-  """Begins each waveform up to `samples` later, after silence, or earlier, losing as much of its beginning."""
+  """Shifts each waveform by up to `samples` later, after silence, or earlier, truncating its start."""
   check_count('shift', samples, at_least=0)
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
@@ -302,9 +302,9 @@ def shift(samples: int) -> Augmentation:
 
 
 def speed(fraction: float) -> Augmentation:
-  """Plays each waveform faster or slower, and so higher or lower, by a factor of 1 - `fraction` to 1 + `fraction`.
+  """Resamples each waveform to a speed (and pitch) of 1 - `fraction` to 1 + `fraction`.
 
-  Values lie straight between two samples; what becomes too long is cut. Source: Ko, Peddinti, Povey and Khudanpur
+  Interpolates linearly; longer waveforms are truncated. Source: Ko, Peddinti, Povey and Khudanpur
   (2015), 'Audio augmentation for speech recognition'.
   """
   check_range('speed', fraction, below=1)
@@ -324,7 +324,7 @@ def speed(fraction: float) -> Augmentation:
 
 
 def noise(min_snr_db: float, max_snr_db: float) -> Augmentation:
-  """Adds white noise to the valid samples, at a ratio of signal to noise uniform from `min_snr_db` to `max_snr_db`."""
+  """Adds white noise to the valid samples, at a signal-to-noise ratio uniform from `min_snr_db` to `max_snr_db`."""
   check_range('noise', min_snr_db, above=-math.inf)
   check_range('noise', max_snr_db, at_least=min_snr_db)
 
@@ -375,7 +375,7 @@ def spec_augment(
 def _stretches(
   draws: Float[Array, 'batch 2 masks'], widest: Num[Array, ' batch'], lengths: Lengths, size: int
 ) -> Bool[Array, 'batch size']:
-  """Which of `size` places lie in a stretch of a uniform width up to `widest` at a uniform place below `lengths`."""
+  """Which of `size` positions lie in ranges of uniform width up to `widest` at uniform positions below `lengths`."""
   width = jnp.floor(draws[:, 0] * (jnp.floor(widest)[:, None] + 1))
   start = jnp.floor(draws[:, 1] * (lengths[:, None] - width + 1))
   place = jnp.arange(size)[None, :, None]
@@ -383,12 +383,12 @@ def _stretches(
 
 
 def _uniform(key: Key[Array, ''], index: Int[Array, ' batch'], shape: tuple[int, ...]) -> Float[Array, 'batch ...']:
-  """Numbers in [0, 1), those of an example by a key of its own."""
+  """Uniform numbers in [0, 1), with a separate key per example."""
   return jax.vmap(partial(jax.random.uniform, shape=shape))(per_example(key, index))
 
 
 def _rounded(waveforms: Float[Array, 'batch samples'], dtype: jnp.dtype) -> Waveforms:
-  """The waveforms as `dtype`; what an integer cannot hold is clipped."""
+  """The waveforms as `dtype`; integers are rounded and clipped."""
   if not jnp.issubdtype(dtype, jnp.integer):
     return waveforms.astype(dtype)
   limits = jnp.iinfo(dtype)

@@ -1,7 +1,7 @@
-"""Augmentation on the device, inside the step: each example's change depends on its global index alone.
+"""Image augmentation on the device, inside the step; randomness depends on the example's global index.
 
 An augmentation is `(batch, key) -> batch`. It reads the images `inputs`, uint8 or float, keeps their dtype and
-shape, and fills what it uncovers with zeros unless it says otherwise. A negative number raises ConfigError.
+shape, and fills uncovered pixels with zeros unless stated otherwise. Negative values raise ConfigError.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Augmentation = Callable[[Batch, Array], Batch]
 
 
 def chain(*augmentations: Augmentation) -> Augmentation:
-  """One augmentation after the other, each with a key of its own."""
+  """Applies augmentations in order, each with its own key."""
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     for number, augmentation in enumerate(augmentations):
@@ -31,23 +31,23 @@ def chain(*augmentations: Augmentation) -> Augmentation:
 
 
 def shift(pixels: int) -> Augmentation:
-  """Moves by up to `pixels` along both axes: a random crop of the zero-padded image (He et al., 2015)."""
+  """Random translation by up to `pixels` along both axes: a random crop of the zero-padded image (He et al., 2015)."""
   check_count('shift', pixels, at_least=0)
   return _moved(pixels, 'constant')
 
 
 def crop(padding: int) -> Augmentation:
-  """Random crop of the image padded by its own mirror image: `shift` without a border of zeros."""
+  """Random crop of the reflection-padded image: `shift` without a border of zeros."""
   check_count('crop', padding, at_least=0)
   return _moved(padding, 'reflect')
 
 
 def flip() -> Augmentation:
-  """Mirrors left and right, one example in two."""
+  """Flips images horizontally with probability 1/2."""
 
   def augment(images: Images, draw: Float[Array, 'batch 1']) -> Images:
     column = jnp.arange(images.shape[2])[None]
-    # One gather: XLA would fuse a choice between two images with, and so repeat, what made them.
+    # A single gather: XLA would fuse a select between two images with their computation, and repeat it.
     source = jnp.where(draw < 0.5, column[:, ::-1], column)[:, None, :, None]
     return jnp.take_along_axis(images, source, axis=2, mode='promise_in_bounds')
 
@@ -67,9 +67,9 @@ def cutout(size: int) -> Augmentation:
 
 
 def affine(degrees: float = 0.0, zoom: float = 0.0, pixels: float = 0.0) -> Augmentation:
-  """Turns by up to `degrees`, zooms by 1 - `zoom` to 1 + `zoom` and moves by up to `pixels`, bilinearly.
+  """Random rotation by up to `degrees`, scaling by 1 - `zoom` to 1 + `zoom` and translation by up to `pixels`.
 
-  The four numbers are uniform, and all is done in one resampling about the middle of the image. `zoom` is below 1.
+  All are uniform and applied in a single bilinear resampling around the image center. `zoom` must be below 1.
   """
   check_range('degrees', degrees)
   check_range('zoom', zoom, below=1)
@@ -105,12 +105,12 @@ def _moved(reach: int, mode: str) -> Augmentation:
 
 
 def _integer(uniform: Float[Array, '*shape'], limit: int) -> Int[Array, '*shape']:
-  """Whole numbers from 0 to `limit` - 1; rounding must not make one out of the largest uniform numbers."""
+  """Integers from 0 to `limit` - 1, even if the largest uniform numbers round up."""
   return jnp.minimum((uniform * limit).astype(jnp.int32), limit - 1)
 
 
 def _in_square(draw: Float[Array, 'batch 1'], length: int, size: int) -> Bool[Array, 'batch length']:
-  """Which pixels of an axis lie in the square around the drawn one."""
+  """Which pixels along an axis lie in the square around the drawn pixel."""
   start = _integer(draw, length) - size // 2
   pixels = jnp.arange(length)[None]
   return (pixels >= start) & (pixels < start + size)
@@ -119,7 +119,7 @@ def _in_square(draw: Float[Array, 'batch 1'], length: int, size: int) -> Bool[Ar
 def _resampled(
   images: Images, angle: Float[Array, ' batch'], factor: Float[Array, ' batch'], offset: Float[Array, 'batch 2']
 ) -> Images:
-  """Bilinear values at the places that the pixels come from under a rotation, a zoom and a shift."""
+  """Images resampled bilinearly under a rotation, a scaling and a translation."""
   height, width = images.shape[1:3]
   row = jnp.arange(height)[None, :, None] - (height - 1) / 2 - offset[:, 0, None, None]
   column = jnp.arange(width)[None, None, :] - (width - 1) / 2 - offset[:, 1, None, None]
@@ -133,9 +133,9 @@ def _resampled(
 def _bilinear(
   images: Images, row: Float[Array, 'batch height width'], column: Float[Array, 'batch height width']
 ) -> Images:
-  """Values of `images` at real-valued places; outside all is zero.
+  """Bilinear interpolation of `images` at real-valued positions; zero outside.
 
-  A border of zeros takes the place of masks: places beyond it are clipped to where all four corners are zero.
+  A border of zeros replaces masks: positions beyond it are clipped to where all four corners are zero.
   """
   batch, height, width, channels = images.shape
   row, column = jnp.clip(row + 2, 0, height + 2), jnp.clip(column + 2, 0, width + 2)

@@ -1,7 +1,7 @@
-"""Augmentation of series on the device: each example's change depends on its global index alone.
+"""Time series augmentation on the device; randomness depends on the example's global index.
 
-An augmentation is `(batch, key) -> batch`, as in `augment.py`, of `inputs` [batch, length, features]. Where the batch
-has `lengths`, a series is changed within its own. A negative number raises ConfigError.
+An augmentation is `(batch, key) -> batch`, as in `augment.py`, of `inputs` [batch, length, features]. If the batch
+has `lengths`, only the valid part of a series is changed. Negative values raise ConfigError.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Series = Float[Array, 'length features']
 
 
 def varied(stretch_fraction: float, steps: int, factor: float, std: float) -> Augmentation:
-  """`stretch`, `shift`, `scale` and `jitter`, one after another."""
+  """`stretch`, `shift`, `scale` and `jitter`, in this order."""
   return chain(stretch(stretch_fraction), shift(steps), scale(factor), jitter(std))
 
 
@@ -31,7 +31,7 @@ def jitter(std: float) -> Augmentation:
 
 
 def scale(std: float) -> Augmentation:
-  """Multiplies each feature of a series by a normal number of mean 1."""
+  """Multiplies each feature of a series by a normal random number with mean 1."""
   check_range('scale', std)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
@@ -53,7 +53,7 @@ def stretch(fraction: float) -> Augmentation:
 
 
 def shift(steps: int) -> Augmentation:
-  """Moves a series by up to `steps`, earlier or later; ends are held."""
+  """Shifts a series in time by up to `steps`; the ends are held."""
   check_count('shift', steps, at_least=0)
 
   def augment(series: Series, length: Int[Array, ''], key: Key[Array, '']) -> Series:
@@ -74,7 +74,7 @@ def _augmentation(change: Callable[[Array, Array, Array], Array]) -> Augmentatio
 
 
 def _at(series: Series, place: Float[Array, ' length'] | Int[Array, ' length'], length: Int[Array, '']) -> Series:
-  """Values at real-valued places, straight between two steps."""
+  """Linear interpolation at real-valued positions."""
   place = jnp.clip(place, 0, length - 1)
   first = jnp.floor(place).astype(jnp.int32)
   fraction = (place - first)[:, None]

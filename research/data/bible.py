@@ -40,7 +40,7 @@ REINA_VALERA = Archive(
 VALIDATION = ('Judg', 'Jas')
 TEST = ('Ruth', 'Esth', 'Dan', 'John')
 
-# Chapters that the two number differently, so that one verse stands beside the next.
+# Chapters that the two number differently, which would misalign their verses.
 SHIFTED = {
   *(('Num', 13), ('Num', 30), ('1Sam', 24), ('1Kgs', 22), ('1Chr', 21), ('2Chr', 33)),
   *(('Job', 39), ('Job', 40), ('Hos', 12), ('Jonah', 2)),
@@ -50,9 +50,9 @@ SHIFTED = {
 def bible_en_es(
   english: Archive = WORLD_ENGLISH_BIBLE, spanish: Archive = REINA_VALERA, at: Places | None = None
 ) -> Splits:
-  """English verses and their Spanish: the books VALIDATION and TEST are held out, all others are trained on.
+  """English verses with their Spanish translations; the books VALIDATION and TEST are held out.
 
-  Of the 31,077 verses that both have, those of the chapters SHIFTED are left out of the training part.
+  Of the 31,077 verses that both have, those of the chapters SHIFTED are left out of the training split.
   Sources: World English Bible (2020), Reina-Valera (1909), both in the public domain.
   """
   pairs = aligned(read(english, 'nrsva', at), read(spanish, 'kjv', at))
@@ -69,12 +69,12 @@ def bible_en_es(
 def aligned(
   one: Mapping[sword.Reference, str], other: Mapping[sword.Reference, str]
 ) -> dict[sword.Reference, tuple[str, str]]:
-  """The verses that have words in both, in the order of `other`."""
+  """The verses that are nonempty in both, in the order of `other`."""
   return {place: (one[place], text) for place, text in other.items() if text and one.get(place)}
 
 
 def read(archive: Archive, versification: str, at: Places | None = None) -> dict[sword.Reference, str]:
-  """The verses of one Bible; raises DataError where its files cannot be had or read."""
+  """The verses of one Bible; raises DataError if its files are unavailable or unreadable."""
   try:
     return sword.verses(files.load(archive, at), versification)
   except DataError as error:

@@ -1,4 +1,4 @@
-"""Any data set of the TFDS catalog by name, read by random access and decoded as it is asked for."""
+"""TFDS datasets by name, with random access and decoding on demand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from research.errors import ConfigError, DataError, alike, check_counts, check_r
 
 @dataclass(frozen=True)
 class Records:
-  """Examples of one split of a TFDS set, decoded at each access (some thousands a second)."""
+  """Examples of one split of a TFDS dataset, decoded on access (a few thousand per second)."""
 
   records: Sequence[Mapping[str, np.ndarray]]
-  features: Mapping[str, str]  # our name of an array -> the feature's name
-  name: str  # set, version and split: what is fingerprinted
+  features: Mapping[str, str]  # our array name -> TFDS feature name
+  name: str  # dataset, version and split, for the fingerprint
 
   def __len__(self) -> int:
     return len(self.records)
@@ -36,14 +36,14 @@ class Records:
 
 
 def tfds_examples(name: str, split: str, inputs: str = '', targets: str = '', data_dir: str = '') -> Records:
-  """Examples of `split` (any TFDS split text, 'train[:10%]') of the catalog's set `name`.
+  """Examples of `split` (any TFDS split string, such as 'train[:10%]') of the dataset `name`.
 
-  `inputs` and `targets` are names of features; where left out, the supervised pair of the set.
-  A set that `data_dir` (else ~/tensorflow_datasets) does not have yet is downloaded and prepared.
+  `inputs` and `targets` are feature names, by default the dataset's supervised pair. A dataset that is not yet in
+  `data_dir` (default: ~/tensorflow_datasets) is downloaded and prepared.
 
   Raises:
-    ConfigError: no such set, split or feature.
-    DataError: the set cannot be prepared on this machine.
+    ConfigError: unknown dataset, split or feature.
+    DataError: the dataset cannot be prepared on this machine.
   """
   source = _source(name, split, data_dir)
   info = source.dataset_info
@@ -57,9 +57,9 @@ def tfds_examples(name: str, split: str, inputs: str = '', targets: str = '', da
 
 
 def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str = '', data_dir: str = '') -> Dataset:
-  """The set's own train and test splits; its own validation split too, else a part of train's examples.
+  """The dataset's train and test splits, and its validation split or else a fraction of the training examples.
 
-  Raises ConfigError for a part that is not below 1, DataError and ConfigError as `tfds_examples` does.
+  Raises ConfigError for a fraction that is not below 1, DataError and ConfigError as `tfds_examples` does.
   """
   check_range('validation', validation, below=1)
 
@@ -77,7 +77,7 @@ def dataset(name: str, validation: float = 0.1, inputs: str = '', targets: str =
 
 
 def in_memory(examples: Examples, chunk: int = 1024) -> Arrays:
-  """The same examples decoded once, `chunk` at a time, and kept as arrays."""
+  """The examples as in-memory arrays, decoded once, `chunk` at a time."""
   check_counts(chunk=chunk)
   starts = range(0, len(examples), chunk)
   parts = [examples.rows(np.arange(start, min(start + chunk, len(examples)))) for start in starts]
@@ -93,8 +93,8 @@ def _source(name: str, split: str, data_dir: str) -> Sequence[Mapping[str, np.nd
 
 
 def _prepared(name: str, data_dir: str):
-  """TFDS builder of the set; does nothing more than that where its files are there."""
-  import tensorflow_datasets as tfds  # half a second, which only this file should cost
+  """TFDS builder of the dataset; downloads and prepares it if needed."""
+  import tensorflow_datasets as tfds  # takes half a second
 
   advice = 'prepare it elsewhere with file_format=array_record and name its folder in data_dir'
   try:
@@ -108,5 +108,5 @@ def _prepared(name: str, data_dir: str):
   except ImportError as error:
     cause = str(error).strip().rpartition('\n')[2]
     raise DataError(f'{name}: cannot be prepared on this machine ({cause}): {advice}') from error
-  except Exception as error:  # whatever a builder of the catalog may raise
+  except Exception as error:  # builders may raise anything
     raise DataError(f'{name}: {shortened(error)}: without a network, {advice}') from error

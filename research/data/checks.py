@@ -1,4 +1,4 @@
-"""One check of all examples, before anything is compiled: what would train on wrong numbers is refused in one line."""
+"""Checks all examples before anything is compiled; invalid data is refused in one line."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from research.errors import DataError
 from research.expected import Expected
 from research.types import Rows
 
-Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must hold
+Expects = Callable[[Rows], Mapping[str, Expected]]  # of a batch: what its arrays must contain
 
 MASK = Expected(
   at_least=0, at_most=1, whole=True, masks=(), optional=True, why='where it is 0 an example does not count'
 )
-LENGTHS = {'lengths': 'inputs', 'target_lengths': 'targets'}  # arrays of how many first positions of another count
+LENGTHS = {'lengths': 'inputs', 'target_lengths': 'targets'}  # arrays counting the valid positions of others
 
 
 def checked(split: str, examples: Examples, expects: Expects) -> Examples:
-  """`examples`, once they are found to be right; those not in memory are checked batch by batch, as they are read.
+  """`examples`, once checked; those that are not in memory are checked batch by batch, as they are read.
 
   Args:
-    part: name of the part of the data, for the error.
+    split: name of the split, for the error.
     expects: called with a batch of one example.
 
-  Raises DataError for the first array and example that is wrong.
+  Raises DataError for the first invalid array and example.
   """
   if isinstance(examples, Checked):
     return examples
@@ -52,7 +52,7 @@ def checked(split: str, examples: Examples, expects: Expects) -> Examples:
 
 @dataclass(frozen=True)
 class Checked:
-  """Examples that are checked whenever they are read."""
+  """Examples that are checked when they are read."""
 
   split: str
   examples: Examples
@@ -70,9 +70,9 @@ class Checked:
     return self.examples.fingerprint()
 
   def check(self, rows: Rows, index: np.ndarray) -> None:
-    """Raises DataError for the first array of the examples `index` that does not hold what it must."""
+    """Raises DataError for the first invalid array of the examples `index`."""
     for name, array in rows.items():
-      dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # of 64 bits a device takes 32, unless JAX_ENABLE_X64 is set
+      dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # 64 bits become 32, unless JAX_ENABLE_X64 is set
       if dtype != array.dtype:
         self._refuse(_beyond(dtype, array), array, f'numbers that {dtype} holds', name, index)
     for name, expected in self.expected.items():
@@ -111,9 +111,9 @@ def _check_needless(split: str, examples: Examples, expects: Expects) -> Example
 
 
 def _check_arrays(split: str, arrays: Rows) -> None:
-  """Raises DataError for what is no array, and for an array that has not as many examples as the first one."""
+  """Raises DataError unless all are arrays with the same number of examples."""
   for name, array in arrays.items():
-    if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is read by its labels
+    if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is indexed by its labels
       raise DataError(f'{split} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')
   (first, size), *others = ((name, len(array)) for name, array in arrays.items())
   for name, other in others:
@@ -122,7 +122,7 @@ def _check_arrays(split: str, arrays: Rows) -> None:
 
 
 def _check_numbers(split: str, first: Rows) -> None:
-  """Raises DataError for text and other arrays that no device can hold; `first` is the first example."""
+  """Raises DataError for text and other non-numeric arrays; `first` is the first example."""
   for name, array in first.items():
     if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
       advice = '; np.unique(..., return_inverse=True) numbers labels' if name == 'targets' else ''
@@ -130,7 +130,7 @@ def _check_numbers(split: str, first: Rows) -> None:
 
 
 def _check_mask(split: str, first: Rows) -> None:
-  """Raises DataError for a mask that does not have the first axes of the targets, or of inputs without targets."""
+  """Raises DataError unless the mask has the leading axes of the targets, or of the inputs if there are no targets."""
   name = 'targets' if 'targets' in first else 'inputs'
   if 'mask' in first and name in first:
     mask, array = (tuple(size for size in first[key].shape[1:] if size != 1) for key in ('mask', name))
@@ -140,7 +140,7 @@ def _check_mask(split: str, first: Rows) -> None:
 
 
 def _lengths(first: Rows) -> dict[str, Expected]:
-  """What lengths must be, by name, where there are any."""
+  """What lengths must be, by name, if there are any."""
   return {
     name: Expected((), at_least=0, at_most=first[of].shape[1], integer=True, why=f'as many positions {of} has')
     for name, of in LENGTHS.items()
@@ -149,7 +149,7 @@ def _lengths(first: Rows) -> dict[str, Expected]:
 
 
 def _beyond(dtype: np.dtype, array: np.ndarray) -> np.ndarray:
-  """Which finite entries `dtype` cannot hold, and would change without a word: bool, in the array's shape."""
+  """Which finite entries would silently overflow in `dtype`: bool, in the array's shape."""
   limits = (jnp.iinfo if array.dtype.kind in 'iu' else jnp.finfo)(dtype)
   return np.isfinite(array) & ((array < limits.min) | (array > limits.max))
 
@@ -168,12 +168,12 @@ def _wrong_shape(shape: tuple[int, ...], expected: Expected) -> str:
 
 
 def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:
-  """Which entries are not what they must be, wherever that counts: bool, in the array's shape."""
+  """Which unmasked entries are invalid: bool, in the array's shape."""
   if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer):
     return np.ones(array.shape, bool)
   wrong = np.zeros(array.shape, bool)
   if np.isfinite(expected.at_least):
-    wrong |= ~(array >= expected.at_least)  # NaN is no more than anything
+    wrong |= ~(array >= expected.at_least)  # NaN compares false
   if np.isfinite(expected.at_most):
     wrong |= ~(array <= expected.at_most)
   if expected.whole:
@@ -184,7 +184,7 @@ def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:
 
 
 def _counts(name: str, rows: Rows, expected: Expected) -> np.ndarray:
-  """Which entries of an array count: bool, in its shape."""
+  """Which entries of an array are unmasked: bool, in its shape."""
   counts = np.ones(rows[name].shape, bool)
   for mask in expected.masks:
     if mask in rows:

@@ -1,4 +1,4 @@
-"""Examples with random access, and data sets: what a builder returns."""
+"""Examples with random access, and datasets of three splits."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Examples(Protocol):
-  """Any number of examples, each reached by its number."""
+  """A collection of examples with random access."""
 
   def __len__(self) -> int: ...
 
   def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """The examples of `indices` [batch], stacked: every array is [batch, ...]."""
+    """The examples `indices` [batch], stacked into arrays [batch, ...]."""
     ...
 
   def fingerprint(self) -> str:
@@ -24,7 +24,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-  """Examples in memory: arrays [examples, ...] by name, `inputs` and `targets` for a supervised set.
+  """Examples in memory: arrays [examples, ...] by name, such as `inputs` and `targets`.
 
   Without arrays there are no examples: `Arrays({})` is what a task reads that makes its own, such as an agent.
   """
@@ -43,7 +43,7 @@ class Arrays:
 
 
 def fingerprint_of(*parts: str | np.ndarray) -> str:
-  """The first 16 hexadecimal digits of the SHA-256 of texts and arrays, one after another."""
+  """The first 16 hexadecimal digits of the SHA-256 of concatenated strings and arrays."""
   digest = hashlib.sha256()
   for part in parts:
     digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).data)
@@ -51,9 +51,9 @@ def fingerprint_of(*parts: str | np.ndarray) -> str:
 
 
 def counting(rows: Mapping[str, np.ndarray], name: str = 'targets', mask: str = 'mask') -> np.ndarray:
-  """Which entries of the array `name` count by the mask of the rows: bool, in the array's shape.
+  """Which entries of the array `name` are unmasked: bool, in the array's shape.
 
-  A mask is [examples], or has axes of `targets` too. Inputs count wherever anything of their example does.
+  A mask is [examples] or also has axes of `targets`. Inputs count if anything in their example does.
   """
   array = rows[name]
   mask = np.asarray(rows.get(mask, np.ones(len(array)))) > 0
@@ -63,10 +63,10 @@ def counting(rows: Mapping[str, np.ndarray], name: str = 'targets', mask: str = 
 
 
 def not_finite(examples: Examples, index: np.ndarray) -> str:
-  """The first array and example of `index` with an entry that counts and is NaN or infinite; '' where none is."""
+  """Names the first example of `index` with an unmasked entry that is NaN or infinite; '' if there is none."""
   rows = examples.rows(index)
   for name, array in rows.items():
-    if array.dtype.kind in 'fcV':  # V is bfloat16's; JAX would know it by name, but takes seconds to import
+    if array.dtype.kind in 'fcV':  # V is bfloat16; importing JAX to ask would take seconds
       wrong = (~np.isfinite(array) & counting(rows, name)).reshape(len(index), -1).any(axis=1)
       if wrong.any():
         return f'example {index[wrong.argmax()]} has non-finite {name}'
@@ -74,9 +74,9 @@ def not_finite(examples: Examples, index: np.ndarray) -> str:
 
 
 class Dataset(NamedTuple):
-  """Three disjoint parts. A model is fitted on the first, chosen on the second and reported on the third."""
+  """Three disjoint splits: for training, model selection and the final result."""
 
   train: Examples
   validation: Examples
   test: Examples
-  class_names: tuple[str, ...] = ()  # names of the classes; empty for regression
+  class_names: tuple[str, ...] = ()  # empty for regression

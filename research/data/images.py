@@ -1,4 +1,4 @@
-"""Sets of images: uint8 [examples, height, width, channels], with int32 class targets [examples]."""
+"""Image datasets: uint8 [examples, height, width, channels], with int32 class targets [examples]."""
 
 import importlib.util
 from pathlib import Path
@@ -47,11 +47,11 @@ CLOTHES = (
 
 
 def digits() -> Dataset:
-  """Handwritten digits of 8x8 pixels from 0 to 16: 1,257 to train on, 180 to validate, 360 to test.
+  """Handwritten digits of 8x8 pixels from 0 to 16: 1,257 training, 180 validation and 360 test images.
 
-  Source: Alpaydin and Kaynak (1998), the UCI optical digits' test half, as scikit-learn carries it.
+  Source: Alpaydin and Kaynak (1998), the test half of the UCI optical digits, as shipped with scikit-learn.
   """
-  package = importlib.util.find_spec('sklearn').submodule_search_locations[0]  # unlike an import, takes no second
+  package = importlib.util.find_spec('sklearn').submodule_search_locations[0]  # importing it would take a second
   table = np.loadtxt(Path(package) / 'datasets' / 'data' / 'digits.csv.gz', np.uint8, delimiter=',')
   images, targets = table[:, :-1].reshape(-1, 8, 8, 1), table[:, -1]
   parts = splits.split(targets, (1257, 180, 360), seed=0)
@@ -59,7 +59,7 @@ def digits() -> Dataset:
 
 
 def mnist(archive: Archive = MNIST, at: Places | None = None) -> Dataset:
-  """Handwritten digits of 28x28 pixels: 55,000 / 5,000 of the official training set, and its 10,000 tests.
+  """Handwritten digits of 28x28 pixels: 55,000 / 5,000 of the official training set, and the 10,000 test images.
 
   Source: LeCun, Bottou, Bengio and Haffner (1998), 'Gradient-based learning applied to document recognition'.
   """
@@ -67,7 +67,7 @@ def mnist(archive: Archive = MNIST, at: Places | None = None) -> Dataset:
 
 
 def fashion_mnist(archive: Archive = FASHION_MNIST, at: Places | None = None) -> Dataset:
-  """Articles of clothing of 28x28 pixels, split as MNIST is.
+  """Articles of clothing of 28x28 pixels, split like MNIST.
 
   Source: Xiao, Rasul and Vollgraf (2017), 'Fashion-MNIST', arXiv:1708.07747.
   """
@@ -75,7 +75,7 @@ def fashion_mnist(archive: Archive = FASHION_MNIST, at: Places | None = None) ->
 
 
 def _idx_dataset(archive: Archive, at: Places | None, class_names: tuple[str, ...]) -> Dataset:
-  """The official training set, a stratified twelfth of it kept for validation, and the official test set."""
+  """The official training set, with a stratified twelfth held out for validation, and the official test set."""
   content = files.load(archive, at)
   images, labels = _pair(archive.name, content, 'train')
   validation = len(labels) // 12

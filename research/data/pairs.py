@@ -1,4 +1,4 @@
-"""Sentences in two languages as tokens."""
+"""Tokenized sentence pairs."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,24 @@ from research.data.examples import Arrays
 from research.data.text import BytePairs
 from research.errors import ConfigError, check_count
 
-END = '<end>'  # ends a sentence, begins its translation, and fills what is left of an array
+END = '<end>'  # ends a sentence, starts its translation, and pads arrays
 
 
 class Pairs(NamedTuple):
-  """Sentences and their translations, one after another."""
+  """Sentences and their translations, in order."""
 
   source: list[str]
   target: list[str]
 
   def every(self, max_count: int) -> 'Pairs':
-    """At most `max_count` of them, evenly spread over all; 0 is all. Raises ConfigError for a negative number."""
+    """At most `max_count` pairs, evenly spread; 0 is all. Raises ConfigError for a negative number."""
     check_count('max_count', max_count, at_least=0)
     step = -(-len(self.source) // max_count) if max_count else 1
     return Pairs(self.source[::step], self.target[::step])
 
 
 class Splits(NamedTuple):
-  """Three disjoint parts, as those of `research.data.examples.Dataset`, still in words."""
+  """Three disjoint splits, as in `research.data.examples.Dataset`, before tokenization."""
 
   train: Pairs
   validation: Pairs
@@ -33,17 +33,17 @@ class Splits(NamedTuple):
 
 
 def shared_tokenizer(train: Pairs, vocab_size: int) -> BytePairs:
-  """Byte pairs of both languages of the training part, and END, which has the number 0."""
+  """A byte pair tokenizer of both languages of the training split; END is token 0."""
   return BytePairs.of([*train.source, *train.target], vocab_size, (END,))
 
 
 def encoded(pairs: Pairs, tokenizer: BytePairs, max_length: int = 0) -> Arrays:
-  """Tokens of all pairs, or of those that both fit into `max_length`, the shorter sources first.
+  """Tokens of all pairs, or of those that fit into `max_length`, sorted by source length.
 
-  Arrays: `inputs` and `targets` int32 [examples, length], filled with END, each length that of the longest one
-  or `max_length`; `lengths` and `target_lengths` int32 [examples]. A target ends with END, which counts.
+  Arrays: `inputs` and `targets` int32 [examples, length], padded with END to the longest one or
+  `max_length`; `lengths` and `target_lengths` int32 [examples]. A target includes its final END.
 
-  Raises ConfigError for a negative length, and where nothing fits.
+  Raises ConfigError for a negative length, and if no pair fits.
   """
   check_count('max_length', max_length, at_least=0)
   eos_id = tokenizer.token(END)
@@ -61,7 +61,7 @@ def encoded(pairs: Pairs, tokenizer: BytePairs, max_length: int = 0) -> Arrays:
 
 
 def _stacked(rows: tuple[np.ndarray, ...], max_length: int, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
-  """The rows [examples, length], `eos_id` after each, and their lengths."""
+  """The rows [examples, length], padded with `eos_id`, and their lengths."""
   lengths = np.array([len(row) for row in rows], np.int32)
   stacked = np.full((len(rows), max_length or lengths.max()), eos_id, np.int32)
   for place, row in zip(stacked, rows, strict=True):

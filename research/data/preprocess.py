@@ -1,4 +1,4 @@
-"""From stored examples to what a model sees, inside the step: small integers travel, floats do not."""
+"""Preprocessing inside the step, so that small integers are transferred, not floats."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from research.errors import check_range
 
 
 def standardize(mean: float, std: float) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-  """Function of a batch that makes floats of its inputs: less `mean`, over `std`, both in stored units.
+  """Function of a batch that standardizes its inputs: (inputs - mean) / std in float32.
 
-  Raises ConfigError for a mean that is not finite, and for a deviation that is not above 0.
+  Raises ConfigError for a mean that is not finite, and for a std that is not above 0.
   """
   check_range('mean', mean, above=-math.inf)
   check_range('std', std, above=0)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the columns of a table, and what the columns are in units of these."""
+"""Standardization of the columns of a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from research.errors import ConfigError, DataError
 
 FILE = 'scale.json'  # in the workdir of a run
-ROUNDING = 100  # units in the last place of its largest value, by which a constant column may vary
+ROUNDING = 100  # ulps of its largest value by which a constant column may vary
 
 
 class Scale(NamedTuple):
@@ -19,27 +19,27 @@ class Scale(NamedTuple):
   std: np.ndarray
 
   def standardized(self, values: np.ndarray) -> np.ndarray:
-    """`values` [..., variables] in deviations from the mean, float32."""
+    """`values` [..., variables] standardized, in float32."""
     return ((values - self.mean) / self.std).astype(np.float32)
 
   def raw(self, values: np.ndarray) -> np.ndarray:
-    """What `standardized` made `values` [..., variables] of."""
+    """The inverse of `standardized`, for `values` [..., variables]."""
     return self.mean + self.std * values
 
   def to_json(self, columns: Sequence[str]) -> str:
-    """Text from which `scale_from_json` makes the columns and the scale, to the bit."""
+    """The columns and the scale as text, for an exact `scale_from_json`."""
     return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'std': self.std.tolist()})
 
 
 def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
-  """What `scale_from_json` reads of the files that a run keeps. Raises ConfigError where it is missing or damaged."""
+  """`scale_from_json` of the files kept by a run. Raises ConfigError if the file is missing or damaged."""
   if FILE not in files:
     raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a forecast')
   return scale_from_json(files[FILE])
 
 
 def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
-  """Names of the variables, and their scale. Raises ConfigError for what `to_json` did not write."""
+  """Names of the variables, and their scale. Raises ConfigError for invalid text."""
   try:
     fields = json.loads(text)
     columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
@@ -52,10 +52,10 @@ def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
 
 
 def fit_scale(values: np.ndarray) -> Scale:
-  """The scale of `values` [rows, variables]; a variable that varies by rounding alone is only centered.
+  """The scale of `values` [rows, variables]; a variable that is constant up to rounding is only centered.
 
-  Whether it does is told by its range: the standard deviation of a constant has a rounding error of its own.
-  Raises DataError for a value that is NaN or infinite, which would make its whole variable NaN.
+  This is decided by its range, as the standard deviation of a constant has a rounding error itself. Raises DataError
+  for values that are NaN or infinite.
   """
   if not np.isfinite(values).all():
     row, column = np.argwhere(~np.isfinite(values))[0]

@@ -1,4 +1,4 @@
-"""Time series as examples: windows cut by their index out of one array, scaled as the past alone says."""
+"""Time series as examples: windows of one array, scaled with training statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from research.errors import ConfigError, check_counts
 
 @dataclass(frozen=True)
 class Windows:
-  """A window for every step that has `context` steps before it and `horizon` steps from it on.
+  """A window for every step with `context` steps before it and `horizon` steps from it on.
 
-  A row holds `inputs` [context, features], the steps before, and `targets` [horizon, outputs], the steps from it on.
-  Windows overlap, so the series alone is kept and a row is cut out when it is asked for.
+  A row has `inputs` [context, features], the steps before, and `targets` [horizon, outputs], the steps from it on.
+  Windows overlap, so only the series is stored and rows are sliced on access.
   """
 
   inputs: np.ndarray  # [steps, features]
@@ -46,16 +46,16 @@ def windows(
   horizon: int,
   columns: tuple[str, ...],
 ) -> Dataset:
-  """Windows of three parts of a series, which end before the steps `ends`; the scale is that of the first part.
+  """Windows of three consecutive splits of a series, which end before the steps `ends`, scaled by the first split.
 
-  What is forecast lies within a part. The steps before it may lie in the part before, as they would be known by then.
+  Targets lie within a split. Inputs may reach into the previous split, as they would be known by then.
 
   Args:
     values: features [steps, features], standardized here.
-    targets: what is forecast [steps, outputs], not rescaled; None for the standardized features themselves.
+    targets: the targets [steps, outputs], not rescaled; None for the standardized features themselves.
 
   Raises:
-    ConfigError: an end before the one before it or beyond the series, or a part too short for a single window.
+    ConfigError: ends that do not increase or exceed the series, or a split shorter than a window.
   """
   check_counts(context=context, horizon=horizon)
   if list(ends) != sorted({*ends}) or not 0 < ends[0] <= ends[-1] <= len(values):
@@ -63,7 +63,7 @@ def windows(
   scale = fit_scale(values[: ends[0]])
   inputs = scale.standardized(values)
   targets = inputs if targets is None else targets.astype(np.float32)
-  starts = (0, *(end - context for end in ends[:-1]))  # in the series, where the first part holds a window
+  starts = (0, *(end - context for end in ends[:-1]))  # in the series, if the first split is long enough
   parts = []
   for name, start, end in zip(('training', 'validation', 'test'), starts, ends, strict=True):
     split = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)

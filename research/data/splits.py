@@ -1,4 +1,4 @@
-"""Disjoint parts of a data set: stratified, and fixed by a seed."""
+"""Disjoint, stratified splits of a dataset, fixed by a seed."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from research.errors import ConfigError, check_count, check_range
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-  """A permutation of the examples, any stretch of which holds every class in proportion.
+  """A permutation of the examples in which every contiguous range has the class proportions.
 
-  An example of rank r among the n of its class, in random order, goes to place (r + 1/2) / n of the whole:
-  a stretch differs from its fair share of a class by an example or two. One class is a plain permutation.
+  An example of rank r among the n of its class, in random order, goes to position (r + 1/2) / n, so the count of a
+  class in a range is off by at most one or two. A single class gives a plain permutation.
   """
   check_count('seed', seed, at_least=0)
   order = np.random.default_rng(seed).permutation(len(labels))
@@ -23,17 +23,16 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
-  """Stratified parts of the given sizes, each a sorted array of example numbers."""
+  """Stratified splits of the given sizes, each a sorted array of example indices."""
   if sum(sizes) != len(labels) or min(sizes) < 0:
     raise ConfigError(f'sizes={tuple(sizes)}: must add up to the {len(labels)} examples, none below 0')
   return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
 
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """The examples that are kept and a stratified `fraction` of all, held out; every class keeps an example.
+  """The kept examples and a held-out, stratified `fraction`; every class keeps at least one example.
 
-  Where no class has two, there is none to spare, and the kept ones are given twice. Raises ConfigError for a share
-  that is not below 1.
+  If no class has two, the kept examples are returned twice. Raises ConfigError for a fraction that is not below 1.
   """
   check_range('fraction', fraction, below=1)
   order = stratified_order(labels, seed)
@@ -47,12 +46,12 @@ def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
 def cross_validation(
   labels: np.ndarray, fold: int, num_folds: int, seed: int, validation: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Train, validation and test examples of a stratified k-fold: part `fold` of `num_folds` is the test.
+  """Training, validation and test examples of stratified k-fold cross-validation with test fold `fold`.
 
-  Of the other parts, a stratified `validation` is held out to choose models on.
+  A stratified fraction `validation` of the other folds is held out for model selection.
 
   Raises:
-    ConfigError: no such fold, or a share that is not below 1.
+    ConfigError: unknown fold, or a fraction that is not below 1.
   """
   check_count('num_folds', num_folds, at_least=2, at_most=len(labels))
   check_count('fold', fold, at_least=0, at_most=num_folds - 1)

@@ -11,21 +11,21 @@ Reference = tuple[str, int, int]  # OSIS name of the book, chapter, verse
 TESTAMENTS = ('ot', 'nt')
 FILES = tuple(f'{testament}.{kind}' for testament in TESTAMENTS for kind in ('bzs', 'bzv', 'bzz'))
 
-_DROPPED = re.compile(r'<(note|speaker)\b.*?</\1>', re.DOTALL)  # what is no word of the verse
-_INLINE = re.compile(r'</?(?:w|q|seg|transChange)\b[^>]*>')  # within a line; every other tag parts words
+_DROPPED = re.compile(r'<(note|speaker)\b.*?</\1>', re.DOTALL)  # not part of the verse
+_INLINE = re.compile(r'</?(?:w|q|seg|transChange)\b[^>]*>')  # within a line; all other tags separate words
 _TAG = re.compile(r'<[^>]*>')
 _SPACE_BEFORE = re.compile(r'\s+(?=[,.;:?!’”)])')
 
 
 def verses(content: Mapping[str, bytes], versification: str) -> dict[Reference, str]:
-  """Plain text of the verses of a module, in canonical order; a verse without words is ''.
+  """Plain text of the verses of a module, in canonical order; an empty verse is ''.
 
   Args:
     content: the module's files by name, those of FILES.
     versification: its canon, by the name that pysword gives it; `pysword.canons` has the chapters' lengths.
 
   Raises:
-    DataError: the files do not fit together or are damaged.
+    DataError: the files do not match or are damaged.
   """
   from pysword.canons import canons  # a large table
 
@@ -45,7 +45,7 @@ def verses(content: Mapping[str, bytes], versification: str) -> dict[Reference, 
 def plain(markup: str) -> str:
   """The words of a verse in OSIS markup: no notes, no tags, one space between words, none before a comma.
 
-  What follows the chapter's end, such as a glossary, is left out; a psalm's title is kept, as part of its first verse.
+  Anything after the chapter's end, such as a glossary, is dropped; a psalm's title is part of its first verse.
   """
   verse = markup.split('<chapter eID=')[0]
   text = _TAG.sub(' ', _INLINE.sub('', _DROPPED.sub(' ', verse)))

@@ -1,4 +1,4 @@
-"""Tables of scikit-learn under cross-validation: float32 inputs [examples, features], standardized."""
+"""scikit-learn tables with cross-validation: float32 inputs [examples, features], standardized."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def breast_cancer(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dat
 
 
 def diabetes(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
-  """Progress of diabetes after a year (25 to 346, not rescaled) by 10 features: 442 examples, plain folds.
+  """Progression of diabetes after a year (25 to 346, not rescaled) by 10 features: 442 examples, plain folds.
 
   Source: Efron, Hastie, Johnstone and Tibshirani (2004), 'Least angle regression'.
   """
@@ -35,6 +35,6 @@ def diabetes(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
 def _standardized(
   inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], class_names: tuple[str, ...] = ()
 ) -> Dataset:
-  """Data set whose features have mean 0 and standard deviation 1 over the training part, the first one."""
+  """Dataset whose features are standardized with the statistics of the first split."""
   scaled = fit_scale(inputs[parts[0]]).standardized(inputs)
   return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), class_names)

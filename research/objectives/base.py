@@ -1,4 +1,4 @@
-"""An objective: what is minimised and what is reported, as one pure function of a batch."""
+"""An objective computes the loss and its metrics, as one pure function of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,9 +11,9 @@ from research.types import Model, Objective, PyTree
 
 
 def expecting(expects: Callable[[PyTree], Mapping[str, Expected]]) -> Callable[[Objective], Objective]:
-  """Marks an objective with what it expects of a batch: `expects(outputs)`, of the shapes of the model's outputs.
+  """Marks an objective with what it expects of a batch, `expects(outputs)`, given the shapes of the model's outputs.
 
-  The examples are checked for it before anything is compiled.
+  Examples are checked before anything is compiled.
   """
 
   def mark(objective: Objective) -> Objective:
@@ -24,9 +24,9 @@ def expecting(expects: Callable[[PyTree], Mapping[str, Expected]]) -> Callable[[
 
 
 def couples_examples(objective: Objective) -> Objective:
-  """Marks an objective whose loss of one example depends on the others of its batch, such as a contrastive one.
+  """Marks an objective in which the loss of an example depends on others in the batch, such as a contrastive one.
 
-  Where each device sees a part of the batch alone (pmap), a task refuses it.
+  Tasks refuse it where each device sees only its shard of the batch (pmap).
   """
   objective.couples_examples = True
   return objective
@@ -41,7 +41,7 @@ def apply(
   streams: Sequence[str] = ('dropout',),
   moving: Sequence[str] = ('batch_stats', 'carry'),
 ) -> tuple[Float[Array, 'batch ...'], PyTree]:
-  """Outputs of `model` for the inputs of a batch, and the collections that changed on the way.
+  """Outputs of `model` for the inputs of a batch, and the updated collections.
 
   In training each of the random `streams` has a key of its own, derived from `key`, and the collections `moving`
   change: a VAE names the stream 'noise', a codebook its collection. In evaluation nothing is random or changes.

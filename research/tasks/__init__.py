@@ -1,1 +1,1 @@
-"""How a step is taken: three pure functions that the loop calls."""
+"""Tasks: the three pure functions that the loop calls."""

@@ -1,4 +1,4 @@
-"""A batch taken in micro-batches, one after another: the memory of one, the gradient of all."""
+"""Gradient accumulation over micro-batches."""
 
 from collections.abc import Callable
 from functools import partial
@@ -45,8 +45,8 @@ def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
 
 def _split(leaf: Array, micro_batches: int) -> Array:
   """Rows [batch, ...] as [micro_batches, rows, ...]."""
-  # Micro-batch j has the rows j, j + k, j + 2k, ...: a device that holds a run of rows keeps its share of each
-  # micro-batch, where micro-batches of neighboring rows would have to be sent around.
+  # Micro-batch j has the rows j, j + k, j + 2k, ...: a device with contiguous rows keeps its share of each
+  # micro-batch, whereas contiguous micro-batches would have to be moved between devices.
   return leaf.reshape(-1, micro_batches, *leaf.shape[1:]).swapaxes(0, 1)
 
 

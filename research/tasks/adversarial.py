@@ -1,4 +1,4 @@
-"""Two networks against each other: one Task with two optimizers."""
+"""Adversarial training: one Task with two optimizers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def adversarial(
   ema_decay: float = 0.0,
   compute: Compute = PLAIN,
 ) -> Task:
-  """Task of a generator that learns to draw examples which a discriminator cannot tell from real ones.
+  """Task of training a generator against a discriminator.
 
   Both minimize the non-saturating logistic loss (Goodfellow et al. 2014, section 3). The collections of the State hold
   an entry for each player; its statistics and averages move with its own updates alone.
@@ -49,10 +49,10 @@ def adversarial(
   Args:
     generator: (noise [batch, latent_dim], train) -> examples of the shape of preprocessed `batch['inputs']`.
     discriminator: (examples, train) -> logits [batch, 1], positive for real ones.
-    latent_dim: size of the noise; each example draws its own, by its index.
-    generator_optimizer: updates the generator, once a step.
-    discriminator_optimizer: updates the discriminator, `critic_steps` times a step before the generator.
-    critic_steps: updates of the discriminator in a step, each against new noise.
+    latent_dim: size of the noise, which is drawn per example, by its index.
+    generator_optimizer: updates the generator, once per step.
+    discriminator_optimizer: updates the discriminator, `critic_steps` times per step, before the generator.
+    critic_steps: discriminator updates per step, each with new noise.
     preprocess: makes of raw inputs what the generator is to draw, in training and in evaluation.
     ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
     compute: precision, micro-batches and mapped axis of devices.

@@ -12,7 +12,7 @@ from research.expected import Expected
 from research.metrics import Mean, Metrics, filled
 from research.types import Batch, PyTree
 
-LOSS_SCALE = 'loss_scale'  # the one entry of `State.mutable` that is no Linen collection
+LOSS_SCALE = 'loss_scale'  # the only entry of `State.mutable` that is not a Linen collection
 MEMORY = ('carry',)  # Linen collections that lie along the batch, and so belong in `State.memory`
 
 
@@ -22,7 +22,7 @@ def _empty() -> Any:
 
 @flax.struct.dataclass
 class State:
-  """Everything that a step changes; a pytree, and all that a checkpoint needs."""
+  """Everything that a step changes, as a pytree; all that a checkpoint needs."""
 
   step: Array  # int32 scalar: number of updates done
   params: PyTree  # what the optimizer updates
@@ -34,9 +34,9 @@ class State:
 
 
 class Task(NamedTuple):
-  """How to begin, how to take a step and how to measure; all three are pure and jittable.
+  """How to initialize, train and evaluate; all three functions are pure and jittable.
 
-  `expects` tells, of a batch of any number of examples, what its arrays must hold.
+  `expects` says what the arrays of a batch, of any size, must contain.
   """
 
   init: Callable[[Array, Batch], State]  # (key, batch) -> state
@@ -59,7 +59,7 @@ def variables(state: State, params: PyTree) -> dict[str, PyTree]:
 
 
 def evaluation_variables(state: State) -> dict[str, PyTree]:
-  """Linen variables to evaluate, sample and export with: averages in place of what they are averages of.
+  """Linen variables for evaluation, sampling and export: EMA collections replace the raw ones.
 
   Memory is left out, for it lies along a batch of training.
   """
@@ -96,7 +96,7 @@ def _at_paths_of(old: PyTree, new: PyTree) -> PyTree:
 
 
 def without_masked_inputs(batch: Batch) -> Batch:
-  """0 for the inputs of examples of which nothing counts: one that is NaN would make a gradient of 0 times NaN."""
+  """Zeroes the inputs of fully masked examples: NaN inputs would make the gradient 0 * NaN."""
   if 'mask' not in batch:
     return batch
   counts = batch['mask'].reshape(len(batch['mask']), -1).max(axis=1)
@@ -108,7 +108,7 @@ def without_masked_inputs(batch: Batch) -> Batch:
 
 
 def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], params: PyTree) -> tuple[Totals, PyTree]:
-  """Sums over a batch, and the collections that changed; `loss(params)` returns (loss, metrics, collections)."""
+  """Totals over a batch, and the updated collections; `loss(params)` returns (loss, metrics, collections)."""
 
   def total(params: PyTree) -> tuple[Array, tuple[Mean, Metrics, PyTree]]:
     value, metrics, mutable = loss(params)
@@ -139,13 +139,13 @@ def unless_empty(new: State, old: State, loss: Mean) -> State:
 
 
 def in_dtypes_of(old: PyTree, new: PyTree) -> PyTree:
-  """`new` in the dtypes of `old`, for what is carried from step to step.
+  """`new` in the dtypes of `old`, for trees that are carried from step to step.
 
-  Where JAX_ENABLE_X64 makes numbers wider, some leaves stay float32, such as Linen's batch statistics.
+  With JAX_ENABLE_X64 some leaves stay float32, such as Linen's batch statistics.
   """
   return jax.tree.map(lambda before, after: after.astype(before.dtype), old, new)
 
 
 def reduce(totals: Totals, axis_name: str) -> Totals:
-  """Sums over the devices of a mapped axis; without a name what is given, for the compiler sees the whole batch."""
+  """Sums over the devices of a mapped axis; without a name the identity, as the compiler sees the whole batch."""
   return jax.lax.psum(totals, axis_name) if axis_name else totals

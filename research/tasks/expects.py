@@ -1,4 +1,4 @@
-"""What a model and an objective expect of a batch, found by tracing: nothing is computed or compiled."""
+"""What a model and an objective expect of a batch, found by tracing, without computing or compiling anything."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +15,12 @@ from research.types import Batch
 def expected_by(
   model: nn.Module, objective: Callable | None, preprocess: Callable[[Batch], Batch], batch: Batch
 ) -> dict[str, Expected]:
-  """What the arrays of `batch`, of however many examples, must hold, by name.
+  """What the arrays of `batch`, of any size, must contain, by name.
 
-  Targets and the like must be what the mark `expects` of the objective says of the model's outputs, and what an
-  embedding reads must be tokens that it has. Nothing is known of arrays that `preprocess` changes.
+  Targets must satisfy the objective's `expects` given the model's outputs, and the inputs of embeddings must be tokens
+  in range. Arrays that `preprocess` changes are not checked.
 
-  Raises ConfigError for a model that takes no `train`, and DataError for an array that is missing, or that an embedding
-  cannot read.
+  Raises ConfigError for a model without the argument `train`, and DataError for a missing array or invalid tokens.
   """
   tokens, changed = {}, set()
 
@@ -48,7 +47,7 @@ def expected_by(
 
 
 def _noting_tokens(batch: Batch, tokens: dict[str, Expected]) -> Callable:
-  """Interceptor of Linen that notes which arrays of the batch embeddings read, ours or Linen's own."""
+  """A Linen interceptor that records which arrays of the batch are read by embeddings, ours or Linen's."""
   names = {id(array): name for name, array in batch.items()}
   lengths = 'lengths' if 'lengths' in batch else ''
 
@@ -67,5 +66,5 @@ def _noting_tokens(batch: Batch, tokens: dict[str, Expected]) -> Callable:
 
 
 def _read_with(name: str, expected: Expected) -> set[str]:
-  """The arrays that say whether `name` is right."""
+  """The arrays needed to check `name`."""
   return {name, *expected.masks, expected.lengths}

@@ -1,7 +1,7 @@
-"""Computing in fewer bits: parameters, batch statistics, losses and averages stay float32 in any case.
+"""Mixed precision: parameters, batch statistics, losses and EMA always stay in float32.
 
-Micikevicius et al. 2018, 'Mixed precision training'. The gradients of float16 need a scaled loss, lest small ones
-become zero; those of bfloat16, which has the exponents of float32, do not.
+Micikevicius et al. 2018, 'Mixed precision training'. float16 needs loss scaling to keep small gradients from
+underflowing; bfloat16, which has the exponent range of float32, does not.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ FIRST_SCALE = 2.0**15
 
 @dataclass(frozen=True)
 class Cast:
-  """A model whose parameters and inputs are cast to `dtype` for its computation, and its outputs to float32."""
+  """A model computed in `dtype`: casts parameters and inputs to it, and outputs to float32."""
 
   model: nn.Module
   dtype: jnp.dtype
 
   def apply(self, variables: PyTree, inputs: PyTree, *args: Any, **options: Any) -> Any:
-    """As `nn.Module.apply`. Whatever is not floating is left alone, and so are collections such as batch statistics."""
+    """As `nn.Module.apply`. Integer inputs and collections such as batch statistics are not cast."""
     params, inputs = jax.tree.map(self._to_dtype, (variables['params'], inputs))
     returned = self.model.apply({**variables, 'params': params}, inputs, *args, **options)
     return jax.tree.map(self._from_dtype, returned)
@@ -41,24 +41,24 @@ class Cast:
 
 
 def computing_in(precision: str, model: nn.Module) -> nn.Module | Cast:
-  """`model`, to be applied in one of PRECISIONS."""
+  """`model`, computing in one of PRECISIONS."""
   return model if precision == 'float32' else Cast(model, jnp.dtype(precision))
 
 
 def first_loss_scale(precision: str) -> dict[str, PyTree]:
-  """What `State.mutable` begins with: in float16 the loss scale and the steps since it changed."""
+  """The initial `State.mutable`: for float16 the loss scale and the steps since it changed."""
   if precision != 'float16':
     return {}
   return {LOSS_SCALE: {'loss_scale': jnp.float32(FIRST_SCALE), 'counter': jnp.int32(0)}}
 
 
 def scaled(loss: Mean, state: State) -> Mean:
-  """A loss whose gradient is that of `loss` times the loss scale."""
+  """`loss` times the loss scale."""
   return loss._replace(total=_loss_scale(state).scale(loss.total))
 
 
 def unscaled(totals: Totals, state: State) -> Totals:
-  """What `totals` of a scaled loss would be without the scale, which is a power of two: nothing is rounded."""
+  """`totals` of a scaled loss without the scale, a power of two, so nothing is rounded."""
   gradients, total = _loss_scale(state).unscale((totals.gradients, totals.loss.total))
   return totals._replace(gradients=gradients, loss=totals.loss._replace(total=total))
 
@@ -66,8 +66,8 @@ def unscaled(totals: Totals, state: State) -> Totals:
 def unless_overflow(new: State, old: State, gradients: PyTree) -> State:
   """`new`, or `old` where `gradients`, which led to `new`, overflowed; the loss scale is adjusted.
 
-  It doubles after 2,000 steps without an overflow and is halved by each. Where it is 1 already, the gradients are
-  not finite for another reason: `new` stands, and the run stops as in any precision.
+  It is doubled after 2,000 steps without overflow and halved by each overflow. If it is already 1, the gradients are
+  not finite for another reason: `new` is kept, and the run stops as in any precision.
   """
   if LOSS_SCALE not in old.mutable:
     return new

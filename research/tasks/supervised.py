@@ -1,4 +1,4 @@
-"""One step of gradient descent on one objective: most of deep learning."""
+"""Gradient descent on one objective: most of deep learning."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,14 +29,14 @@ def supervised(
   frozen: Sequence[str] = (),
   compute: Compute = PLAIN,
 ) -> Task:
-  """Task of fitting `model` to `objective`.
+  """Task of training `model` on `objective`.
 
   Args:
     model: called on `batch['inputs']`.
-    objective: what is minimized, as a total and a count, so that masks never bias the gradient.
+    objective: the loss, as a total and a count, so that masks never bias the gradient.
     optimizer: turns gradients into updates; any transformation of optax.
-    preprocess: makes the model's inputs of raw ones, in training and in evaluation.
-    augment: changes raw inputs, in training alone, each example by a key of its own.
+    preprocess: turns raw inputs into the model's inputs, in training and evaluation.
+    augment: changes raw inputs, in training only, with a separate key per example.
     ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
     frozen: globs of paths, such as 'encoder/*', of parameters and statistics that stay as they begin. They lie in
       `State.frozen`, without gradient, optimizer state or average. A module frozen as a whole runs as in evaluation.
@@ -80,7 +80,7 @@ def supervised(
 def predictor(
   model: nn.Module, preprocess: Callable[[Batch], Batch] = lambda batch: batch, precision: str = 'float32'
 ) -> Callable[[State, Batch], Array]:
-  """Function (state, batch) -> outputs of the model [batch, ...], with the parameters that are evaluated."""
+  """Function (state, batch) -> outputs of the model [batch, ...], with the evaluation variables."""
   network = computing_in(precision, model)
 
   def predict(state: State, batch: Batch) -> Array:

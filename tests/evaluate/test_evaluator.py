@@ -135,7 +135,7 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
 
 def test_an_evaluation_in_which_nothing_counts_or_the_data_are_nan_is_told(state):
   nothing = Arrays({**EXAMPLES.arrays, 'mask': np.zeros(37)})
-  with pytest.raises(DataError, match='no example of an evaluation counts'):
+  with pytest.raises(DataError, match='every example of an evaluation is masked out'):
     dict(Evaluator(EVAL_STEP, nothing, 10)(state, KEY))
   inputs = np.where(np.arange(37)[:, None] == 20, np.nan, EXAMPLES.arrays['inputs']).astype(np.float32)
   with pytest.raises(NotFiniteError, match='example 20 has non-finite inputs; fix the data'):

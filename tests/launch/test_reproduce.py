@@ -191,7 +191,7 @@ def test_all_runs_those_that_have_records(again, monkeypatch, capsys):
 
 def test_all_of_nothing_is_a_mistake(again, monkeypatch):
   monkeypatch.setattr(paths, 'ROOT', again.parent)
-  with pytest.raises(ConfigError, match='--all: no experiment has runs on record'):
+  with pytest.raises(ConfigError, match='--all: no experiment has recorded runs'):
     launch('', again, all=True)
 
 
