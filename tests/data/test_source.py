@@ -74,11 +74,11 @@ def spoiled(mask: np.ndarray) -> Source:
 @pytest.mark.parametrize(
   'masked, cause',
   [
-    ([], 'inputs of example 2'),
-    ([2], 'targets of example 5'),
+    ([], 'example 2 has non-finite inputs'),
+    ([2], 'example 5 has non-finite targets'),
     ([2, 5], ''),
     (([2, 2, 5], [0, 1, 1]), ''),
-    (([2, 5], [1, 1]), 'inputs of example 2'),  # inputs count wherever anything of their example does
+    (([2, 5], [1, 1]), 'example 2 has non-finite inputs'),  # inputs count wherever anything of their example does
   ],
 )
 def test_the_cause_of_a_nan_is_looked_for_where_examples_count(masked, cause):
@@ -92,6 +92,6 @@ def test_the_first_example_of_a_batch_that_is_not_finite_is_named():
   source = Source(Arrays(arrays), 10)
   assert source.not_finite(0) == ''
   arrays['targets'][source.indices(0)[3]] = np.inf
-  assert source.not_finite(0) == f'targets of example {source.indices(0)[3]}'
+  assert source.not_finite(0) == f'example {source.indices(0)[3]} has non-finite targets'
   arrays['inputs'][source.indices(0)[[2, 5]], 1, 2] = np.nan
-  assert source.not_finite(0) == f'inputs of example {source.indices(0)[2]}'
+  assert source.not_finite(0) == f'example {source.indices(0)[2]} has non-finite inputs'

@@ -129,7 +129,7 @@ def test_nan_from_the_data(form, tmp_path, told, fault):
   examples = Arrays({**source.examples.arrays, 'inputs': inputs})
   spoilt = dataclasses.replace(source, examples=examples if form == 'resident' else remote.Remote(examples))
   line, code = last_words(dataclasses.replace(experiment, train=spoilt), config, tmp_path, told)
-  assert code == 5 and f'inputs of example {example},' in line
+  assert code == 5 and f'example {example} has non-finite inputs;' in line
   fault('NaN from the data', line, code, KEPT)
 
 
