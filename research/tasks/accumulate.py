@@ -10,17 +10,17 @@ from jax import Array
 from research.tasks.base import State, Totals, in_dtypes_of
 from research.types import Batch, PyTree
 
-# (state, batch, key, number of the micro-batch) -> sums over the batch, state with the collections that moved
+# (state, batch, key, number of the micro-batch) -> sums over the batch, state with the updated collections
 Gradient = Callable[..., tuple[Totals, State]]
 
 
 def accumulated(gradient: Gradient, micro_batches: int) -> Gradient:
   """`gradient` of (state, batch, key), summed over micro-batches; with 1 the whole batch is number 0.
 
-  Their number must divide the batch. Totals and counts are summed and divided once, so masks may be uneven. The memory
-  of a row goes with it. Batch norm normalizes each micro-batch by itself, and its statistics move once per micro-batch,
-  so the step differs from that of the whole batch. Noise by example index is the same; dropout draws anew for
-  each `number`.
+  Their number must divide the batch. Totals and counts are summed and divided once, so masks may be uneven. Memory is
+  split with its rows. Batch norm normalizes each micro-batch separately and updates its statistics once per
+  micro-batch, so the step differs from that of the whole batch. Per-example noise is the same; dropout differs by
+  `number`.
   """
   whole = partial(gradient, number=0)
   if micro_batches == 1:

@@ -43,8 +43,8 @@ def adversarial(
 ) -> Task:
   """Task of training a generator against a discriminator.
 
-  Both minimize the non-saturating logistic loss (Goodfellow et al. 2014, section 3). The collections of the State hold
-  an entry for each player; its statistics and averages move with its own updates alone.
+  Both minimize the non-saturating logistic loss (Goodfellow et al. 2014, section 3). The collections of the State have
+  an entry per player; its statistics and averages change only with its own updates.
 
   Args:
     generator: (noise [batch, latent_dim], train) -> examples of the shape of preprocessed `batch['inputs']`.
@@ -53,11 +53,11 @@ def adversarial(
     generator_optimizer: updates the generator, once per step.
     discriminator_optimizer: updates the discriminator, `critic_steps` times per step, before the generator.
     critic_steps: discriminator updates per step, each with new noise.
-    preprocess: makes of raw inputs what the generator is to draw, in training and in evaluation.
+    preprocess: turns raw inputs into what the generator should produce, in training and evaluation.
     ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
     compute: precision, micro-batches and mapped axis of devices.
 
-  Raises ConfigError for a count below 1 and for `ema_decay` out of its range.
+  Raises ConfigError for a count below 1 and for `ema_decay` out of range.
   """
   check_counts(latent_dim=latent_dim, critic_steps=critic_steps)
   check_range('ema_decay', ema_decay, below=1)
@@ -106,9 +106,9 @@ def adversarial(
 
 @dataclass(frozen=True)
 class _Game:
-  """What the players lose; with a key `noise` for their dropout in training, without in evaluation.
+  """The players' losses; the key `noise` is for dropout in training and absent in evaluation.
 
-  `collections` hold both players' variables and are returned as the forward passes leave them.
+  `collections` hold both players' variables and are returned updated by the forward passes.
   """
 
   networks: Mapping[str, Model]
@@ -156,12 +156,12 @@ class _Game:
 
 
 def latent(key: Array, index: Array, dim: int) -> Array:
-  """What a generator draws examples from: normal noise [batch, dim], by the index of an example."""
+  """Inputs of the generator: normal noise [batch, dim], drawn by example index."""
   return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(random.per_example(key, index))
 
 
 def variables_of(collections: PyTree, player: str) -> PyTree:
-  """Linen variables of one player, out of those of both: `evaluation_variables(state)`, or what a sampler is given."""
+  """Linen variables of one player, from those of both (`evaluation_variables(state)` or a sampler's)."""
   return {name: players[player] for name, players in collections.items() if player in players}
 
 
@@ -171,14 +171,14 @@ def _put(collections: PyTree, player: str, own: PyTree) -> PyTree:
 
 
 def _own(state: State, player: str) -> State:
-  """The State of a task that trains this player alone."""
+  """The State of a task that trains only this player."""
   own, average = variables_of(state.mutable, player), variables_of(state.ema, player)
   params, opt_state = state.params[player], state.opt_state[player]
   return state.replace(params=params, mutable={**own, **loss_scale(state)}, opt_state=opt_state, ema=average)
 
 
 def _with(state: State, player: str, own: State) -> State:
-  """`state` with what has become of `own`, the State of this player alone."""
+  """`state` updated with `own`, the State of this player."""
   params, opt_state = {**state.params, player: own.params}, {**state.opt_state, player: own.opt_state}
   mutable = {**_put(state.mutable, player, collections_of(own)), **loss_scale(own)}
   return state.replace(params=params, mutable=mutable, opt_state=opt_state, ema=_put(state.ema, player, own.ema))

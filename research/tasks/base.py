@@ -13,7 +13,7 @@ from research.metrics import Mean, Metrics, filled
 from research.types import Batch, PyTree
 
 LOSS_SCALE = 'loss_scale'  # the only entry of `State.mutable` that is not a Linen collection
-MEMORY = ('carry',)  # Linen collections that lie along the batch, and so belong in `State.memory`
+MEMORY = ('carry',)  # Linen collections with a batch axis, kept in `State.memory`
 
 
 def _empty() -> Any:
@@ -27,10 +27,10 @@ class State:
   step: Array  # int32 scalar: number of updates done
   params: PyTree  # what the optimizer updates
   mutable: PyTree = _empty()  # Linen collections that training changes; float16's loss scale
-  memory: PyTree = _empty()  # kept from batch to batch, each leaf [batch, ...]: recurrent carry, environments, replay
+  memory: PyTree = _empty()  # carried from batch to batch, leaves [batch, ...]: recurrent carry, environments, replay
   opt_state: PyTree = _empty()
   ema: PyTree = _empty()  # averages of `params` and of batch statistics
-  frozen: PyTree = _empty()  # collections that nothing changes: a backbone, a teacher
+  frozen: PyTree = _empty()  # collections that never change: a backbone, a teacher
 
 
 class Task(NamedTuple):
@@ -61,7 +61,7 @@ def variables(state: State, params: PyTree) -> dict[str, PyTree]:
 def evaluation_variables(state: State) -> dict[str, PyTree]:
   """Linen variables for evaluation, sampling and export: EMA collections replace the raw ones.
 
-  Memory is left out, for it lies along a batch of training.
+  Memory is left out, as it belongs to a training batch.
   """
   return merged({'params': state.params, **collections_of(state), **state.ema}, state.frozen)
 
@@ -72,17 +72,17 @@ def collections_of(state: State) -> dict[str, PyTree]:
 
 
 def loss_scale(state: State) -> dict[str, PyTree]:
-  """The other entry of `State.mutable`, where there is one."""
+  """The loss scale in `State.mutable`, if any."""
   return {name: value for name, value in state.mutable.items() if name == LOSS_SCALE}
 
 
 def merged(left: PyTree, right: PyTree) -> PyTree:
-  """Two nested dicts as one; no path leads to a leaf in both."""
+  """Merges two nested dicts with disjoint leaves."""
   return {**left, **{name: merged(left[name], tree) if name in left else tree for name, tree in right.items()}}
 
 
 def moved(state: State, changed: PyTree) -> State:
-  """`state` with the collections that a forward pass has changed; what is frozen in them stands still."""
+  """`state` with the collections updated by a forward pass, except frozen ones."""
   mutable, memory = (
     {name: _at_paths_of(old, changed[name]) if name in changed else old for name, old in collections.items()}
     for collections in (state.mutable, state.memory)
@@ -91,7 +91,7 @@ def moved(state: State, changed: PyTree) -> State:
 
 
 def _at_paths_of(old: PyTree, new: PyTree) -> PyTree:
-  """The entries of a nested dict whose paths lead somewhere in `old`."""
+  """The entries of a nested dict whose paths exist in `old`."""
   return {name: _at_paths_of(tree, new[name]) for name, tree in old.items()} if isinstance(old, dict) else new
 
 
@@ -119,12 +119,12 @@ def total_gradient(loss: Callable[[PyTree], tuple[Mean, Metrics, PyTree]], param
 
 
 def mean_gradient(totals: Totals) -> PyTree:
-  """Gradient of the mean loss: that of the total over the count, and 0 where nothing counts."""
+  """Gradient of the mean loss: that of the total over the count, or 0 if the count is 0."""
   return jax.tree.map(lambda leaf: _over_count(leaf, totals.loss.count), totals.gradients)
 
 
 def mean_loss(totals: Totals) -> Array:
-  """The mean loss; 0 where nothing counts."""
+  """The mean loss, or 0 if the count is 0."""
   return _over_count(totals.loss.total, totals.loss.count)
 
 
@@ -134,7 +134,7 @@ def _over_count(total: Array, count: Array) -> Array:
 
 
 def unless_empty(new: State, old: State, loss: Mean) -> State:
-  """`new`, or `old` where nothing counts in `loss`: neither momentum nor weight decay moves anything."""
+  """`new`, or `old` if the loss's count is 0, so that momentum and weight decay change nothing."""
   return jax.tree.map(lambda after, before: jnp.where(loss.count == 0, before, after), new, old)
 
 

@@ -1,4 +1,4 @@
-"""One update by gradient descent: what every task that learns by it does between a batch and the next State."""
+"""One update by gradient descent, shared by all tasks that use it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from research.tasks.base import State, Totals, mean_gradient, mean_loss, moved, 
 from research.tasks.precision import scaled, unless_overflow, unscaled
 from research.types import Batch, PyTree
 
-# (params, state, batch, key, number of the micro-batch) -> loss, metrics, collections that moved
+# (params, state, batch, key, number of the micro-batch) -> loss, metrics, updated collections
 Loss = Callable[[PyTree, State, Batch, Array, int | Array], tuple[Mean, Metrics, PyTree]]
 
 # Collections that `State.ema` averages. Batch statistics too: those of the raw network do not fit the averaged one. A
@@ -27,11 +27,11 @@ AVERAGED = ('params', 'batch_stats')
 
 @dataclass(frozen=True)
 class Compute:
-  """How a gradient is computed, whatever it is the gradient of. Raises ConfigError for `accumulate` below 1."""
+  """How gradients are computed. Raises ConfigError for `accumulate` below 1."""
 
-  precision: str = 'float32'  # what networks compute in, one of `research.tasks.precision.PRECISIONS`
-  accumulate: int = 1  # micro-batches that a batch is taken in; see `accumulated` for what batch norm does then
-  axis_name: str = ''  # mapped axis of devices that each see a part of the batch (pmap); '' where all is seen
+  precision: str = 'float32'  # of the networks' computation, one of `research.tasks.precision.PRECISIONS`
+  accumulate: int = 1  # micro-batches per batch; see `accumulated` about batch norm
+  axis_name: str = ''  # mapped axis of devices that each see a shard of the batch (pmap); '' otherwise
 
   def __post_init__(self):
     check_counts(accumulate=self.accumulate)
@@ -49,9 +49,9 @@ def descend(
   compute: Compute = PLAIN,
   ema_decay: float = 0.0,
 ) -> tuple[State, Totals]:
-  """`state` after one update that lowers `loss`, its step still to be counted, and the sums over the batch.
+  """`state` after one update on `loss`, without incrementing its step, and the totals over the batch.
 
-  Nothing changes where no example counts; where float16 overflows, only the loss scale. The optimizer may ask for the
+  If no example counts, nothing changes; if float16 overflows, only the loss scale does. The optimizer may ask for the
   `value` of the loss, as `optax.contrib.reduce_on_plateau` does.
   """
 
@@ -75,12 +75,12 @@ def descend(
 
 
 def first_average(collections: PyTree, ema_decay: float) -> PyTree:
-  """What `State.ema` begins with, given all collections of a State; empty without a decay."""
+  """The initial `State.ema`, given all collections of a State; empty without a decay."""
   return {name: jax.tree.map(jnp.copy, collections[name]) for name in AVERAGED if ema_decay and name in collections}
 
 
 def averaged(average: PyTree, collections: PyTree, step: Array, decay: float) -> PyTree:
-  """Exponential moving average of the collections it has; a short memory at first, so that the start is forgotten."""
+  """Exponential moving average of the collections, with a smaller decay at first to forget the initialization."""
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   new = {name: collections[name] for name in average}
   return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, new)

@@ -1,4 +1,4 @@
-"""Which parts of a model stand still: parameters and statistics, by globs of their paths."""
+"""Freezing parts of a model: parameters and statistics, by globs of their paths."""
 
 import contextlib
 import fnmatch
@@ -12,14 +12,14 @@ from flax import traverse_util
 from research.errors import ConfigError, alike
 from research.types import PyTree
 
-FIELD = 'config.optimizer.freeze'  # where the patterns of an experiment come from
+FIELD = 'config.optimizer.freeze'  # the field with an experiment's patterns
 
 
 def split_frozen(collections: PyTree, patterns: Sequence[str]) -> tuple[PyTree, PyTree]:
-  """Linen collections in two: what is trained, and what `patterns`, such as 'encoder/*', freeze.
+  """Splits Linen collections into those trained and those frozen by `patterns`, such as 'encoder/*'.
 
-  A path begins within its collection, so a pattern matches parameters and their statistics alike. Raises ConfigError
-  for a pattern that matches no parameter, and where all parameters are frozen.
+  Paths are relative to a collection, so a pattern matches parameters and their statistics alike. Raises ConfigError for
+  a pattern that matches no parameter, and if all parameters are frozen.
   """
   if not patterns:
     return collections, {}
@@ -31,7 +31,7 @@ def split_frozen(collections: PyTree, patterns: Sequence[str]) -> tuple[PyTree, 
 
 
 def frozen_in_eval_mode(patterns: Sequence[str]) -> contextlib.AbstractContextManager:
-  """Within it, a module frozen as a whole runs as in evaluation: without dropout, on its running statistics."""
+  """Within it, entirely frozen modules run in evaluation mode: without dropout, with running statistics."""
 
   def call(method: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     path = '/'.join(context.module.path)

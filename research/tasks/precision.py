@@ -64,7 +64,7 @@ def unscaled(totals: Totals, state: State) -> Totals:
 
 
 def unless_overflow(new: State, old: State, gradients: PyTree) -> State:
-  """`new`, or `old` where `gradients`, which led to `new`, overflowed; the loss scale is adjusted.
+  """`new`, or `old` if `gradients` overflowed; adjusts the loss scale.
 
   It is doubled after 2,000 steps without overflow and halved by each overflow. If it is already 1, the gradients are
   not finite for another reason: `new` is kept, and the run stops as in any precision.

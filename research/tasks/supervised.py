@@ -34,16 +34,16 @@ def supervised(
   Args:
     model: called on `batch['inputs']`.
     objective: the loss, as a total and a count, so that masks never bias the gradient.
-    optimizer: turns gradients into updates; any transformation of optax.
+    optimizer: any Optax gradient transformation.
     preprocess: turns raw inputs into the model's inputs, in training and evaluation.
     augment: changes raw inputs, in training only, with a separate key per example.
     ema_decay: decay of the averaged parameters and batch statistics used in evaluation; 0 evaluates the raw ones.
-    frozen: globs of paths, such as 'encoder/*', of parameters and statistics that stay as they begin. They lie in
-      `State.frozen`, without gradient, optimizer state or average. A module frozen as a whole runs as in evaluation.
+    frozen: globs of paths, such as 'encoder/*', of parameters and statistics to freeze. They are in `State.frozen`,
+      without gradient, optimizer state or EMA. Entirely frozen modules run in evaluation mode.
     compute: precision, micro-batches and mapped axis of devices.
 
   Raises ConfigError for an objective that couples the examples of a batch where `compute.axis_name` splits it, for
-  `ema_decay` out of its range, and at init for a glob in `frozen` that matches no parameter.
+  `ema_decay` out of range, and at init for a glob in `frozen` that matches no parameter.
   """
   check_range('ema_decay', ema_decay, below=1)
   if compute.axis_name and getattr(objective, 'couples_examples', False):
