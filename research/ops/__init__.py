@@ -1,1 +1,1 @@
-"""Numerical kernels with derivatives of their own: equal to the plain form, and faster."""
+"""Numerical operations, some with CPU kernels that are faster than XLA's own and equal to the plain form."""

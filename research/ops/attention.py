@@ -1,4 +1,4 @@
-"""Attention: for each query a mean of values, weighted by the softmax of its products with the keys."""
+"""Scaled dot-product attention."""
 
 from functools import partial
 
@@ -20,8 +20,8 @@ def attention(
   """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1); reverse-mode derivatives of any order.
 
   Args:
-    mask: True where a query may look at a key. A query that may look at none gives 0, and has no gradient.
-    causal: no query looks at a key that comes after it, counted from the first.
+    mask: True where a query may attend to a key. A fully masked query returns 0 and has no gradient.
+    causal: a query attends only to keys at its own position or earlier.
   """
   return choose('attention', _fast, _plain, queries, keys, values, mask, causal=causal)
 
@@ -39,7 +39,7 @@ def _fast(queries: Array, keys: Array, values: Array, mask: Array | None, causal
 
 
 def _forward(queries: Array, keys: Array, values: Array, mask: Array | None, causal: bool) -> tuple[Array, tuple]:
-  """The weights lie as [batch, heads, keys, length]: so no product here or below transposes anything of their size."""
+  """Weights are [batch, heads, keys, length], so that no product here or below transposes an array of their size."""
   weights = _weights(queries, keys, mask, causal)
   contexts = values.transpose(0, 2, 3, 1) @ weights
   return contexts.transpose(0, 3, 1, 2), (queries, keys, values, weights, contexts)
@@ -66,12 +66,12 @@ def _weights(queries: Array, keys: Array, mask: Array | None, causal: bool) -> F
   if (seen := _seen(queries, keys, mask, causal)) is not None:
     scores = jnp.where(seen.swapaxes(-1, -2), scores, -jnp.inf)
   most = jnp.maximum(scores.max(-2, keepdims=True), jnp.finfo(wide).min)
-  weights = jnp.exp(scores - most)  # of a query that may look at nothing all are 0, else one is 1
+  weights = jnp.exp(scores - most)  # all 0 for a fully masked query; otherwise the largest is 1
   return (weights / jnp.maximum(weights.sum(-2, keepdims=True), 1)).astype(queries.dtype)
 
 
 def _seen(queries: Array, keys: Array, mask: Array | None, causal: bool) -> Array | None:
-  """Where a query may look at a key; None where it may everywhere."""
+  """Where a query may attend to a key; None for everywhere."""
   if not causal:
     return mask
   earlier = jnp.tri(queries.shape[1], keys.shape[1], dtype=bool)[None, None]

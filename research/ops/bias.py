@@ -1,4 +1,4 @@
-"""Adding a bias, with a gradient that XLA's CPU compiler sums in one pass."""
+"""Bias addition, with a gradient that XLA's CPU compiler sums in one pass."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ _fast = jax.custom_jvp(_plain)
 @_fast.defjvp
 def _fast_jvp(primals, tangents):
   (x, bias), (dx, dbias) = primals, tangents
-  # The barrier parts the gradient's sum from what computes its terms. Without it, and where YNNPACK does not take
-  # sums, the compiler turns a sum over several leading axes into a tree of windowed sums, up to ten times slower.
-  # In float32 at least: a sum of that many terms would stand still in fewer bits.
+  # The barrier separates the gradient's sum from the computation of its terms. Without it, unless YNNPACK does the sum,
+  # the compiler turns a sum over several leading axes into a tree of windowed sums, which is up to ten times slower.
+  # Sum in at least float32: with fewer bits, a sum of that many terms would stagnate.
   wide = dbias.astype(jnp.promote_types(dbias.dtype, jnp.float32))
   rows = lax.optimization_barrier(jnp.broadcast_to(wide, (x.size // bias.size, bias.size)))
   return _fast(x, bias), dx + rows.reshape(x.shape).astype(dx.dtype)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from research.ops.kernels import choose
 from research.ops.padding import check_fits
 
-Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after, of rows and of columns
+Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after the rows and the columns
 
 
 def convolve(
@@ -19,9 +19,9 @@ def convolve(
   strides: tuple[int, int],
   padding: str | Sequence[tuple[int, int]],
 ) -> Float[Array, 'batch _ _ features']:
-  """Images `x` convolved with the filters of `kernel`.
+  """Convolves images `x` with `kernel`.
 
-  Raises ConfigError where the filter is larger than the padded image.
+  Raises ConfigError if the kernel is larger than the padded image.
   """
   check_fits(x.shape[1:3], kernel.shape[:2], strides, padding)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding) if isinstance(padding, str) else padding
@@ -35,10 +35,10 @@ def convolve_transposed(
   strides: tuple[int, int],
   padding: str | Sequence[tuple[int, int]],
 ) -> Float[Array, 'batch _ _ features']:
-  """Images `x` with `strides` - 1 zeros between their pixels, convolved with `kernel`, as `jax.lax.conv_transpose`.
+  """Convolves images `x`, dilated by `strides`, with `kernel`, as `jax.lax.conv_transpose` does.
 
-  `padding` 'SAME' makes them larger by `strides`, 'VALID' is all that a pixel reaches; or zeros on every side.
-  Raises ConfigError where the filter is larger than such images.
+  `padding` 'SAME' enlarges images by a factor of `strides`, 'VALID' keeps every output that a pixel contributes to;
+  or it is the zeros on every side. Raises ConfigError if the kernel is larger than the dilated, padded images.
   """
   if isinstance(padding, str):
     padding = [_reach(*sizes, padding) for sizes in zip(kernel.shape[:2], strides, strict=True)]
@@ -50,7 +50,7 @@ def convolve_transposed(
 
 
 def _reach(size: int, stride: int, padding: str) -> tuple[int, int]:
-  """Zeros before and after an axis of the image for a filter of `size`."""
+  """Zeros before and after an axis of the image, for a kernel of `size`."""
   if padding == 'VALID':
     return size - 1, max(size, stride) - 1
   before = size - 1 if stride >= size else -(-(size + stride - 2) // 2)
@@ -67,17 +67,17 @@ _fast = jax.custom_jvp(_plain, nondiff_argnums=(2, 3))
 @_fast.defjvp
 def _fast_jvp(strides, padding, primals, tangents):
   (x, kernel), (dx, dkernel) = primals, tangents
-  # The gradient by the filters is a convolution to whose layout both its operands have to be moved. The compiler does
-  # that within the loops that compute them, anew and with far jumps, which took more than a third of a ResNet's step.
-  # Behind barriers they are read from memory. `launch.cpu` has XLA heed them.
+  # The kernel's gradient is a convolution that needs both operands in another layout. The compiler fuses the relayout
+  # into the loops that compute them, with recomputation and large strides, which took over a third of a ResNet's step.
+  # Barriers make it read them from memory. `launch.cpu` keeps XLA from removing the barriers.
   dy = _plain(dx, kernel, strides, padding) + _plain(lax.optimization_barrier(x), dkernel, strides, padding)
   return _fast(x, kernel, strides, padding), lax.optimization_barrier(dy)
 
 
 def _of_patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
-  """As a matrix product (im2col): filters of one channel are too thin for XLA's convolution.
+  """As a matrix product (im2col): XLA's convolution is slow for a single input channel.
 
-  Each of the window's pixels has a row of its own, copied in long runs; the filters' gradient is then a plain product.
+  Each pixel of the window has its own row, copied contiguously; the kernel's gradient is then a plain matrix product.
   """
   patches = _patches(x[..., 0], kernel.shape[:2], strides, padding)
   y = patches.reshape(len(patches), -1).T @ kernel.reshape(-1, kernel.shape[-1])
@@ -90,7 +90,7 @@ def _plain_transposed(x: Array, kernel: Array, strides: tuple[int, int], padding
 
 
 def _by_product(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads) -> Array:
-  """As one matrix product to all that each pixel gives; what meets at a pixel is added up, and the margin cut off."""
+  """As one matrix product for all contributions of each pixel; overlaps are added up, and the margin cropped."""
   filters = _by_phase(kernel, strides)
   (batch, height, width, _), (_, tall, wide, *phase) = x.shape, filters.shape
   given = (x.reshape(-1, x.shape[-1]) @ filters.reshape(len(filters), -1)).reshape(x.shape[:3] + filters.shape[1:])
@@ -109,7 +109,7 @@ def _by_product(x: Array, kernel: Array, strides: tuple[int, int], padding: Pads
 
 
 def _by_phase(kernel: Array, strides: tuple[int, int]) -> Array:
-  """Filters [channels, tall, wide, *strides, features]: the taps that fall on each phase, zeros at the end."""
+  """Kernel as [channels, tall, wide, *strides, features]: the taps of each phase, zero-padded at the end."""
   (rows, columns, channels, features), (down, right) = kernel.shape, strides
   tall, wide = -(-rows // down), -(-columns // right)
   flipped = jnp.pad(kernel[::-1, ::-1], ((0, tall * down - rows), (0, wide * right - columns), (0, 0), (0, 0)))
@@ -122,7 +122,7 @@ def _patches(
   strides: tuple[int, int],
   padding: Pads,
 ) -> Float[Array, 'window batch _ _']:
-  """What each filter sees of images; the window's pixels are in the first axis."""
+  """The patches of images that a kernel is applied to; the window's pixels are the first axis."""
   x = jnp.pad(x, ((0, 0), *padding))
   ends = [size - side + 1 for size, side in zip(x.shape[1:], window, strict=True)]
   shifted = [

@@ -1,4 +1,4 @@
-"""Edit distance of padded sequences, whole batches at once."""
+"""Batched edit distance of padded sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ def edit_distance(
   predictions: Int[Array, 'batch guessed'],
   prediction_lengths: Int[Array, ' batch'],
 ) -> Int[Array, ' batch']:
-  """Fewest insertions, deletions and substitutions that make `labels` of `predictions` (Levenshtein 1966).
+  """Minimum number of insertions, deletions and substitutions from `predictions` to `labels` (Levenshtein 1966).
 
-  A row of Wagner and Fischer's table for each label; within a row, d[j] = min(d[j], d[j - 1] + 1) for all j at once
+  Scans over the rows of the Wagner-Fischer table, one per label; within a row, d[j] = min(d[j], d[j - 1] + 1) for all j
   is a running minimum of d[j] - j.
   """
   places = jnp.arange(predictions.shape[1] + 1, dtype=jnp.int32)[None]

@@ -1,6 +1,6 @@
-"""Entries by an index that comes from data, where one out of range gives NaN.
+"""Indexing by values from data, where out-of-range indices give NaN.
 
-`array[index]` would take the nearest one instead, or count from the end, and a model would train on that.
+`array[index]` would clamp them, or count from the end, and a model would train on the wrong entries.
 """
 
 import jax
@@ -11,21 +11,21 @@ from jaxtyping import Bool, Float, Integer
 
 
 def take(table: Float[ArrayLike, 'rows ...'], index: Integer[ArrayLike, '...']) -> Float[Array, '...']:
-  """Rows of `table`; an index from outside gives NaN and has no gradient."""
+  """Rows of `table`; an out-of-range index gives NaN and has no gradient."""
   table = jnp.asarray(table)
   return jnp.take(table, _without_negative(index, len(table)), axis=0, mode='fill')
 
 
 def pick(values: Float[Array, '*shape size'], index: Integer[ArrayLike, ' *shape']) -> Float[Array, ' *shape']:
-  """One entry of each row of `values`; an index from outside gives NaN and has no gradient."""
+  """One entry of each row of `values`; an out-of-range index gives NaN and has no gradient."""
   index = _without_negative(index, values.shape[-1])
   return jnp.take_along_axis(values, index[..., None], axis=-1, mode='fill').squeeze(-1)
 
 
 def is_largest(values: Float[Array, '*shape size'], index: Integer[ArrayLike, ' *shape']) -> Bool[Array, ' *shape']:
-  """Whether `values.argmax(-1) == index`; False for an index from outside, and in a row with a NaN.
+  """Whether `values.argmax(-1) == index`; False for an out-of-range index and for rows with a NaN.
 
-  Of equal values the first is the largest. XLA:CPU takes seven times as long to find an argmax as to compare with one.
+  Ties go to the first. On XLA:CPU an argmax takes seven times as long as this comparison.
   """
   own, place = pick(values, index)[..., None], jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1)
   before = place < jnp.asarray(index)[..., None]
@@ -33,7 +33,7 @@ def is_largest(values: Float[Array, '*shape size'], index: Integer[ArrayLike, ' 
 
 
 def _without_negative(index: Integer[ArrayLike, ' *shape'], size: int) -> Integer[Array, ' *shape']:
-  """Negative entries put behind the end, where nothing is."""
+  """Moves negative entries past the end, out of range."""
   index = jnp.asarray(index)
-  index = index.astype(jnp.promote_types(index.dtype, jnp.int32))  # which holds any size
+  index = index.astype(jnp.promote_types(index.dtype, jnp.int32))  # which can hold `size`
   return jnp.where(index < 0, size, index)

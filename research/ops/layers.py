@@ -1,4 +1,4 @@
-"""Linen layers on the kernels of this folder; parameters are named and shaped as those of `flax.linen`."""
+"""Linen layers using the kernels in this folder; parameter names and shapes are those of `flax.linen`."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from research.ops.product import product
 
 
 class Dense(nn.Module):
-  """A linear layer."""
+  """A dense (linear) layer."""
 
   features: int
   use_bias: bool = True
@@ -39,7 +39,7 @@ class Dense(nn.Module):
 
 
 class Embed(nn.Module):
-  """A vector for each of `num_embeddings` tokens; that of any other token is NaN."""
+  """An embedding of `num_embeddings` tokens; any other token gives NaN."""
 
   num_embeddings: int
   features: int
@@ -57,12 +57,12 @@ class Embed(nn.Module):
     return take(self.embedding, tokens)
 
   def attend(self, x: Float[Array, '*shape features']) -> Float[Array, '*shape vocabulary']:
-    """Products with the vector of every token."""
+    """Dot products with all embeddings, as logits with tied weights."""
     return product(x, self.embedding.T)
 
 
 class Conv(nn.Module):
-  """A convolution of images."""
+  """A 2D convolution."""
 
   features: int
   kernel_size: tuple[int, int]
@@ -83,7 +83,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-  """A transposed convolution of images, which at a stride become larger by it."""
+  """A 2D transposed convolution, which upsamples by its strides."""
 
   features: int
   kernel_size: tuple[int, int]
@@ -104,9 +104,9 @@ class ConvTranspose(nn.Module):
 
 
 class Conv1D(nn.Module):
-  """A convolution of series: centered, or `causal`, where an output sees its own step and earlier ones alone.
+  """A 1D convolution: centered, or `causal`, where an output depends only on its own and earlier steps.
 
-  There are zeros beyond both ends. At a stride outputs are steps 0, stride, ... whatever the length.
+  Series are zero-padded. With a stride, outputs are those at steps 0, stride, ... for any length.
   """
 
   features: int

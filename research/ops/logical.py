@@ -1,12 +1,12 @@
-"""Names for the axes of parameters, by which a mesh splits them (tensor parallelism)."""
+"""Logical axis names of parameters, by which a mesh shards them (tensor parallelism)."""
 
 from flax import linen as nn
 
 
 def logical(init: nn.initializers.Initializer, *names: str | None) -> nn.initializers.Initializer:
-  """An initializer whose parameter is boxed with its axes' `names`, only where Linen has rules for such names.
+  """An initializer that boxes its parameter with the `names` of its axes, but only within `nn.logical_axis_rules`.
 
-  So a layout can ask a model for them within `nn.logical_axis_rules`, and everybody else sees plain arrays.
+  A layout asks a model for the names within such rules; everyone else gets plain arrays.
   """
 
   def initialize(*arguments, **keywords):

@@ -1,4 +1,4 @@
-"""Normalization by statistics that take in whole images: of a channel over a batch, or of a group within an image."""
+"""Normalization with statistics over whole images: per channel over a batch, or per group within an example."""
 
 import math
 from functools import partial
@@ -22,13 +22,13 @@ def normalized(
   mask: Bool[Array, 'batch *shape channels'] | None = None,
   axis_name: str = '',
 ) -> tuple[Float[Array, 'batch *shape channels'], Float[Array, '...'], Float[Array, '...']]:
-  """`x` with mean 0 and variance 1, times `scale` plus `bias`; the mean, and the variance, without axes of size 1.
+  """`x` normalized to mean 0 and variance 1, times `scale` plus `bias`; also the mean and the variance, squeezed.
 
-  All are float32 at least.
+  All are at least float32.
 
   Args:
-    group: how many channels of an example have their statistics in common; 0 is each channel's own over the batch.
-    epsilon, mask, axis_name: as of `standardized`.
+    group: number of channels of an example that share their statistics; 0 for per-channel statistics over the batch.
+    epsilon, mask, axis_name: as in `standardized`.
   """
   options = {'group': group, 'epsilon': epsilon}
   if mask is not None or axis_name:
@@ -56,7 +56,7 @@ def _fast(x, scale, bias, group, epsilon):
 
 
 def _averaged(rows: Float[Array, 'batch rows channels'], group: int) -> Float[Array, '... channels']:
-  """For each channel the mean of what it shares its statistics with: first over rows, which are many, then the rest."""
+  """Mean for each channel over what it shares its statistics with: first over the rows, which are many."""
   means = rows.mean(1)
   if not group:
     return means.mean(0, keepdims=True)
@@ -80,7 +80,7 @@ def _with_inverse(x, scale, bias, group, epsilon):
 
 @_of_rows.defjvp
 def _of_rows_jvp(group, epsilon, primals, tangents):
-  """Written so that its transpose sums twice over the pixels, for all three gradients, and passes over them once."""
+  """Written so that its transpose takes two sums over the pixels for all three gradients, and one more pass."""
   (x, scale, bias), (dx, dscale, dbias) = primals, tangents
   y, mean, variance, centered, inverse = _with_inverse(x, scale, bias, group, epsilon)
   dmean, covariance = _averaged(dx, group), _averaged(centered * dx, group)

@@ -1,4 +1,4 @@
-"""Which positions of padded sequences hold something, and which windows fit into padded images."""
+"""Valid positions of padded sequences, and whether windows fit into padded images."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from research.errors import ConfigError
 
 
 def valid(lengths: Int[ArrayLike, ' batch'], length: int) -> Bool[Array, 'batch length']:
-  """True where a sequence has not ended."""
+  """True for the first `lengths` positions."""
   return jnp.arange(length)[None] < jnp.asarray(lengths)[:, None]
 
 
 def check_fits(
   sides: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: str | Sequence[tuple[int, int]]
 ) -> None:
-  """Raises ConfigError where a window is larger than images with these sides and their padding."""
+  """Raises ConfigError if the window is larger than padded images with these sides."""
   margins = lax.padtype_to_pads(sides, window, strides, padding) if isinstance(padding, str) else padding
   if any(side + sum(margin) < own for side, margin, own in zip(sides, margins, window, strict=True)):
     size, wanted = ('x'.join(map(str, pair)) for pair in (sides, window))

@@ -1,4 +1,4 @@
-"""Max-pooling whose derivative compares instead of scattering: on CPU a tenth of the time."""
+"""Max pooling whose derivative compares instead of scattering: ten times faster on CPU."""
 
 from collections.abc import Sequence
 
@@ -19,12 +19,12 @@ def max_pool(
   strides: Sequence[int] = (),
   padding: str | Sequence[tuple[int, int]] = 'VALID',
 ) -> Num[Array, 'batch _ _ channels']:
-  """Largest value of each window of images, as `flax.linen.max_pool`.
+  """Max pooling of images, as `flax.linen.max_pool`.
 
-  `strides` are the window's size unless given. Where windows neither overlap nor are padded, the derivative goes
-  to the first maximum of each (row by row, as in the plain form), found by comparison; it has derivatives of
-  every order, forward and reverse. Other windows take the plain form. Raises ConfigError where the window is larger
-  than the padded image.
+  `strides` default to the window's size. If windows neither overlap nor are padded, the gradient goes to the first
+  maximum of each (in row-major order, as in the plain form), found by comparison, with derivatives of every order,
+  forward and reverse. Other windows use the plain form. Raises ConfigError if the window is larger than the padded
+  image.
   """
   strides = strides or window
   check_counts(window=window, strides=strides)
@@ -54,10 +54,10 @@ def _fast_jvp(window, primals, tangents):
 
 
 def _first_maximum(x: Array, window: tuple[int, int]) -> Array:
-  """Place of the first maximum in each window, counted row by row: int32 [batch, rows, columns, channels].
+  """Row-major position of the first maximum in each window: int32 [batch, rows, columns, channels].
 
-  Entries are compared with each other, never with the maximum: the compiler may compute `x` anew for each use and round
-  it otherwise, and where none equaled the maximum its gradient would be lost.
+  Entries are compared with each other, never with the maximum: the compiler may recompute `x` for each use with
+  different rounding, and if no entry equaled the maximum its gradient would be lost.
   """
   rows, columns = window
   best, first = x[:, ::rows, ::columns], jnp.zeros((), jnp.int32)

@@ -1,4 +1,4 @@
-"""A product with a matrix whose gradient by it needs no transposed copy."""
+"""A matrix product whose gradient with respect to the matrix needs no transposed copy."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -13,9 +13,9 @@ def product(x: Float[Array, '*shape inputs'], kernel: Float[Array, 'inputs outpu
 
 
 def _of_rows(x: Array, kernel: Array) -> Array:
-  """The axes before the last in one: summed over several, XLA's CPU compiler transposes a factor of the gradient.
+  """Flattens the leading axes: for a sum over several axes, XLA's CPU compiler transposes a factor of the gradient.
 
-  That copy takes in whatever computes the factor, element by element in the wrong order: of a layer that feeds a GELU,
-  the whole derivative of the GELU, twice as long as the product.
+  It fuses the transposed copy with the computation of the factor, in the wrong memory order: for a layer before a GELU,
+  this includes the whole derivative of the GELU and takes twice as long as the product.
   """
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])

@@ -1,4 +1,4 @@
-"""Recurrences whose weight gradient is one matrix product after the scan, where autodiff would sum one a step."""
+"""Recurrences whose weight gradient is one matrix product after the scan, instead of a sum of one per step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +16,11 @@ Carry = tuple[Array, ...]  # each [batch, units]; the first is the output
 
 
 class Cell(NamedTuple):
-  """What a step does elementwise with its projected input `x` and recurrent product `s`, both [batch, gates]."""
+  """The elementwise part of a step, given its projected input `x` and recurrent product `s`, both [batch, gates]."""
 
   step: Callable[[PyTree, Array, Array, Carry], Carry]  # (params, x, s, carry) -> carry
-  linearized: Callable[..., tuple[Carry, PyTree]]  # the same arguments -> (carry, what `transposed` needs)
-  transposed: Callable[[PyTree, Carry], tuple]  # of what is kept and d_carry: d_params, d_x, d_s, d_carry
+  linearized: Callable[..., tuple[Carry, PyTree]]  # same arguments -> (carry, residuals)
+  transposed: Callable[[PyTree, Carry], tuple]  # (residuals, d_carry) -> (d_params, d_x, d_s, d_carry)
 
 
 def _by_autodiff(step: Callable[[PyTree, Array, Array, Carry], Carry]) -> Cell:
@@ -36,7 +36,7 @@ def _gru(bias: Array, x: Array, s: Array, carry: Carry) -> Carry:
 
 
 def _gru_linearized(bias: Array, x: Array, s: Array, carry: Carry) -> tuple[Carry, PyTree]:
-  """The derivatives of h by the gates are made here, as those of an LSTM."""
+  """Computes the derivatives of h with respect to the gates here, as for the LSTM."""
   (h,) = carry
   (x_r, x_z, x_n), (s_r, s_z, s_n) = jnp.split(x, 3, -1), jnp.split(s, 3, -1)
   reset, update = jax.nn.sigmoid(x_r + s_r), jax.nn.sigmoid(x_z + s_z)
@@ -60,7 +60,7 @@ def _lstm(params: PyTree, x: Array, s: Array, carry: Carry) -> Carry:
 
 
 def _lstm_linearized(params: PyTree, x: Array, s: Array, carry: Carry) -> tuple[Carry, PyTree]:
-  """The derivatives of c and h by the gates are made here, where all that they need is at hand."""
+  """Computes the derivatives of c and h with respect to the gates here, where all intermediate values are at hand."""
   _, before = carry
   i, f, g, o = jnp.split(x + s, 4, -1)
   i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
@@ -93,7 +93,7 @@ def _normalized(x: Array, scale: Array, bias: Array) -> Array:
 # h' = tanh(x + s) (Elman 1990).
 elman = _by_autodiff(_elman)
 
-# Gates in the order reset, update, new; `params` is a bias [units] within the reset gate (Cho et al. 2014; cuDNN).
+# Gates in the order reset, update, new; `params` is a bias [units] scaled by the reset gate (Cho et al. 2014; cuDNN).
 gru = Cell(_gru, _gru_linearized, _gru_transposed)
 
 # Gates in the order input, forget, cell, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
@@ -114,17 +114,17 @@ def recurrence(
   dropout_mask: Float[Array, 'batch hidden'] | None = None,
   reverse: bool = False,
 ) -> tuple[Float[Array, 'batch length hidden'], Carry]:
-  """Outputs of all steps and the last carry of `cell`, fed with `x` and with its own output times `kernel`.
+  """Outputs of all steps and the final carry of `cell`, which gets `x` and its own last output times `kernel`.
 
   Args:
-    params: what the cell has beside the kernel.
-    x: inputs, projected already: one product for all steps.
-    mask: where it is False the carry is held and the output is 0.
-    dropped: what the output is multiplied by on its way to the next step, the same for all steps
-      (variational dropout, Gal and Ghahramani 2016). A constant: it has no gradient, and neither has `mask`.
-    reverse: from the last step to the first.
+    params: the cell's parameters other than the kernel.
+    x: inputs, already projected, in one product for all steps.
+    mask: where False, the carry is kept and the output is 0.
+    dropout_mask: factor on the output fed to the next step, the same for all steps (variational dropout, Gal and
+      Ghahramani 2016). A constant: it has no gradient, and neither does `mask`.
+    reverse: runs from the last step to the first.
 
-  Derivatives are reverse-mode, of any order; JAX refuses forward mode, which a derivative of one's own has not.
+  Supports reverse-mode derivatives of any order; as a `custom_vjp`, it does not support forward mode.
   """
   mask = mask if mask is None else mask.T
   outputs, last = _recurrence(cell, reverse, params, x.swapaxes(0, 1), kernel, carry, mask, dropout_mask)
@@ -158,7 +158,7 @@ def _recurrence(cell, reverse, params, x, kernel, carry, mask, dropout_mask):
 
 
 def _forward(cell, reverse, params, x, kernel, carry, mask, dropout_mask):
-  """The same scan, which keeps of every step what its derivative needs."""
+  """The same scan, saving each step's residuals."""
 
   def step(carry, inputs):
     x, mask = inputs
@@ -186,13 +186,13 @@ def _backward(cell, reverse, residuals, cotangents):
       d_old = jax.tree.map(jnp.add, d_old, _held(mask, zeros, d_new))
     return (d_old, jax.tree.map(jnp.add, d_params, more)), (d_s if d_x is d_s else (d_x, d_s))
 
-  # In float32 at least: a sum over that many steps would stand still in fewer bits.
+  # Sum in at least float32: with fewer bits, a sum over that many steps would stagnate.
   wide = lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))  # noqa: E731
   begin = (d_last, jax.tree.map(wide, params))
   (d_carry, d_params), d_steps = lax.scan(step, begin, (_shown(d_outputs, mask), kept, mask), reverse=not reverse)
   d_x, d_s = d_steps if isinstance(d_steps, tuple) else (d_steps, d_steps)
   before = (outputs[1:], first[None]) if reverse else (first[None], outputs[:-1])
-  before = jnp.concatenate(before)[: len(outputs)]  # of no steps, nothing
+  before = jnp.concatenate(before)[: len(outputs)]  # empty without steps
   fed_back = _times(before, dropout_mask if dropout_mask is None else dropout_mask[None])
   d_kernel = _rows(fed_back).T @ _rows(d_s)
   d_params = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), d_params, params)
@@ -200,7 +200,7 @@ def _backward(cell, reverse, residuals, cotangents):
 
 
 def _rows(steps: Float[Array, 'length batch hidden']) -> Float[Array, '_ hidden']:
-  """One for each step of each example; those of an example side by side, so that devices may share the batch."""
+  """One row per step and example, grouped by example so that the batch stays sharded over devices."""
   return steps.swapaxes(0, 1).reshape(-1, steps.shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Values less their mean, in units of their standard deviation."""
+"""Standardization to mean 0 and variance 1."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -13,16 +13,16 @@ def standardized(
   mask: Bool[Array, '*shape'] | None = None,
   axis_name: str = '',
 ) -> tuple[Float[Array, '*shape'], Float[Array, '...'], Float[Array, '...']]:
-  """`x` with mean 0 and variance 1 over `axes`, the mean, and the variance, both with `axes` of size 1.
+  """`x` with mean 0 and variance 1 over `axes`; also the mean and the variance, both with `axes` of size 1.
 
-  All are float32 at least. The variance is the mean square around the mean: of a standard deviation of 1 around 2,000
-  E[x^2] - E[x]^2 leaves nothing in float32. (Linen's `use_fast_variance=False` does the same, but under pmap averages
-  the means of devices whatever their masks.)
+  All are at least float32. The variance is the mean squared deviation: for a standard deviation of 1 around 2,000,
+  E[x^2] - E[x]^2 loses all precision in float32. (Linen's `use_fast_variance=False` does the same, but under pmap
+  averages the means of devices regardless of their masks.)
 
   Args:
-    epsilon: what is added to the variance.
-    mask: False where a value does not count; where none counts mean and variance are 0.
-    axis_name: mapped axis of devices that each hold a part of what is averaged (pmap).
+    epsilon: added to the variance.
+    mask: False for values to ignore; if all are ignored, mean and variance are 0.
+    axis_name: mapped axis of devices that each hold a part of the values (pmap).
   """
   x = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
 
