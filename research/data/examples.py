@@ -14,7 +14,7 @@ class Examples(Protocol):
   def __len__(self) -> int: ...
 
   def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """The examples `indices` [batch], stacked into arrays [batch, ...]."""
+    """The examples `indices` [batch], stacked into arrays [batch, ...]. Several threads may call this at once."""
     ...
 
   def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ from research.parallel import placement
 
 RESIDENT_BYTES = 2**30  # datasets up to this size are kept on the devices
 CHUNK = 128  # steps whose indices are transferred at once
-AHEAD = 2  # batches transferred ahead of time
+AHEAD = 2  # batches transferred ahead of time, or one for each thread
 
 
 class Feed(Protocol):
@@ -27,14 +27,17 @@ class Feed(Protocol):
 
 
 @contextlib.contextmanager
-def make_feed(source: Source, mesh: Mesh) -> Iterator[Feed]:
-  """The feed of a source whose batches are sharded over the mesh."""
+def make_feed(source: Source, mesh: Mesh, threads: int = 1) -> Iterator[Feed]:
+  """The feed of a source whose batches are sharded over the mesh; `threads` load a dataset that is not resident."""
   examples = source.examples
   if isinstance(examples, Arrays) and sum(a.nbytes for a in examples.arrays.values()) <= RESIDENT_BYTES:
     yield Resident(source, mesh)
-  else:
-    with ThreadPoolExecutor(1) as thread:
-      yield Streamed(source, mesh, thread)
+    return
+  pool = ThreadPoolExecutor(threads, 'loader')
+  try:
+    yield Streamed(source, mesh, pool, max(AHEAD, threads))
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 class Resident:
@@ -61,17 +64,26 @@ class Resident:
 
 
 class Streamed:
-  """A large dataset is loaded batch by batch, ahead of time, in a thread."""
+  """A large dataset is loaded ahead of time, by threads that take one batch each.
 
-  def __init__(self, source: Source, mesh: Mesh, thread: Executor):
+  A batch is a function of its step, so any number of threads gives the same bits. An exception in a thread is raised
+  by `inputs` at the step of that batch.
+  """
+
+  def __init__(self, source: Source, mesh: Mesh, pool: Executor, ahead: int = AHEAD):
     self._source = source
     self._sharding = placement.batch_sharding(mesh)
-    self._thread = thread
+    self._pool = pool
+    self._ahead = ahead
     self._pending: dict[int, Future] = {}
 
   def inputs(self, step: int) -> Mapping[str, Array]:
-    wanted = range(step, step + 1 + AHEAD)
-    self._pending = {ahead: self._pending.get(ahead) or self._thread.submit(self._load, ahead) for ahead in wanted}
+    wanted = range(step, step + 1 + self._ahead)
+    for other in self._pending.keys() - set(wanted):  # where a run is resumed at another step
+      self._pending.pop(other).cancel()
+    for number in wanted:
+      if number not in self._pending:
+        self._pending[number] = self._pool.submit(self._load, number)
     return self._pending.pop(step).result()
 
   def batch(self, inputs: Mapping[str, Array], step: Array) -> Mapping[str, Array]:

@@ -23,7 +23,7 @@ from research.train.optimizer import Optimizer, make_optimizer
 START = ('init_from', 'init_map')  # what is read at the start of a run, and no more once there is a checkpoint
 
 # What the loop alone reads, and no experiment is built from.
-LOOP = ('log_every', 'eval_every', 'checkpoint_every', 'keep_latest', 'keep_best', *START)
+LOOP = ('log_every', 'eval_every', 'checkpoint_every', 'keep_latest', 'keep_best', 'loader_threads', *START)
 
 # What a run may change when it goes on; anything else would make it another run.
 RESUMABLE = (
@@ -58,6 +58,7 @@ class Config:
   checkpoint_every: int = 1_000  # the last step is saved too
   keep_latest: int = 2  # checkpoints
   keep_best: int = 1  # checkpoints of the best validation scores; each is saved when it is measured
+  loader_threads: int = 2  # that load batches of a dataset too large for the devices, one batch each
   init_from: str = ''  # workdir of a run whose parameters, batch statistics and averages this one starts from
   init_map: tuple[
     str, ...
@@ -90,7 +91,7 @@ class Config:
   def validate(self) -> None:
     """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""
     check_types(self)
-    check_at_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'eval_batch_size', 'keep_latest')
+    check_at_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'eval_batch_size', 'keep_latest', 'loader_threads')
     check_at_least(self, 0, 'eval_every', 'checkpoint_every', 'keep_best')
     check_within(self, 'seed', 0, 2**32 - 1)  # JAX would cut off the rest
     check_within(self, 'steps', 1, 2**31 - 1)

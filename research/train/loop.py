@@ -58,7 +58,7 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
     experiment = experiment or _built(config, stop, journal.path)
     check_built(experiment, config)
     experiment = checked(experiment)
-    feed = stack.enter_context(make_feed(experiment.train, mesh))
+    feed = stack.enter_context(make_feed(experiment.train, mesh, config.loader_threads))
     run = Run(experiment, config, mesh, feed, journal, stop)
     if note := cut_short(config.optimizer, config.steps):
       logging.warning(note)

@@ -159,6 +159,7 @@ def test_numbers_of_numpy_are_stored_as_those_of_python():
     ('log_every', 1, None),
     ('eval_batch_size', 1, None),
     ('keep_latest', 1, None),
+    ('loader_threads', 1, None),
     ('eval_every', 0, None),
     ('checkpoint_every', 0, None),
     ('keep_best', 0, None),
