@@ -1,1 +1,1 @@
-"""What is measured of a state: means over a split, exact metrics of its predictions, pictures."""
+"""Evaluation: means over a split, exact metrics of predictions, and figures."""

@@ -1,4 +1,4 @@
-"""Measures a State on every example of a part of the data, each exactly once."""
+"""Evaluates a State on every example of a split exactly once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from research.parallel import placement
 from research.tasks.base import State, Task
 from research.types import Batch, PyTree, Rows
 
-# (outputs, rows) of all the examples that count -> pairs of a name and a number, a text or a figure
+# (outputs, rows) of all unmasked examples -> pairs of a name and a number, text or figure
 Report = Callable[[PyTree, Rows], Iterator[tuple[str, Any]]]
 EvalStep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
 
@@ -36,12 +36,11 @@ def make_eval_step(task: Task, predict: Callable[[State, Batch], PyTree]) -> Eva
 
 @dataclass(frozen=True)
 class Evaluator:
-  """Yields the means of a task's metrics over `examples`, then whatever `reports` make of all the outputs.
+  """Yields the means of a task's metrics over `examples`, then the results of `reports` on all outputs.
 
-  An exception that a report raises is yielded too, under the report's name, so that no other number is lost.
+  An exception raised by a report is yielded under the report's name, so no other result is lost.
 
-  Raises NotFiniteError where a mean is NaN or infinite, of which no report can be made, and DataError where no example
-  counts.
+  Raises NotFiniteError if a mean is NaN or infinite, and DataError if every example is masked out.
   """
 
   eval_step: EvalStep
@@ -69,7 +68,7 @@ class Evaluator:
         yield _name(report), error
 
   def collect(self, state: State, key: Array) -> tuple[Metrics, PyTree]:
-    """Metrics over all examples, and the outputs [examples, ...] in their order."""
+    """Metrics over all examples, and the outputs [examples, ...] in order."""
     mesh = _mesh_of(state)
     parts = placement.num_shards(mesh)
     size = -(-self.batch_size // parts) * parts
@@ -77,14 +76,14 @@ class Evaluator:
     for start in range(0, len(self.examples), size):
       index = np.arange(start, start + size, dtype=np.int32)
       batch = placement.put_rows(partial(padded_rows, self.examples), index, placement.batch_sharding(mesh))
-      steps.append(self.eval_step(state, batch, key))  # noise is drawn by the index of an example
+      steps.append(self.eval_step(state, batch, key))  # noise is drawn per example index
       in_flight.add(steps[-1])
     metrics, outputs = zip(*placement.fetch(steps), strict=True)
     total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
     return total, jax.tree.map(lambda *parts: np.concatenate(parts)[: len(self.examples)], *outputs)
 
   def _counted(self, outputs: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
-    """Outputs and rows, each with its `index`, of the examples of which anything counts."""
+    """Outputs and rows, with their `index`, of the examples that are not fully masked."""
     index = np.arange(len(self.examples))
     rows = {**self.examples.rows(index), 'index': index}
     if 'mask' not in rows:
@@ -94,14 +93,14 @@ class Evaluator:
 
 
 def padded_rows(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
-  """The examples `index` [batch]; past the end the last one again, with a `mask` of 0, and else of their own."""
+  """The examples `index` [batch], padded past the end with the last one and a `mask` of 0."""
   rows, there = examples.rows(np.minimum(index, len(examples) - 1)), index < len(examples)
   mask = np.asarray(rows.get('mask', there), np.float32)
   return {**rows, 'mask': mask * np.expand_dims(there, tuple(range(1, mask.ndim)))}
 
 
 def _plain(value: Any) -> Any:
-  """A number of any kind as a float, all else as it is."""
+  """Numbers of any kind as floats, everything else unchanged."""
   is_number = isinstance(value, (Real, np.ndarray, Array)) and np.ndim(value) == 0
   return float(value) if is_number else value
 
@@ -113,6 +112,6 @@ def _name(report: Report) -> str:
 
 
 def _mesh_of(state: State) -> Mesh:
-  """The devices that the State lies on, which share each batch."""
+  """The devices of the State, which share each batch."""
   sharding = jax.tree.leaves(state)[0].sharding
   return sharding.mesh if isinstance(sharding, NamedSharding) else Mesh(list(sharding.device_set), ('data',))

@@ -1,4 +1,4 @@
-"""Metrics that are no mean over examples: computed on the host from all the outputs of a part.
+"""Metrics that are not means over examples, computed on the host from all outputs of a split.
 
 Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `research.evaluate.evaluator`.
 """
@@ -14,16 +14,16 @@ from research.types import Rows
 
 
 def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """Macro F1, ROC AUC and calibration error of logits [examples, ..., classes]; targets whose mask is 0 do not count.
+  """Macro F1, ROC AUC and calibration error of logits [examples, ..., classes]; masked targets are excluded.
 
-  The ROC AUC is that of one class against the rest, the mean over classes.
+  The ROC AUC is one-vs-rest, averaged over classes.
   """
   counts = counting(rows)
   targets, logits = rows['targets'][counts], logits[counts]
   predictions, odds = logits.argmax(-1), log_odds(logits)
   yield 'macro_f1', macro_f1(targets, predictions)
   one_hot = targets[:, None] == np.arange(logits.shape[-1])
-  if one_hot.any(0).all() and not one_hot.all(0).any():  # it is not defined without examples on both sides
+  if one_hot.any(0).all() and not one_hot.all(0).any():  # undefined without positives and negatives
     yield 'roc_auc', float(np.mean([roc_auc(*of_class) for of_class in zip(odds.T, one_hot.T, strict=True)]))
   yield 'calibration_error', calibration_error(sigmoid(odds.max(-1)), predictions == targets)
 
@@ -39,29 +39,29 @@ def binary(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
 
 def regression(predictions: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """R2 (the part of the targets' variance that is explained), RMSE and MAE in the targets' unit: means over outputs."""
+  """R2 (explained variance of the targets), RMSE and MAE in the targets' units, averaged over outputs."""
   counts, targets = (array.reshape(len(predictions), -1) for array in (counting(rows), rows['targets']))
   predictions = predictions.reshape(targets.shape).astype(np.float64)
   outputs = [(real[own], guess[own]) for real, guess, own in zip(targets.T, predictions.T, counts.T, strict=True)]
   outputs = [(real, guess) for real, guess in outputs if len(real)]
   squared = [np.mean((real - guess) ** 2) for real, guess in outputs]
-  if all(np.ptp(real) > 0 for real, _ in outputs):  # it is not defined without variance, as of a single example
+  if all(np.ptp(real) > 0 for real, _ in outputs):  # undefined without variance
     yield 'r2', float(np.mean([1 - error / np.var(real) for error, (real, _) in zip(squared, outputs, strict=True)]))
   yield 'rmse', float(np.mean(np.sqrt(squared)))
   yield 'mae', float(np.mean([np.mean(np.abs(real - guess)) for real, guess in outputs]))
 
 
 def macro_f1(targets: np.ndarray, predictions: np.ndarray) -> float:
-  """F1 score of integer guesses [examples], the mean over the classes that occur in targets or guesses."""
+  """F1 score of integer predictions [examples], averaged over the classes in targets or predictions."""
   count = functools.partial(np.bincount, minlength=1 + max(targets.max(), predictions.max()))
   occurrences = count(targets) + count(predictions)
   return float(np.mean((2 * count(targets[targets == predictions]) / np.maximum(occurrences, 1))[occurrences > 0]))
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
-  """log p - log(1 - p) of every class's probability p, for logits [examples, classes]: float64, and never saturated.
+  """log p - log(1 - p) of every class's probability p, for logits [examples, classes]: in float64, without saturation.
 
-  Softmax rounds a p near 1 to 1. So 1 - p of the most probable class is summed from the others, each below one half.
+  Softmax rounds p near 1 to 1, so 1 - p of the most probable class is the sum of the others.
   """
   logits = logits.astype(np.float64)
   best = logits.argmax(-1)[:, None]
@@ -75,19 +75,19 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
 
 
 def sigmoid(odds: np.ndarray) -> np.ndarray:
-  """Probabilities of log odds, which may be of any size."""
+  """Probabilities of log odds, without overflow."""
   return np.exp(-np.logaddexp(0, -odds))
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-  """Area under the ROC curve of scores [examples]: how often a positive example ranks above a negative, ties a half."""
+  """Area under the ROC curve of scores [examples]: the probability that a positive ranks above a negative."""
   above, negatives = scores[positive], np.sort(scores[~positive])
   wins = np.searchsorted(negatives, above, 'left') + np.searchsorted(negatives, above, 'right')  # Mann, Whitney (1947)
   return float(wins.mean() / (2 * len(negatives)))
 
 
 def accuracy_by(field: str, names: Sequence[str]) -> Report:
-  """Report of the accuracy of each group of examples that there is; `field` of the rows holds its number in `names`."""
+  """Report of the accuracy per group; `field` of the rows is the index of the group in `names`."""
 
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     right = logits.argmax(-1) == rows['targets']
@@ -98,9 +98,9 @@ def accuracy_by(field: str, names: Sequence[str]) -> Report:
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-  """Expected calibration error (Guo et al. 2017, equation 3) of guesses [examples], each right or not.
+  """Expected calibration error (Guo et al. 2017, equation 3) of predictions [examples], each right or wrong.
 
-  The gap between confidence and accuracy within bins of equal width, weighted by their numbers of examples.
+  The gap between confidence and accuracy in bins of equal width, weighted by their numbers of examples.
   """
   bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
   gaps = np.bincount(bin_of, right - confidence, bins)

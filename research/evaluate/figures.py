@@ -1,4 +1,4 @@
-"""Pictures of a run and of what its model does, drawn without a display."""
+"""Figures of a model's predictions, drawn without a display."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 COUNTED = 30  # classes of a confusion matrix up to which counts are legible
 NAMED = 75  # classes of a larger one that are named
 INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
-SMALL = 8  # points, of the text within a picture
+SMALL = 8  # points, of text within a figure
 THIN, THICK = 1.0, 1.6  # points, of lines
-PANEL, SQUARE, IMAGE = (4.6, 3.2), (4.0, 4.0), (1.5, 1.9)  # inches, of one pair of axes
+PANEL, SQUARE, IMAGE = (4.6, 3.2), (4.0, 4.0), (1.5, 1.9)  # inches, of one set of axes
 DPI = 110
 
 
 def confusion(class_names: Sequence[str]) -> Report:
-  """Report that draws the confusion matrix; shades are parts of the true class.
+  """Report that draws the confusion matrix; shades are fractions of the true class.
 
   Up to 30 classes the numbers are counts; of more classes not every one is named.
   """
@@ -35,7 +35,7 @@ def confusion(class_names: Sequence[str]) -> Report:
     size = 2.2 + 0.45 * min(len(class_names), COUNTED)
     figure, (axis,) = make_figure(size=(size, size))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # the root makes rare confusions visible
+    axis.imshow(shares**0.4, cmap='Blues', vmin=0, vmax=1.3)  # makes rare confusions visible
     for row, column in np.argwhere(counts) if few else ():
       color = 'white' if shares[row, column] > 0.3 else INK
       axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=SMALL, color=color)
@@ -50,7 +50,7 @@ def confusion(class_names: Sequence[str]) -> Report:
 
 
 def mistakes(class_names: Sequence[str], max_count: int = 18) -> Report:
-  """Report that draws the images whose wrong class the model was surest of, the surest first."""
+  """Report that draws the most confident mistakes, the most confident first."""
 
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     predictions, targets = logits.argmax(-1), rows['targets']
@@ -69,14 +69,14 @@ def mistakes(class_names: Sequence[str], max_count: int = 18) -> Report:
 
 
 def most_confident_mistakes(logits: np.ndarray, targets: np.ndarray, max_count: int) -> tuple[np.ndarray, np.ndarray]:
-  """At most so many examples of a wrong guess, the surest first, and how sure it was: its probability."""
+  """Up to `max_count` wrong predictions, the most confident first, and their probabilities."""
   sure, wrong = log_odds(logits).max(-1), np.flatnonzero(logits.argmax(-1) != targets)
   wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:max_count]
   return wrong, sigmoid(sure[wrong])
 
 
 def predictions(unit: str = '') -> Report:
-  """Report that draws predictions over targets; a perfect model is the diagonal."""
+  """Report that draws predictions over targets; a perfect model lies on the diagonal."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     counts = counting(rows).ravel()
@@ -93,8 +93,8 @@ def predictions(unit: str = '') -> Report:
 
 
 def make_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = PANEL) -> tuple['Figure', list]:
-  """A figure and its axes, row by row; `size` in inches is that of one."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
+  """A figure and its axes, row by row; `size` of each in inches."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=np.multiply((columns, rows), size), dpi=DPI, layout='constrained')

@@ -1,4 +1,4 @@
-"""Pictures of series and of what a model makes of them."""
+"""Figures of time series and predictions."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 
-SERIES = (2.6, 1.7)  # inches, of the picture of one
+SERIES = (2.6, 1.7)  # inches, per series
 
 
 def mistakes(class_names: Sequence[str], max_count: int = 12) -> Report:
-  """Report that draws the series whose wrong class the model was surest of, over the means of both classes."""
+  """Report that draws the most confident mistakes over the means of both classes."""
 
   def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     predictions, targets = logits.argmax(-1), rows['targets']
@@ -39,7 +39,7 @@ def mistakes(class_names: Sequence[str], max_count: int = 12) -> Report:
 
 
 def class_means(rows: Rows, num_classes: int) -> np.ndarray:
-  """Mean of the first feature of each class's series at each step: [classes, length], NaN where there is none."""
+  """Mean of the first feature per class and step: [classes, length], NaN if there is none."""
   series, targets = _series(rows), rows['targets']
   total = np.stack([np.nansum(series[targets == number], axis=0) for number in range(num_classes)])
   count = np.stack([(~np.isnan(series[targets == number])).sum(0) for number in range(num_classes)])

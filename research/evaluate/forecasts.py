@@ -1,6 +1,6 @@
-"""Forecasts beside what a calendar alone would say, as numbers and as pictures.
+"""Reports of forecasts, compared with the seasonal naive forecast.
 
-A report's outputs are [examples, horizon, variables, 1 + quantiles], a point and its quantiles; its rows hold `inputs`
+A report's outputs are [examples, horizon, variables, 1 + quantiles], a point and its quantiles; rows have `inputs`
 [examples, context, variables] and `targets` [examples, horizon, variables].
 """
 
@@ -24,7 +24,7 @@ FORECAST = (2.6, 2.1)  # inches, of one variable of an example
 def seasonal_naive(inputs: np.ndarray, season_length: int, horizon: int) -> np.ndarray:
   """Repeats the last `season_length` steps of `inputs` [examples, context, variables]: [examples, horizon, variables].
 
-  Raises ConfigError where the past holds no whole season.
+  Raises ConfigError if the context is shorter than a season.
   """
   if not 1 <= season_length <= inputs.shape[1]:
     raise ConfigError(f'season_length={season_length}: must be from 1 to the {inputs.shape[1]} steps of the context')
@@ -32,7 +32,7 @@ def seasonal_naive(inputs: np.ndarray, season_length: int, horizon: int) -> np.n
 
 
 def naive_errors(season_length: int) -> Report:
-  """Report of the seasonal naive forecast's `seasonal_naive_mse` and `seasonal_naive_mae`: what is to be beaten."""
+  """Report of the baseline `seasonal_naive_mse` and `seasonal_naive_mae`."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     error = seasonal_naive(rows['inputs'], season_length, outputs.shape[1]) - rows['targets']
@@ -43,7 +43,7 @@ def naive_errors(season_length: int) -> Report:
 
 
 def error_over_horizon(season_length: int) -> Report:
-  """Report that draws the mean squared error of each step ahead, beside that of the seasonal naive forecast."""
+  """Report that draws the mean squared error per step ahead, with that of the seasonal naive forecast."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     targets, horizon = rows['targets'], outputs.shape[1]
@@ -61,7 +61,7 @@ def error_over_horizon(season_length: int) -> Report:
 
 
 def forecasts(columns: Sequence[str], number: int = 2) -> Report:
-  """Report that draws forecasts of every variable at `number` times, spread evenly over the part."""
+  """Report that draws forecasts of every variable at `number` times, evenly spread over the split."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     chosen = np.linspace(0, len(outputs) - 1, number + 2).round().astype(int)[1:-1]
@@ -73,7 +73,7 @@ def forecasts(columns: Sequence[str], number: int = 2) -> Report:
 def draw(
   columns: Sequence[str], inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray | None = None
 ) -> 'Figure':
-  """A row of axes for each example and a column for each variable; `targets` only where the future is known."""
+  """Draws a row per example and a column per variable; `targets` only if the future is known."""
   examples, horizon = outputs.shape[:2]
   figure, axes = make_figure(len(columns), examples, FORECAST)
   for number, axis in enumerate(axes):
@@ -88,7 +88,7 @@ def draw(
 
 
 def draw_one(axis, past: np.ndarray, outputs: np.ndarray, future: np.ndarray | None) -> None:
-  """One variable: its past [steps], the forecast [horizon, 1 + quantiles] and, where known, the `future` [horizon]."""
+  """Draws a variable: its past [steps], the forecast [horizon, 1 + quantiles] and any known `future` [horizon]."""
   ahead = np.arange(1, len(outputs) + 1)
   axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=THIN)
   if future is not None:

@@ -1,4 +1,4 @@
-"""Reports of a language model, from what each target costs: nats [windows, length] of `research.data.windows`."""
+"""Reports of a language model, from the loss of each target in nats [windows, length]."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ from research.types import Rows
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-MOST_NATS = 700  # whose exponential a float still holds
+MOST_NATS = 700  # exp of more would overflow
 
 
 def target_weights(rows: Rows) -> np.ndarray:
-  """How much each target counts: float64, in the shape of the targets."""
+  """The weight of each target: float64, in the shape of the targets."""
   return counting(rows) * np.asarray(rows.get('weights', 1.0), np.float64)
 
 
 def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-  """The exponential of the mean loss: among how many equally likely tokens the model would be as unsure."""
+  """The perplexity, the exponential of the mean loss."""
   weights = target_weights(rows)
   if (counts := weights > 0).any():
     nats = np.average(losses[counts], weights=weights[counts])
@@ -31,7 +31,7 @@ def perplexity(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
 
 
 def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
-  """Report of the bits per character of each document; `characters` [vocabulary] is how many a token stands for."""
+  """Report of the bits per character of each document; `characters` [vocabulary] is the number per token."""
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     weights = target_weights(rows)
@@ -44,7 +44,7 @@ def bits_by_document(names: Sequence[str], characters: np.ndarray) -> Report:
 
 
 def bits_by_context(context: int, bins: int = 40) -> Report:
-  """Report that draws what a token costs after so many others; the first `context` ones of a window do not count."""
+  """Report that draws bits per token by the number of tokens before; the first `context` of a window do not count."""
 
   def report(losses: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     weights = target_weights(rows)
@@ -57,7 +57,7 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
     places = (edges[:-1] + edges[1:] + 1) / 2
     axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=THICK)
     axis.axvline(context, color=FAINT, linewidth=THIN, linestyle=':')
-    axis.set(xlabel='tokens read before', ylabel='bits of a token', xscale='log')
+    axis.set(xlabel='tokens of context', ylabel='bits per token', xscale='log')
     plain(axis)
     yield 'bits_by_context', figure
 

@@ -1,4 +1,4 @@
-"""Outputs of a model in a file."""
+"""Saves the outputs of a model to a file."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from research.types import PyTree, Rows
 
 
 def saved_to(path: Path) -> Report:
-  """Report that writes outputs and all of the rows but inputs to a new file, whole or not at all.
+  """Report that atomically writes outputs and all rows but the inputs to a new file.
 
-  Outputs that are a tree of arrays are written as `outputs_NAME` each.
+  A tree of outputs is written as `outputs_NAME` each.
   """
 
   def report(outputs: PyTree, rows: Rows) -> Iterator:
@@ -26,7 +26,7 @@ def saved_to(path: Path) -> Report:
     try:
       with naming(path):
         np.savez(temporary, **dict(leaves), **kept)
-      os.link(temporary, path)  # unlike a rename it never takes the place of a file
+      os.link(temporary, path)  # unlike a rename, it never replaces a file
     finally:
       temporary.unlink(missing_ok=True)
     yield 'predictions', str(path)

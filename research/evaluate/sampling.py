@@ -1,4 +1,4 @@
-"""Text drawn from a language model, a token at a time."""
+"""Autoregressive sampling from a language model."""
 
 import time
 from collections.abc import Callable
@@ -21,16 +21,15 @@ Advance = Callable[[PyTree, Array, PyTree], tuple[Array, PyTree]]
 def continued(
   advance: Advance, variables: PyTree, carry: PyTree, prompt: np.ndarray, length: int, temperature: float, key: Array
 ) -> np.ndarray:
-  """`length` tokens that follow `prompt`, int32 [prompt length, at least 1]; logs how many were drawn a second.
+  """Samples `length` tokens after `prompt`, int32 [prompt length, at least 1], and logs the tokens per second.
 
-  `carry` is that of a batch of one at the beginning of a text. Raises ConfigError for a length below 1 and a negative
-  temperature.
+  `carry` is the initial carry for a batch of one. Raises ConfigError for a length below 1 and a negative temperature.
   """
   check_counts(length=length)
   check_range('temperature', temperature)
   draw = jax.jit(partial(sample, advance, length=length))
   given = (variables, carry, jnp.asarray(prompt)[None], jnp.float32(temperature), key)
-  compiled = draw.lower(*given).compile()  # apart, so that the time is that of drawing
+  compiled = draw.lower(*given).compile()  # ahead of time, so that only sampling is timed
   began = time.monotonic()
   tokens = np.asarray(compiled(*given))[0]
   seconds = time.monotonic() - began
@@ -47,9 +46,9 @@ def sample(
   key: Key[Array, ''],
   length: int,
 ) -> Int[Array, 'batch length']:
-  """Tokens that follow `prompt`, each drawn from softmax(logits / temperature); at temperature 0 the likeliest.
+  """Tokens after `prompt`, each drawn from softmax(logits / temperature); temperature 0 is greedy.
 
-  The prompt is read at once, then each token that was drawn, from the carry that the one before left.
+  The prompt is read in one call, then each sampled token, carrying the state.
   """
   logits, carry = advance(variables, prompt, carry)
 
@@ -66,5 +65,5 @@ def sample(
 def _draw(
   logits: Float[Array, 'batch vocabulary'], temperature: Float[Array, ''], key: Key[Array, '']
 ) -> Int[Array, ' batch']:
-  noise = jax.random.gumbel(key, logits.shape, logits.dtype)  # the Gumbel-max trick, which needs no division
+  noise = jax.random.gumbel(key, logits.shape, logits.dtype)  # the Gumbel-max trick
   return (logits + temperature * noise).argmax(-1).astype(jnp.int32)

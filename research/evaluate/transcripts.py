@@ -1,4 +1,4 @@
-"""What a recogniser heard: error rates of its transcripts, and pictures of where in a recording it heard them.
+"""Transcripts of a speech recognizer: error rates, and figures of when labels were recognized.
 
 The outputs are those of `transcribed`: the log-probabilities of every frame, and the best string of labels of a beam.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Outputs = Mapping[str, np.ndarray]
-TIMELINE = (5.0, 2.2)  # inches, of the spectrum of a recording, and of the probabilities below it
+TIMELINE = (5.0, 2.2)  # inches, of the spectrum and of the probabilities
 
 
 def transcribed(
@@ -45,7 +45,7 @@ def transcribed(
 
 
 def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
-  """Label error rate of the beam's best strings, and the share of strings with any error."""
+  """Label error rate of the best strings of the beam, and the fraction of strings with any error."""
   given = rows['targets'], rows['target_lengths'], outputs['labels'], outputs['length']
   errors = np.asarray(edit_distance(*jax.device_put(given)))
   if labels := rows['target_lengths'].sum():
@@ -54,7 +54,7 @@ def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
 
 
 def text(class_names: Sequence[str], labels: np.ndarray, length: int) -> str:
-  """Names of the labels, with spaces between."""
+  """Names of the labels, separated by spaces."""
   return ' '.join(class_names[label] for label in labels[:length])
 
 
@@ -85,7 +85,7 @@ def heard(class_names: Sequence[str], sample_rate: int, max_count: int = 3) -> R
 
 
 def pictured(report: Report, sample_rate: int) -> Report:
-  """The report of images, given log-mel spectra of waveforms in their place; 60 decibels below the peak is silence."""
+  """Applies a report of images to log-mel spectra of waveforms, with a range of 60 decibels."""
 
   def with_spectra(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     spectra = log_mel(jnp.asarray(rows['inputs']), sample_rate)
@@ -96,7 +96,7 @@ def pictured(report: Report, sample_rate: int) -> Report:
 
 
 def picture(waveform: np.ndarray, output: Outputs, class_names: Sequence[str], sample_rate: int) -> 'Figure':
-  """What was heard in one recording."""
+  """Draws the transcript of one recording."""
   figure, (upper, lower) = make_figure(1, 2, TIMELINE)
   timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], class_names, sample_rate)
   return figure
@@ -107,7 +107,7 @@ def timeline(
 ) -> None:
   """Log-mel spectrum of a waveform on the upper axis, probabilities [frames, classes] of the labels on the lower one.
 
-  The name of a label stands at each of its peaks above one half; classes without a name (the blank) are left out.
+  Peaks above one half are labeled; classes without a name (the blank) are left out.
   """
   seconds = len(waveform) / sample_rate
   spectrum = log_mel(jnp.asarray(waveform)[None], sample_rate)[0]
@@ -119,11 +119,11 @@ def timeline(
     lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=THIN)
     for begin, end in _stretches(chance > 0.5):
       lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=SMALL, color=INK)
-  lower.set(xlim=(0, seconds), ylim=(0, 1.2), xlabel='seconds', ylabel='probability')
+  lower.set(xlim=(0, seconds), ylim=(0, 1.2), xlabel='time (s)', ylabel='probability')
   plain(lower)
 
 
 def _stretches(inside: np.ndarray) -> list[tuple[int, int]]:
-  """Beginnings and ends of the stretches that are true."""
+  """Starts and ends of the ranges that are true."""
   edges = np.flatnonzero(np.diff(np.pad(inside.astype(int), 1)))
   return list(zip(edges[::2], edges[1::2], strict=True))

@@ -1,7 +1,7 @@
-"""How good translations are, and what the decoder looked at. Each function makes a report of decoded outputs.
+"""Reports of translations: corpus scores and attention maps.
 
-`outputs` are `Hypotheses` of a search: `tokens` [examples, length], with the end token from the end on, and `kept`,
-the weights [examples, length, source] of the attention.
+`outputs` are `Hypotheses` of a search: `tokens` [examples, length], padded with the end token, and `kept`,
+the attention weights [examples, length, source].
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,11 @@ Decode = Callable[[np.ndarray], str]  # tokens to text
 def corpus_scores(decode: Decode) -> Report:
   """BLEU (Papineni et al. 2002) and chrF (Popovic 2015) from 0 to 100 of the decoded text, by sacrebleu.
 
-  Their signatures: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
+  Signatures: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
   """
 
   def report(outputs, rows: Rows) -> Iterator[tuple[str, float]]:
-    import sacrebleu  # half a second, which no start should wait for
+    import sacrebleu  # takes half a second
 
     predictions = [decode(tokens) for tokens in outputs.tokens]
     references = [[decode(tokens) for tokens in rows['targets']]]
@@ -37,7 +37,7 @@ def corpus_scores(decode: Decode) -> Report:
 
 
 def attention_of_one(decode: Decode, eos_id: int, tokens: int = 18) -> Report:
-  """Report that draws the attention for the first example whose source has at least so many tokens."""
+  """Report that draws the attention of the first example whose source has at least `tokens` tokens."""
 
   def report(outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
     number = int((rows['lengths'] >= min(tokens, rows['lengths'].max())).argmax())
@@ -48,7 +48,7 @@ def attention_of_one(decode: Decode, eos_id: int, tokens: int = 18) -> Report:
 
 
 def attention_of(decode: Decode, eos_id: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':
-  """Heat map of the weights with which the tokens `target`, up to their `eos_id`, were written, over `source`."""
+  """Heat map of the attention from the tokens `target`, up to `eos_id`, to `source`."""
   names = [[_shown(decode(token[None])) for token in side] for side in (source, target[: length_of(target, eos_id)])]
   return attention_map(weights, *names)
 
@@ -58,12 +58,12 @@ def _shown(text: str) -> str:
 
 
 def length_of(tokens: np.ndarray, eos_id: int) -> int:
-  """Tokens before the first `eos_id`."""
+  """Number of tokens before the first `eos_id`."""
   return int(np.append(tokens == eos_id, True).argmax())
 
 
 def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> 'Figure':
-  """Heat map of weights [>= target, >= source]: a row for each token written, a column for each token read."""
+  """Heat map of weights [>= target, >= source]: a row per output token, a column per input token."""
   size = 1 + 0.24 * len(source), 1 + 0.24 * len(target)
   figure, (axis,) = make_figure(size=size)
   axis.imshow(weights[: len(target), : len(source)].astype(np.float32), cmap='Blues', vmin=0, vmax=1)

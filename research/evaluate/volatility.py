@@ -1,4 +1,4 @@
-"""Forecasts of a variance beside GARCH: which loses less, and whether that could be chance."""
+"""Variance forecasts compared with GARCH: losses and their significance."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,43 +12,43 @@ from research.types import Rows
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-WIDE = (8.0, 3.0)  # inches, of a picture of thousands of days
+WIDE = (8.0, 3.0)  # inches
 
 
 def garch(returns: np.ndarray, first: int, leverage: bool = False) -> np.ndarray:
-  """Variances that GARCH(1,1) forecasts, from one day to the next, for `returns` [days] from the day `first` on.
+  """One-day-ahead variance forecasts of GARCH(1,1) for `returns` [days] from the day `first` on.
 
   Constant mean and normal errors, fitted once to the days before `first` by the package `arch`; after that the
-  recursion is fed with each day's return, as it comes (Bollerslev 1986). With `leverage` a fall raises the variance by
-  a coefficient of its own (Glosten, Jagannathan and Runkle 1993).
+  recursion is updated with each day's return (Bollerslev 1986). `leverage` adds a separate coefficient for negative
+  returns (Glosten, Jagannathan and Runkle 1993).
   """
   from arch import arch_model  # slow to import
 
   model = arch_model(returns, mean='Constant', vol='GARCH', p=1, o=int(leverage), q=1, rescale=False)
   fitted = model.fit(last_obs=first, disp='off')
-  forecasts = fitted.forecast(start=first - 1, reindex=False)  # of the day after each
+  forecasts = fitted.forecast(start=first - 1, reindex=False)  # of the next day
   return forecasts.variance['h.1'].to_numpy()[:-1]
 
 
 def qlike(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
-  """Loss of each day, log h + y / h, for its forecast variance h and its squared return y: [days]."""
+  """Loss per day, log h + y / h, of a variance forecast h and a squared return y: [days]."""
   return np.log(variance) + squares / variance
 
 
 def diebold_mariano(difference: np.ndarray) -> float:
-  """Statistic of the hypothesis that two forecasts lose the same; `difference` [days] is of their losses.
+  """Diebold-Mariano statistic of equal loss of two forecasts, given the `difference` [days] of their losses.
 
-  Standard normal where it holds, below -1.96 where the first one loses less (Diebold and Mariano 1995). One-step
-  forecasts, so the differences are taken to be uncorrelated.
+  Standard normal under the hypothesis; below -1.96 the first forecast is better (Diebold and Mariano 1995). As these
+  are one-step forecasts, differences are assumed uncorrelated.
   """
   return float(difference.mean() / (difference.std(ddof=1) / np.sqrt(len(difference))))
 
 
 def against(dates: np.ndarray, returns: np.ndarray) -> Report:
-  """Report on log variances of the last of the days `dates`, whose `returns` [days] GARCH is fitted to and fed with.
+  """Report on log variances of the last days of `dates`; GARCH is fitted to and updated with `returns` [days].
 
-  The losses of GARCH without and with leverage as `garch_qlike` and `gjr_garch_qlike`, the statistic `diebold_mariano`
-  of the model against the first, and a picture of these two as volatilities.
+  Yields the losses of GARCH without and with leverage, `garch_qlike` and `gjr_garch_qlike`, the statistic
+  `diebold_mariano` of the model against the first, and a figure of both as volatilities.
   """
 
   def report(log_variance: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'float | Figure']]:
@@ -58,7 +58,7 @@ def against(dates: np.ndarray, returns: np.ndarray) -> Report:
     yield 'garch_qlike', float(qlike(yardstick, squares).mean())
     yield 'gjr_garch_qlike', float(qlike(asymmetric, squares).mean())
     difference = qlike(own, squares) - qlike(yardstick, squares)
-    if np.ptp(difference) > 0:  # the statistic is not defined for a single day, nor for differences without variance
+    if np.ptp(difference) > 0:  # undefined for a single day or constant differences
       yield 'diebold_mariano', diebold_mariano(difference)
     yield 'volatility', draw(dates[first:], squares, yardstick, own)
 
@@ -66,12 +66,12 @@ def against(dates: np.ndarray, returns: np.ndarray) -> Report:
 
 
 def draw(dates: np.ndarray, squares: np.ndarray, yardstick: np.ndarray, own: np.ndarray) -> 'Figure':
-  """Two forecasts of a variance as volatilities, over the sizes of the returns: all [days]."""
+  """Draws two variance forecasts as volatilities, over absolute returns: all [days]."""
   figure, (axis,) = make_figure(size=WIDE)
-  axis.plot(dates, np.sqrt(squares), '.', color=FAINT, markersize=3, label='size of the return')
+  axis.plot(dates, np.sqrt(squares), '.', color=FAINT, markersize=3, label='absolute return')
   axis.plot(dates, np.sqrt(yardstick), color=INK, linewidth=THIN, label='GARCH(1,1)')
   axis.plot(dates, np.sqrt(own), color=ACCENT, linewidth=THICK, label='network')
-  axis.set(ylabel='volatility, % a day', ylim=(0, None))
+  axis.set(ylabel='daily volatility (%)', ylim=(0, None))
   axis.legend(frameon=False, fontsize=SMALL)
   plain(axis)
   return figure

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from research.ops.standardize import standardized
 from research.types import PyTree
 
-Carry = tuple[Array, ...]  # each [batch, units]; the first is the output
+Carry = tuple[Array, ...]  # each [batch, hidden]; the first is the output
 
 
 class Cell(NamedTuple):
