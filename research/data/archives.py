@@ -72,7 +72,7 @@ def _deb_data(path: Path) -> bytes:
     if name.startswith('data.tar'):
       return content
     start += 60 + len(content) + len(content) % 2
-  raise DataError('damaged archive: a Debian package without data')
+  raise DataError('damaged archive: no data.tar in the Debian package')
 
 
 def _deb_by_client(path: Path) -> bytes:
@@ -103,12 +103,12 @@ def idx(data: bytes) -> np.ndarray:
     DataError: the magic number, type or length violates the format.
   """
   if len(data) < 4 or data[:2] != b'\0\0' or data[2] not in _IDX_TYPES:
-    raise DataError(f'not IDX data: it begins with {data[:4].hex() or "nothing"}')
+    raise DataError(f'not IDX data: starts with {data[:4].hex() or "nothing"}')
   dtype, start = np.dtype(_IDX_TYPES[data[2]]), 4 + 4 * data[3]
   if len(data) < start:
-    raise DataError(f'IDX header cut off after {len(data)} of {start} bytes')
+    raise DataError(f'IDX header truncated after {len(data)} of {start} bytes')
   shape = struct.unpack(f'>{data[3]}I', data[4:start])
   length = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
   if len(data) != length:
-    raise DataError(f'IDX array of shape {shape} takes {length} bytes, not {len(data)}')
+    raise DataError(f'IDX array of shape {shape} needs {length} bytes, but the file has {len(data)}')
   return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder('='), copy=False)

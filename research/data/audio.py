@@ -42,7 +42,7 @@ class Recording(NamedTuple):
 
 
 def read_wav(data: bytes) -> Recording:
-  """The content of a WAV file: PCM of 8, 16, 24 or 32 bits or floats of 32 or 64; channels are averaged.
+  """Reads a WAV file of 8, 16, 24 or 32-bit PCM or 32 or 64-bit floats, averaging its channels.
 
   Integers become floats in [-1, 1). Source: Microsoft and IBM (1991), 'Multimedia programming interface', ch. 3.
 
@@ -51,19 +51,19 @@ def read_wav(data: bytes) -> Recording:
   """
   chunks = _chunks(data)
   if 'fmt ' not in chunks or 'data' not in chunks or len(chunks['fmt ']) < 16:
-    raise DataError('is a WAV file without its fmt and data chunks')
+    raise DataError('is a WAV file without a fmt or data chunk')
   encoding, channels, sample_rate, _, _, bits = struct.unpack('<HHIIHH', chunks['fmt '][:16])
   if encoding == _EXTENSIBLE and len(chunks['fmt ']) >= 26:
     encoding = int.from_bytes(chunks['fmt '][24:26], 'little')  # the subformat starts with the encoding
   if not channels or not _RATES[0] <= sample_rate <= _RATES[1]:
     least, most = _RATES
     raise DataError(
-      f'is a WAV file of {channels} channels at {sample_rate} Hz: there must be one, at {least} to {most} Hz'
+      f'is a WAV file with {channels} channels at {sample_rate} Hz: must have at least one, at {least} to {most} Hz'
     )
   samples = _samples(chunks['data'], encoding, bits)
   if not len(samples) or len(samples) % channels:
-    found = f'{len(samples)} samples of {channels} channels'
-    raise DataError(f'is a WAV file with {found}: there must be some, and of every channel as many')
+    found = f'{len(samples)} samples in {channels} channels'
+    raise DataError(f'is a WAV file with {found}: must not be empty, with as many samples in every channel')
   if not np.isfinite(samples).all():
     raise DataError(f'is a WAV file whose sample {np.argmin(np.isfinite(samples)) + 1} is not finite in float32')
   return Recording(samples.reshape(-1, channels).mean(axis=1, dtype=np.float64).astype(np.float32), sample_rate)
@@ -94,7 +94,7 @@ def load(path: str, sample_rate: int, min_length: int = 1) -> dict[str, Array]:
 def _chunks(data: bytes) -> dict[str, bytes]:
   """The first chunk with each name in a RIFF WAVE file."""
   if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
-    raise DataError(f'is no WAV file: it begins with {data[:12].hex() or "nothing"}, not with RIFF....WAVE')
+    raise DataError(f'is not a WAV file: starts with {data[:12].hex() or "nothing"}, not with RIFF....WAVE')
   chunks, start, whole = {}, 12, int.from_bytes(data[4:8], 'little')
   if 4 < whole < _UNKNOWN:
     data = data[: 8 + whole]  # trailing data, such as tags, are not chunks
@@ -102,7 +102,7 @@ def _chunks(data: bytes) -> dict[str, bytes]:
     name, size = data[start : start + 4].decode('latin-1'), int.from_bytes(data[start + 4 : start + 8], 'little')
     content = data[start + 8 : start + 8 + size]
     if len(content) < size and (name, size) != ('data', _UNKNOWN):
-      raise DataError(f'is a WAV file cut off: its chunk {name!r} has {len(content)} of {size} bytes')
+      raise DataError(f'is a truncated WAV file: its chunk {name!r} has {len(content)} of {size} bytes')
     chunks.setdefault(name, content)
     start += 8 + size + size % 2
   return chunks
@@ -111,9 +111,9 @@ def _chunks(data: bytes) -> dict[str, bytes]:
 def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
   """Interleaved samples of all channels as floats; integers are scaled to [-1, 1)."""
   if (encoding, bits) not in {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_FLOAT, 64)}:
-    raise DataError(f'is a WAV file of encoding {encoding} with {bits} bits: convert it to PCM of 16 bits')
+    raise DataError(f'is a WAV file with encoding {encoding} and {bits} bits: convert it to 16-bit PCM')
   if len(content) * 8 % bits:
-    raise DataError(f'is a WAV file whose {len(content)} bytes are no whole number of samples of {bits} bits')
+    raise DataError(f'is a WAV file whose {len(content)} bytes are not a whole number of {bits}-bit samples')
   if encoding == _FLOAT:
     with np.errstate(over='ignore'):  # reported by the caller
       return np.frombuffer(content, f'<f{bits // 8}').astype(np.float32)
@@ -128,7 +128,7 @@ def _samples(content: bytes, encoding: int, bits: int) -> np.ndarray:
 def resample(
   waveforms: Float[Array, 'batch samples'], orig_rate: int, new_rate: int
 ) -> Float[Array, 'batch resampled']:
-  """Waveforms resampled from `orig_rate` to `new_rate` samples per second: ceil(samples * new_rate / orig_rate).
+  """Resamples waveforms from `orig_rate` to `new_rate` Hz, to ceil(samples * new_rate / orig_rate) samples.
 
   A polyphase filter: each output sample sums only the inputs that the filter reaches. Equal to
   `scipy.signal.resample_poly`, with the same filter.
@@ -171,9 +171,9 @@ def frame_counts(lengths: Lengths, window_length: int, hop_length: int) -> Lengt
 def power_spectra(
   waveforms: Waveforms, window_length: int, hop_length: int
 ) -> Float[Array, 'batch frames frequencies']:
-  """Squared magnitudes of the Fourier transform of Hann-windowed frames: `window_length` // 2 + 1 frequencies.
+  """Power spectra of Hann-windowed frames, at `window_length` // 2 + 1 frequencies.
 
-  librosa's `stft(center=False)` with n_fft = `window_length`, squared.
+  Matches librosa's `stft(center=False)` with n_fft = `window_length`, squared.
   """
   check_counts(window_length=window_length, hop_length=hop_length)
   scale = _AMPLITUDE if jnp.issubdtype(waveforms.dtype, jnp.integer) else 1
@@ -213,9 +213,9 @@ def mfcc(log_mels: Spectra, num_coefficients: int = 13) -> Float[Array, 'batch f
 
 @lru_cache(maxsize=8)
 def mel_filters(sample_rate: int, window_length: int, num_mels: int) -> np.ndarray:
-  """Triangles of area 1 over the frequencies 0 to `sample_rate` / 2: [window_length // 2 + 1, num_mels].
+  """Triangular filters of area 1 over the frequencies 0 to `sample_rate` / 2: [window_length // 2 + 1, num_mels].
 
-  Source: Slaney (1998), 'Auditory toolbox', whose definition librosa's `filters.mel` has by default.
+  Source: Slaney (1998), 'Auditory toolbox', the default of librosa's `filters.mel`.
 
   Raises ConfigError for more bands than the transform resolves: a band without a frequency would always be silent.
   """
@@ -227,13 +227,13 @@ def mel_filters(sample_rate: int, window_length: int, num_mels: int) -> np.ndarr
   triangles = np.maximum(np.minimum(rise, fall), 0)
   if empty := int((triangles.max(axis=0) == 0).sum()):
     raise ConfigError(
-      f'num_mels={num_mels}: {empty} of them hold no frequency of a window of {window_length}: take fewer'
+      f'num_mels={num_mels}: {empty} of the bands contain no frequency of a {window_length}-sample window; use fewer'
     )
   return triangles * 2 / (edges[2:] - edges[:-2])
 
 
 def _mel(hertz: float) -> float:
-  """Slaney's mel: linear up to 1000 Hz, which is 15, then 27 to a factor of 6.4."""
+  """Slaney's mel scale: linear up to 1000 Hz (15 mels), then 27 mels per factor of 6.4."""
   return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
 
 
@@ -345,11 +345,11 @@ def noise(min_snr_db: float, max_snr_db: float) -> Augmentation:
 def spec_augment(
   num_freq_masks: int, freq_mask: int, num_time_masks: int, time_mask: int, max_fraction: float = 1.0
 ) -> Augmentation:
-  """Zeros `num_freq_masks` ranges of up to `freq_mask` bands and `num_time_masks` of up to `time_mask` frames.
+  """Masks `num_freq_masks` ranges of up to `freq_mask` bands and `num_time_masks` ranges of up to `time_mask` frames.
 
-  No range of frames is longer than `max_fraction` of an example's valid frames. Reads the spectra `inputs`
-  [batch, frames, bands], whose mean should be 0, and `lengths` in frames. Source: Park et al. (2019), 'SpecAugment',
-  sec. 2, arXiv:1904.08779.
+  No time mask is longer than `max_fraction` of an example's valid frames. Expects spectra in `inputs`
+  [batch, frames, bands], with mean 0 since masked entries become 0, and `lengths` in frames. Source: Park et al.
+  (2019), 'SpecAugment', sec. 2, arXiv:1904.08779.
   """
   for name, value in (
     ('num_freq_masks', num_freq_masks),

@@ -1,7 +1,7 @@
 """Time series augmentation on the device; randomness depends on the example's global index.
 
 An augmentation is `(batch, key) -> batch`, as in `augment.py`, of `inputs` [batch, length, features]. If the batch
-has `lengths`, only the valid part of a series is changed. Negative values raise ConfigError.
+has `lengths`, each series is transformed within its own length. Negative values raise ConfigError.
 """
 
 from collections.abc import Callable

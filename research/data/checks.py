@@ -74,7 +74,7 @@ class Checked:
     for name, array in rows.items():
       dtype = jax.dtypes.canonicalize_dtype(array.dtype)  # 64 bits become 32, unless JAX_ENABLE_X64 is set
       if dtype != array.dtype:
-        self._refuse(_beyond(dtype, array), array, f'numbers that {dtype} holds', name, index)
+        self._refuse(_beyond(dtype, array), array, f'representable in {dtype}', name, index)
     for name, expected in self.expected.items():
       if missing := {name, expected.lengths} - {''} - rows.keys():
         if expected.optional:
@@ -114,18 +114,18 @@ def _check_arrays(split: str, arrays: Rows) -> None:
   """Raises DataError unless all are arrays with the same number of examples."""
   for name, array in arrays.items():
     if not (isinstance(array, np.ndarray | jax.Array) and array.ndim):  # a pandas.Series is indexed by its labels
-      raise DataError(f'{split} {name}: is a {type(array).__name__}; must be an array [examples, ...]: np.asarray')
+      raise DataError(f'{split} {name}: is a {type(array).__name__}; must be an array [examples, ...]; use np.asarray')
   (first, size), *others = ((name, len(array)) for name, array in arrays.items())
   for name, other in others:
     if other != size:
-      raise DataError(f'{split} {name}: has {other} examples and {first} has {size}; all arrays must have as many')
+      raise DataError(f'{split} {name}: has {other} examples but {first} has {size}; all must have the same number')
 
 
 def _check_numbers(split: str, first: Rows) -> None:
   """Raises DataError for text and other non-numeric arrays; `first` is the first example."""
   for name, array in first.items():
     if not (jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)):
-      advice = '; np.unique(..., return_inverse=True) numbers labels' if name == 'targets' else ''
+      advice = '; encode labels with np.unique(..., return_inverse=True)' if name == 'targets' else ''
       raise DataError(f'{split} {name}: example 0 has {array.ravel().tolist()[0]!r}; must be numbers{advice}')
 
 
@@ -136,13 +136,13 @@ def _check_mask(split: str, first: Rows) -> None:
     mask, array = (tuple(size for size in first[key].shape[1:] if size != 1) for key in ('mask', name))
     if mask != array[: len(mask)]:
       found, needed = (', '.join(['examples', *map(str, sizes)]) for sizes in (mask, array))
-      raise DataError(f'{split} mask: is [{found}]; must be [examples] or begin as {name}, [{needed}]')
+      raise DataError(f'{split} mask: is [{found}]; must be [examples] or a prefix of the shape of {name}, [{needed}]')
 
 
 def _lengths(first: Rows) -> dict[str, Expected]:
   """What lengths must be, by name, if there are any."""
   return {
-    name: Expected((), at_least=0, at_most=first[of].shape[1], integer=True, why=f'as many positions {of} has')
+    name: Expected((), at_least=0, at_most=first[of].shape[1], integer=True, why=f'the number of positions in {of}')
     for name, of in LENGTHS.items()
     if name in first and of in first and first[of].ndim > 1
   }
@@ -168,7 +168,7 @@ def _wrong_shape(shape: tuple[int, ...], expected: Expected) -> str:
 
 
 def _wrong(array: np.ndarray, expected: Expected) -> np.ndarray:
-  """Which unmasked entries are invalid: bool, in the array's shape."""
+  """Which entries are invalid, masked or not: bool, in the array's shape."""
   if expected.integer and not jnp.issubdtype(array.dtype, jnp.integer):
     return np.ones(array.shape, bool)
   wrong = np.zeros(array.shape, bool)

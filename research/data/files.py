@@ -52,7 +52,7 @@ class Archive:
     """The files `names` of `content`; raises DataError unless all are present and verified."""
     for name in names:
       if name not in content:
-        raise DataError(f'holds no file {name}')
+        raise DataError(f'does not contain the file {name}')
       found = hashlib.sha256(content[name]).hexdigest()
       if found != self.sha256[name]:
         raise DataError(f'{name} of {len(content[name])} bytes has sha256 {found}, not {self.sha256[name]}')
@@ -79,7 +79,7 @@ def load(archive: Archive, at: Places | None = None) -> dict[str, bytes]:
 def _from_manual(archive: Archive, folder: Path) -> dict[str, bytes]:
   """Verified files of the manual directory; a wrong one is an error for the user to fix."""
   if not folder.is_dir():
-    raise DataError(f'{folder}: no such folder: make it or unset STRATA_MANUAL_DIR')
+    raise DataError(f'{folder}: no such folder: create it or unset STRATA_MANUAL_DIR')
   found = {}
   for package in _packages(archive):
     for path in sorted(folder.glob(package.pattern)):
@@ -129,7 +129,7 @@ def _advice(archive: Archive, names: list[str]) -> str:
   """What to do without a network: the names, places and checksums of the files needed."""
   packages = [package.pattern for package in _packages(archive)]
   loose = ', '.join(f'{archive.name}/{name} (sha256 {archive.sha256[name]})' for name in names)
-  return f'Put {" or ".join([*packages, loose])} into a folder and name that in STRATA_MANUAL_DIR'
+  return f'Put {" or ".join([*packages, loose])} into a folder and set STRATA_MANUAL_DIR to it'
 
 
 def _packages(archive: Archive) -> list[Package]:

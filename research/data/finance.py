@@ -79,4 +79,4 @@ def features(days: Days, ranges: bool) -> tuple[tuple[str, ...], np.ndarray]:
 def _mean_square(values: np.ndarray, steps: int, last: int) -> np.ndarray:
   """Log mean square over the `steps` days up to each of the `last` days."""
   square = np.lib.stride_tricks.sliding_window_view(np.square(values), steps).mean(-1)
-  return np.log(square[-last:] + 1e-4)  # floor of 0.01 percent, for weeks without a move
+  return np.log(square[-last:] + 1e-4)  # (0.01 percent)^2, for weeks without a move

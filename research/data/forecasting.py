@@ -73,13 +73,13 @@ def read_table(data: bytes, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     columns = tuple(column.strip(' "') for column in head.split(','))
     used = range(1, len(columns)) if columns[0].lower() == 'date' else range(len(columns))
     if not lines:
-      raise ValueError('there is no row of numbers')
+      raise ValueError('it has no rows')
     wrong = [number for number, line in enumerate(lines) if line.count(',') >= len(columns)]
     if wrong:
       raise ValueError(f'row {wrong[0] + 1} has more fields than the header')
     values = np.loadtxt(lines, delimiter=',', usecols=used, ndmin=2, comments=None)
   except ValueError as error:  # including Unicode errors
-    raise DataError(f'{name}: not a table of numbers with a headerer: {error}') from error
+    raise DataError(f'{name}: not a numeric CSV file with a header: {error}') from error
   return tuple(columns[number] for number in used), values
 
 
@@ -91,11 +91,11 @@ def read_columns(data: bytes, name: str, columns: Sequence[str]) -> np.ndarray:
   """
   there, values = read_table(data, name)
   if missing := [column for column in columns if column not in there]:
-    raise DataError(f'{name}: has no column {missing[0]}; there must be {", ".join(columns)}')
+    raise DataError(f'{name}: has no column {missing[0]}; must have {", ".join(columns)}')
   values = values[:, [there.index(column) for column in columns]]
   fit = (np.abs(values) < np.finfo(np.float32).max).all(axis=1)
   if not fit.all():
-    raise DataError(f'{name}: row {int(np.argmin(fit)) + 1} is NaN, infinite or no float32; fill it in')
+    raise DataError(f'{name}: row {int(np.argmin(fit)) + 1} is NaN, infinite or too large for float32; fill it in')
   return values
 
 

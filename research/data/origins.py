@@ -70,7 +70,7 @@ class Package:
       _run(self.command(), folder)
       paths = sorted(Path(folder).glob(self.pattern))
       if not paths:
-        raise DataError(f'the client left no file {self.pattern}')
+        raise DataError(f'the client downloaded no file {self.pattern}')
       return self.read(paths[-1], names)
 
   def read(self, path: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -185,7 +185,7 @@ def _run(command: list[str], folder: str) -> None:
       command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_MAX_SECONDS
     )
   except subprocess.TimeoutExpired as error:
-    raise DataError(f'{client} took more than {_MAX_SECONDS} s') from error
+    raise DataError(f'{client} timed out after {_MAX_SECONDS} s') from error
   if result.returncode:
     hint = ' (run `apt-get update` first)' if 'Unable to locate' in result.stderr else ''
     raise DataError(f'{client} failed: {shortened(result.stderr)}{hint}')

@@ -53,7 +53,7 @@ def encoded(pairs: Pairs, tokenizer: BytePairs, max_length: int = 0) -> Arrays:
   ]
   rows = [row for row in rows if not max_length or max(map(len, row)) <= max_length]
   if not rows:
-    raise ConfigError(f'max_length={max_length}: no pair of sentences is as short as that; give more')
+    raise ConfigError(f'max_length={max_length}: no pair of sentences is that short; increase it')
   sources, targets = zip(*sorted(rows, key=lambda row: len(row[0])), strict=True)
   inputs, lengths = _stacked(sources, max_length, eos_id)
   outputs, target_lengths = _stacked(targets, max_length, eos_id)

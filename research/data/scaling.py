@@ -34,7 +34,7 @@ class Scale(NamedTuple):
 def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
   """`scale_from_json` of the files kept by a run. Raises ConfigError if the file is missing or damaged."""
   if FILE not in files:
-    raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a forecast')
+    raise ConfigError(f'the workdir has no {FILE}, which a run writes at its start; give the workdir of a forecast')
   return scale_from_json(files[FILE])
 
 
@@ -45,7 +45,7 @@ def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
     columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
     shapes = {(len(columns),), *(numbers.shape for numbers in scale)}
     if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.std > 0).all():
-      raise ValueError('not a finite mean and a deviation above 0 for each column')
+      raise ValueError('must have a finite mean and a positive standard deviation for each column')
     return tuple(columns), scale
   except (ValueError, TypeError, KeyError) as error:
     raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
@@ -59,7 +59,7 @@ def fit_scale(values: np.ndarray) -> Scale:
   """
   if not np.isfinite(values).all():
     row, column = np.argwhere(~np.isfinite(values))[0]
-    raise DataError(f'column {column}: is {values[row, column]} in row {row}; fill or drop it before it is scaled')
+    raise DataError(f'column {column}: is {values[row, column]} in row {row}; fill or drop it before scaling')
   values = values.astype(np.result_type(values, np.float32), copy=False)
   rounding = ROUNDING * np.finfo(values.dtype).eps * np.abs(values).max(axis=0)
   varies = np.ptp(values, axis=0) > rounding

@@ -69,7 +69,7 @@ def windows(
     split = Windows(inputs[start:end], targets[start:end], context, horizon, columns, scale)
     if not len(split):
       raise ConfigError(
-        f'context={context}, horizon={horizon}: must fit into the {end - start} steps of the {name} part'
+        f'context={context}, horizon={horizon}: must fit into the {end - start} steps of the {name} split'
       )
     parts.append(split)
   return Dataset(*parts)

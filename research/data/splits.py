@@ -25,7 +25,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 def split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
   """Stratified splits of the given sizes, each a sorted array of example indices."""
   if sum(sizes) != len(labels) or min(sizes) < 0:
-    raise ConfigError(f'sizes={tuple(sizes)}: must add up to the {len(labels)} examples, none below 0')
+    raise ConfigError(f'sizes={tuple(sizes)}: must be non-negative and add up to the {len(labels)} examples')
   return [np.sort(part) for part in np.split(stratified_order(labels, seed), np.cumsum(sizes)[:-1])]
 
 

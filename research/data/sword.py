@@ -12,7 +12,7 @@ TESTAMENTS = ('ot', 'nt')
 FILES = tuple(f'{testament}.{kind}' for testament in TESTAMENTS for kind in ('bzs', 'bzv', 'bzz'))
 
 _DROPPED = re.compile(r'<(note|speaker)\b.*?</\1>', re.DOTALL)  # not part of the verse
-_INLINE = re.compile(r'</?(?:w|q|seg|transChange)\b[^>]*>')  # within a line; all other tags separate words
+_INLINE = re.compile(r'</?(?:w|q|seg|transChange)\b[^>]*>')  # may occur within a word; all other tags separate words
 _TAG = re.compile(r'<[^>]*>')
 _SPACE_BEFORE = re.compile(r'\s+(?=[,.;:?!’”)])')
 
@@ -22,7 +22,7 @@ def verses(content: Mapping[str, bytes], versification: str) -> dict[Reference, 
 
   Args:
     content: the module's files by name, those of FILES.
-    versification: its canon, by the name that pysword gives it; `pysword.canons` has the chapters' lengths.
+    versification: pysword's name of its canon; `pysword.canons` has the chapter lengths.
 
   Raises:
     DataError: the files do not match or are damaged.
@@ -37,7 +37,7 @@ def verses(content: Mapping[str, bytes], versification: str) -> dict[Reference, 
       raise DataError(f'{testament}: damaged SWORD module: {error}') from error
     places = list(_places(canons[versification][testament]))
     if len(places) != len(texts):
-      raise DataError(f'{testament}: has {len(texts)} entries, where the canon {versification} has {len(places)}')
+      raise DataError(f'{testament}: has {len(texts)} entries, but the canon {versification} has {len(places)}')
     found |= {place: plain(text) for place, text in zip(places, texts, strict=True) if place and text}
   return found
 

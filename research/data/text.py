@@ -79,7 +79,7 @@ class Characters:
 
   def __post_init__(self):
     if not self.alphabet or self.alphabet != ''.join(sorted(set(self.alphabet))):
-      raise ConfigError(f'alphabet={self.alphabet!r}: must be characters in order, each once')
+      raise ConfigError(f'alphabet={self.alphabet!r}: must be sorted characters without duplicates')
 
   @classmethod
   def of(cls, texts: Iterable[str]) -> 'Characters':
@@ -94,7 +94,7 @@ class Characters:
     if unknown := sorted(set(text) - set(self.alphabet)):
       shown = ', '.join(map(repr, unknown[:5]))
       raise ConfigError(
-        f'the text has characters that the tokenizer does not know: {shown}; it knows {self.alphabet!r}'
+        f'the text has characters that are not in the vocabulary: {shown}; the vocabulary is {self.alphabet!r}'
       )
     table = np.zeros(ord(self.alphabet[-1]) + 1, np.int32)
     table[[ord(character) for character in self.alphabet]] = np.arange(self.size)
@@ -127,7 +127,7 @@ class BytePairs:
     Raises ConfigError for a size too small for the 256 bytes.
     """
     if size < BYTES + len(special):
-      raise ConfigError(f'vocab_size={size}: must be at least {BYTES + len(special)}: all bytes have a token')
+      raise ConfigError(f'vocab_size={size}: must be at least {BYTES + len(special)}, with a token for every byte')
     model = Model(models.BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -177,7 +177,7 @@ KINDS = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}
 def from_files(files: Mapping[str, str]) -> Tokenizer:
   """The tokenizer in the files kept by a run. Raises ConfigError if it is missing or damaged."""
   if FILE not in files:
-    raise ConfigError(f'the workdir has no {FILE}, which the run writes at its start; give the workdir of a text model')
+    raise ConfigError(f'the workdir has no {FILE}, which a run writes at its start; give the workdir of a text model')
   return from_json(files[FILE])
 
 

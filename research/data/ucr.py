@@ -72,7 +72,9 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
   if unknown := sorted(set(test_labels) - set(classes)):
     raise DataError(f'{archive.name}: {unknown[0]:g} is a label that only the test split has')
   if test_series.shape[1] != series.shape[1]:
-    raise DataError(f'{archive.name}: series of {test_series.shape[1]} values to test, of {series.shape[1]} to train')
+    raise DataError(
+      f'{archive.name}: {test_series.shape[1]} values per test series, {series.shape[1]} per training series'
+    )
   train, chosen = splits.hold_out(targets, VALIDATION, seed=0)
   known = series[train][~np.isnan(series[train])]
   scale = fit_scale(known[:, None])
@@ -95,7 +97,7 @@ def _table(archive: Archive, content: dict[str, bytes], split: str) -> tuple[np.
   except ValueError as error:
     raise DataError(f'{archive.name}: {name} is not a table of numbers: {error}') from error
   if not len(table) or np.isnan(table[:, 0]).any() or np.isnan(table[:, 1:]).all(axis=1).any():
-    raise DataError(f'{archive.name}: {name} has no line, or one without a label or without a value')
+    raise DataError(f'{archive.name}: {name} is empty, or has a line without a label or values')
   return table[:, 0], table[:, 1:]
 
 

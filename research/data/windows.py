@@ -33,7 +33,7 @@ def stream_examples(documents: Iterable[np.ndarray], batch_size: int, length: in
   steps = (len(tokens) - 1) // (batch_size * length)
   if not steps:
     needed = batch_size * length + 1
-    raise ConfigError(f'batch_size x length: {batch_size} x {length} need {needed} tokens, and there are {len(tokens)}')
+    raise ConfigError(f'batch_size x length: {batch_size} x {length} need {needed} tokens, but there are {len(tokens)}')
   windows = batch_size * steps
   inputs, targets = (tokens[start : start + windows * length].reshape(windows, length) for start in (0, 1))
   return Arrays({'inputs': inputs, 'targets': targets, 'reset': np.arange(windows) % steps == 0})

@@ -130,13 +130,13 @@ FAULTS = {  # arrays, model and objective, and what the line says behind the nam
   'arrays of unequal length': (
     {'targets': LABELS[:15]},
     TEN,
-    ' targets: has 15 examples and inputs has 20; all arrays must have as many',
+    ' targets: has 15 examples but inputs has 20; all must have the same number',
   ),
   'a part without examples': ({'inputs': NUMBERS[:0], 'targets': LABELS[:0]}, TEN, ': has no examples'),
   'labels that are text': (
     {'targets': np.array(list('abcdefghij') * 2)},
     TEN,
-    " targets: example 0 has 'a'; must be numbers; np.unique",
+    " targets: example 0 has 'a'; must be numbers; encode labels with np.unique",
   ),
   'labels that are objects': (
     {'targets': np.array(['a', 1] * 10, object)},
@@ -198,33 +198,33 @@ FAULTS = {  # arrays, model and objective, and what the line says behind the nam
   'more tokens than places': (
     {**SEQUENCES, 'target_lengths': np.full(COUNT, 5)},
     (Words(), token_cross_entropy()),
-    ' target_lengths: example 0 has 5; must be integers from 0 to 4: as many positions targets has',
+    ' target_lengths: example 0 has 5; must be integers from 0 to 4: the number of positions in targets',
   ),
   'a list for an array': (
     {'targets': LABELS.tolist()},
     TEN,
-    r' targets: is a list; must be an array \[examples, ...\]: np.asarray',
+    r' targets: is a list; must be an array \[examples, ...\]; use np.asarray',
   ),
   'no arrays': (None, TEN, ': has no arrays; there must be inputs'),
   'numbers that the device would cut': (
     {'inputs': changed(NUMBERS.astype(np.int64), (7, 0), 2**40)},
     TEN,
-    f' inputs: example 7 has {2**40}; must be numbers that int32 holds',
+    f' inputs: example 7 has {2**40}; must be representable in int32',
   ),
   'numbers that are infinite on the device': (
     {'targets': changed(NUMBERS[:, 0].astype(float), 7, 1e300)},
     ONE,
-    r' targets: example 7 has 1e\+300; must be numbers that float32 holds',
+    r' targets: example 7 has 1e\+300; must be representable in float32',
   ),
   'a mask of other positions': (
     {'mask': np.ones((COUNT, 3))},
     TEN,
-    r' mask: is \[examples, 3\]; must be \[examples\] or begin as targets, \[examples\]',
+    r' mask: is \[examples, 3\]; must be \[examples\] or a prefix of the shape of targets, \[examples\]',
   ),
   'lengths beyond the inputs': (
     {'lengths': np.full(COUNT, 6)},
     TEN,
-    ' lengths: example 0 has 6; must be integers from 0 to 5: as many positions inputs has',
+    ' lengths: example 0 has 6; must be integers from 0 to 5: the number of positions in inputs',
   ),
   'lengths beyond the frames': (
     {**STRINGS, 'lengths': np.full(COUNT, 4)},

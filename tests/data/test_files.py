@@ -141,7 +141,7 @@ def test_a_wrong_file_of_the_manual_directory_is_named_and_kept(at, npm):
   path.write_bytes(path.read_bytes()[:60])
   assert str(path) in refused(archive(), at)
   tgz(path, {'one': CONTENT['one']})
-  assert f'{path}: holds no file two' in refused(archive(), at)
+  assert f'{path}: does not contain the file two' in refused(archive(), at)
   path.unlink()
   (at.manual / 'tiny').mkdir()
   loose = at.manual / 'tiny' / 'two.gz'
@@ -175,7 +175,7 @@ def test_a_member_that_leaves_its_folder_is_no_file(at, npm, tmp_path, told, fau
     link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / 'secret')
     package.addfile(link)
   line, code = told(lambda: files.load(archive(), at))
-  assert 'holds no file two' in line and names(at.cache / 'tiny') == []
+  assert 'does not contain the file two' in line and names(at.cache / 'tiny') == []
   assert names(tmp_path) == ['bin', 'manual', 'package.tgz', 'secret'] and not (tmp_path.parent / 'escaped').exists()
   fault('an archive member leaves its folder', line, code, 'nothing is written outside, or at all')
 

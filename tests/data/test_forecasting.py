@@ -100,16 +100,16 @@ def test_columns_of_a_table_are_found_by_name():
 @pytest.mark.parametrize(
   ('data', 'fault'),
   [
-    (b'a,c\n1,2\n', 'x.csv: has no column b; there must be a, b'),
+    (b'a,c\n1,2\n', 'x.csv: has no column b; must have a, b'),
     (b'a,b\n1,2\n3,nan\n', 'x.csv: row 2 is NaN, infinite'),
-    (b'a,b\n1,1e300\n', 'x.csv: row 1 is NaN, infinite or no float32'),
-    (b'a,b\n1,2\n3,4,5\n', 'x.csv: not a table of numbers with a headerer: row 2 has more fields than the header'),
-    (b'a,b\n1,3.4028234663852886e38\n', 'x.csv: row 1 is NaN, infinite or no float32'),
-    (b'a,b\n1,two\n', 'x.csv: not a table of numbers'),
-    (b'a,b\n1,2\n#3,4\n', 'x.csv: not a table of numbers'),
-    (b'a,b\n', 'x.csv: not a table of numbers with a headerer: there is no row of numbers'),
-    (b'\xff\xfe', 'x.csv: not a table of numbers'),
-    (b'', 'x.csv: not a table of numbers with a headerer: there is no row'),
+    (b'a,b\n1,1e300\n', 'x.csv: row 1 is NaN, infinite or too large for float32'),
+    (b'a,b\n1,2\n3,4,5\n', 'x.csv: not a numeric CSV file with a header: row 2 has more fields than the header'),
+    (b'a,b\n1,3.4028234663852886e38\n', 'x.csv: row 1 is NaN, infinite or too large for float32'),
+    (b'a,b\n1,two\n', 'x.csv: not a numeric CSV file'),
+    (b'a,b\n1,2\n#3,4\n', 'x.csv: not a numeric CSV file'),
+    (b'a,b\n', 'x.csv: not a numeric CSV file with a header: it has no rows'),
+    (b'\xff\xfe', 'x.csv: not a numeric CSV file'),
+    (b'', 'x.csv: not a numeric CSV file with a header: it has no rows'),
   ],
 )
 def test_a_table_that_cannot_be_used_is_named(data, fault):

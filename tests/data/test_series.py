@@ -47,7 +47,7 @@ def test_fingerprint_follows_values_and_windows():
 
 @pytest.mark.parametrize(('context', 'horizon'), [(28, 3), (70, 3), (6, 13)])
 def test_windows_that_do_not_fit_are_refused(context, horizon):
-  with pytest.raises(ConfigError, match=f'context={context}, horizon={horizon}: .* part'):
+  with pytest.raises(ConfigError, match=f'context={context}, horizon={horizon}: .* split'):
     cut(context=context, horizon=horizon)
 
 

@@ -101,7 +101,7 @@ def test_what_cannot_be_meant_is_refused(made_up):
 
 def test_a_missing_or_changed_recording_is_told(tmp_path, content):
   without = {name: data for name, data in content.items() if name != 'recordings/3_theo_7.wav'}
-  with pytest.raises(DataError, match='2999 of 3000 recordings; recordings/3_theo_7.wav is not there'):
+  with pytest.raises(DataError, match='2999 of 3000 recordings; recordings/3_theo_7.wav is missing'):
     speech.fsdd('', 0, *archive_of(tmp_path, without))
   changed = {**content, 'recordings/3_theo_7.wav': wav(recording(3, 4, 8))}
   with pytest.raises(DataError, match='sha256'):

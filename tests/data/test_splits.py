@@ -47,7 +47,7 @@ def test_a_split_is_fixed_by_its_seed():
 def test_sizes_must_add_up():
   assert [len(part) for part in splits.split(LABELS, (1003, 0), seed=0)] == [1003, 0]
   for sizes in ((700, 200), (1004, -1)):
-    with pytest.raises(ConfigError, match='must add up to the 1003 examples'):
+    with pytest.raises(ConfigError, match='add up to the 1003 examples'):
       splits.split(LABELS, sizes, seed=0)
 
 

@@ -48,9 +48,9 @@ def test_characters_are_sorted_and_an_unknown_one_is_an_error():
   tokenizer = Characters.of(['cab', 'bad'])
   assert tokenizer.alphabet == 'abcd' and tokenizer.encode('dab').tolist() == [3, 0, 1]
   for unknown in ('e', 'é', '\U0001f31e', 'A'):
-    with pytest.raises(ConfigError, match=f"does not know: '{unknown}'; it knows 'abcd'"):
+    with pytest.raises(ConfigError, match=f"not in the vocabulary: '{unknown}'; the vocabulary is 'abcd'"):
       tokenizer.encode(f'a{unknown}b')
-  with pytest.raises(ConfigError, match="does not know: '0', '1', '2', '3', '4'; it"):  # the first five
+  with pytest.raises(ConfigError, match="not in the vocabulary: '0', '1', '2', '3', '4'; the"):  # the first five
     tokenizer.encode('a6543210b')
 
 

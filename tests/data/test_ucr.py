@@ -142,12 +142,12 @@ def test_every_class_is_trained_on(tmp_path):
   ('parts', 'message'),
   [
     ({'test': ([7, 9], TEST[1][:2])}, '9 is a label that only the test split has'),
-    ({'test': (TEST[0], TEST[1][:, :5])}, 'series of 5 values to test, of 6 to train'),
+    ({'test': (TEST[0], TEST[1][:, :5])}, '5 values per test series, 6 per training series'),
     ({'train': b'1\t2\tx\n'}, 'Tiny_TRAIN.tsv is not a table of numbers'),
     ({'test': b'1\t2\n1\t2\t3\n'}, 'Tiny_TEST.tsv is not a table of numbers'),
-    ({'train': b''}, 'Tiny_TRAIN.tsv has no line'),
-    ({'test': b'1\n'}, 'Tiny_TEST.tsv has no line, or one without'),
-    ({'test': (TEST[0], changed(TEST[1], [2]))}, 'Tiny_TEST.tsv has no line, or one without'),
+    ({'train': b''}, 'Tiny_TRAIN.tsv is empty'),
+    ({'test': b'1\n'}, 'Tiny_TEST.tsv is empty, or has a line without'),
+    ({'test': (TEST[0], changed(TEST[1], [2]))}, 'Tiny_TEST.tsv is empty, or has a line without'),
   ],
 )
 @pytest.mark.filterwarnings('ignore:loadtxt')

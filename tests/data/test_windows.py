@@ -36,7 +36,7 @@ def test_windows_that_fill_no_whole_stretch_are_left_out():
 
 def test_a_text_too_short_for_a_batch_is_told():
   assert len(stream_examples(DOCUMENTS, 10, 20)) == 10
-  with pytest.raises(ConfigError, match=r'batch_size x length: 11 x 20 need 221 tokens, and there are 201'):
+  with pytest.raises(ConfigError, match=r'batch_size x length: 11 x 20 need 221 tokens, but there are 201'):
     stream_examples(DOCUMENTS, 11, 20)
 
 

@@ -67,7 +67,7 @@ def test_a_seed_is_a_text_and_the_likeliest_needs_none(workdir):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--prompt=señor'], "--prompt: the text has characters that the tokenizer does not know: 'ñ'"),
+    (['--prompt=señor'], "--prompt: the text has characters that are not in the vocabulary: 'ñ'"),
     (['--prompt=But \udcff'], r"--prompt='But \udcff': must be UTF-8; it is not at character 5"),
     (['--prompt=But', '--temperature=-1'], '--temperature=-1.0: must be at least 0'),
     (['--prompt=But', '--input=/nowhere.wav'], '--input=/nowhere.wav: no such readable file'),
