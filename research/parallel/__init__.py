@@ -1,1 +1,1 @@
-"""Many devices and processes: the mesh, what lies where on it, and how processes meet and end together."""
+"""Parallelism over devices and processes: meshes, shardings and process groups."""

@@ -1,4 +1,4 @@
-"""How a task runs on a mesh: as it is, gathering what fsdp has split, or by `jax.pmap`."""
+"""Running a task on a mesh: with jit, gathering FSDP parameters, or with `jax.pmap`."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from research.types import Batch, PyTree
 
 
 def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) -> tuple[Task, State]:
-  """The task as it runs on the mesh, and the layout of its State: a tree of NamedSharding."""
+  """The task to run on the mesh, and the layout of its State as a tree of NamedSharding."""
   place = layout(task.init, mesh, key, batch)
   if shape.axis_name:
     return per_device(task, mesh, shape.axis_name), place
@@ -26,9 +26,9 @@ def on_mesh(task: Task, shape: MeshShape, mesh: Mesh, key: Array, batch: Batch) 
 
 
 def gathering(task: Task, whole: State) -> Task:
-  """`task` with a step that gathers parameters before it uses them, as they lie in `whole`, the layout without fsdp.
+  """`task` with a step that gathers parameters before use, into `whole`, the layout without FSDP.
 
-  fsdp splits what is kept. Left free, XLA splits the products as well, and communicates more for it.
+  FSDP shards storage only. Left to itself, XLA also shards the products, with more communication.
   """
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
@@ -40,9 +40,9 @@ def gathering(task: Task, whole: State) -> Task:
 
 
 def per_device(task: Task, mesh: Mesh, axis_name: str) -> Task:
-  """`task` with a step that each device runs on its part of the batch, and that sums over `axis_name` itself.
+  """`task` with a step that each device runs on its shard of the batch, summing over `axis_name` itself.
 
-  The memory of a row is where the row is; the rest of the State is alike on all devices.
+  `State.memory` is sharded with the batch; the rest of the State is replicated.
   """
   devices = list(mesh.devices.flat)
   axes = State(**{field.name: 0 if field.name == 'memory' else None for field in dataclasses.fields(State)})

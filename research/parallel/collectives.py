@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Communication of a compiled program, parsed from its HLO text."""
 
 import collections
 import math
@@ -11,14 +11,14 @@ _SHAPE = re.compile(r'\b[a-z]+(\d+)[a-z0-9]*\[([\d,]*)\]')  # such as f32[128,10
 
 
 class Collective(NamedTuple):
-  """All operations of a kind in a program: how many, and the bytes of their results on one device."""
+  """All collectives of one kind in a program: their count, and the bytes of their results per device."""
 
   count: int
   size: int
 
 
 def collectives(program: str) -> dict[str, Collective]:
-  """Collectives by kind in the text of an XLA program; those in the body of a loop count once."""
+  """Collectives by kind in the text of an XLA program; loop bodies count once."""
   found = collections.defaultdict(lambda: Collective(0, 0))
   for result, kind in _CALL.findall(program):
     size = sum(_bytes(int(bits), shape) for bits, shape in _SHAPE.findall(result))

@@ -1,4 +1,4 @@
-"""Which part of the State lies on which device."""
+"""The sharding of a State over devices."""
 
 import math
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from research.parallel.mesh import replicated
 from research.tasks.base import State
 from research.types import Batch, PyTree
 
-# Tensor parallelism: where on the mesh the axes lie that layers name (research/ops/logical.py). A layer is split by
-# what it makes, not by what it sums over.
+# Tensor parallelism: the mesh axes of the axes named by layers (research/ops/logical.py). Layers are sharded along
+# output features, not along the features they sum over.
 RULES = (
   ('features', 'tensor'),
   ('heads', 'tensor'),
@@ -23,19 +23,19 @@ RULES = (
   ('inputs', None),
   ('head_features', None),
 )
-LEAST = 256  # entries of a leaf that is worth splitting along fsdp
+LEAST = 256  # entries of a leaf from which fsdp shards it
 
 
 def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsdp: bool = True) -> State:
   """The NamedSharding of every leaf of the State that `init(key, batch)` returns.
 
-  Parameters are split along `tensor` by the axes that their layer names, and what an optimizer keeps of a parameter
-  lies as the parameter does. Then every leaf of at least 256 entries, moments, averages and statistics included, is
-  split along `fsdp` (if asked to): at the axis that `tensor` splits already, or else at its longest one. What does not
-  divide evenly is not split. The memory of a row lies on the device that holds the row.
+  Parameters are sharded along `tensor` by the axes named by their layer, and optimizer moments like their parameters.
+  Then, if `fsdp`, every leaf of at least 256 entries, including moments, EMA and statistics, is sharded along `fsdp`:
+  on the axis that `tensor` shards already, or else on its longest one. Axes that do not divide evenly are not sharded.
+  `State.memory` is sharded with the batch.
   """
   with nn.logical_axis_rules(RULES):
-    # In a function of its own: JAX keeps traces by function, and one with names must serve no other caller.
+    # A separate function: JAX caches traces by function, and one with names must not serve other callers.
     named = jax.eval_shape(lambda *given: init(*given), key, batch)
   state, tensor = nn.unbox(named), {**_tensor_axes(named.frozen), **_tensor_axes(named.params)}
 
@@ -50,13 +50,13 @@ def layout(init: Callable[..., State], mesh: Mesh, key: Array, batch: Batch, fsd
 
 
 def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
-  """Shapes and dtypes of `tree` with `shardings`, of which a prefix will do."""
+  """Shapes and dtypes of `tree` with `shardings`, which may be a prefix tree."""
   whole = jax.tree.broadcast(shardings, tree)
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, whole)
 
 
 def log_layout(state: State, shardings: State, mesh: Mesh) -> None:
-  """Logs the rule and what it comes to."""
+  """Logs the rule and the resulting memory."""
   leaves = jax.tree.leaves(abstract(state, shardings))
   split = sum(any(leaf.sharding.spec) for leaf in leaves)
   whole, held = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), sum(map(bytes_per_device, leaves))
@@ -68,7 +68,7 @@ def log_layout(state: State, shardings: State, mesh: Mesh) -> None:
 
 
 def bytes_per_device(leaf: jax.ShapeDtypeStruct) -> int:
-  """What a leaf with a sharding takes on each device that holds a part of it."""
+  """Bytes of a sharded leaf on each device that holds a shard."""
   return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
@@ -83,26 +83,26 @@ def _tensor_axes(params: PyTree) -> dict[tuple[str, ...], tuple[tuple[int, ...],
 
 
 def _own_axes(names: tuple[str, ...], shape: tuple[int, ...], tensor: dict) -> tuple:
-  """Mesh axes of the parameter whose path lies within `names`: the longest, of the same shape."""
+  """Mesh axes of the parameter whose path is contained in `names`: the longest match with the same shape."""
   found = [path for path, (known, _) in tensor.items() if known == shape and _contains(names, path)]
   return tensor[max(found, key=len)][1] if found else (None,) * len(shape)
 
 
 def _contains(names: tuple[str, ...], path: tuple[str, ...]) -> bool:
-  """Whether the names of `path` come in `names`, in this order: opt_state/critic/0/mu/dense_0/kernel."""
+  """Whether `path` is a subsequence of `names`: opt_state/critic/0/mu/dense_0/kernel."""
   rest = iter(names)
   return all(name in rest for name in path)
 
 
 def _dividing(shape: tuple[int, ...], axes: tuple, mesh: Mesh) -> list:
-  """The axes along which there are several devices, if those divide the size."""
+  """The mesh axes with several devices, if those divide the size."""
   counts = [mesh.shape.get(axis, 1) for axis in axes]
   parted = [count > 1 and not size % count for size, count in zip(shape, counts, strict=True)]
   return [axis if split else None for axis, split in zip(axes, parted, strict=True)]
 
 
 def _with_fsdp(shape: tuple[int, ...], axes: list, mesh: Mesh) -> list:
-  """Beside `tensor` where that is: XLA got gradients wrong where the two split different axes (jaxlib 0.10.2)."""
+  """On the axis of `tensor`, if any: XLA computed wrong gradients if the two sharded different axes (jaxlib 0.10.2)."""
   count = mesh.shape.get('fsdp', 1)
   if count == 1 or math.prod(shape) < LEAST:
     return axes

@@ -1,6 +1,6 @@
-"""Processes that train together end together, and the others say which of them was lost.
+"""Failure detection: when a process is lost, the others name it and exit.
 
-JAX alone would wait for a process that hangs until its own time-out, and then end by SIGABRT with a page of C++.
+JAX alone would wait for a hanging process until its timeout, and then abort with SIGABRT and a page of C++.
 """
 
 import atexit
@@ -21,25 +21,25 @@ from jax._src.distributed import global_state
 from research.errors import LostProcessError, exit_code_of
 
 KEY = 'strata/alive'
-SILENT = 10  # rounds without a sign of life after which a process is lost
-LINGER = 5  # rounds that the coordinator stays then: when it leaves, JAX ends the others before they can tell
+SILENT = 10  # rounds without a heartbeat after which a process is lost
+LINGER = 5  # further rounds that the coordinator stays: when it exits, JAX aborts the others before they can report
 DAY = 86_400
 GO_ON = 'restart all processes with the same command to resume from the last checkpoint'
 
 
 class Liveness:
-  """A context manager that ends this process, with a line, within `seconds` of the last sign of life of another.
+  """A context manager that exits this process, with a line, within `seconds` of another's last heartbeat.
 
-  Leaving it without an exception waits until all processes do. A process that leaves with one waits a while for the
-  same to happen in the others, and then ends without the farewell of JAX, for which it would wait in vain.
+  Leaving it without an exception waits for all processes. A process that leaves with one waits a while for the same to
+  happen in the others, and then exits without JAX's shutdown barrier, which would never complete.
   """
 
   def __init__(self, client: Any, process: int, hosts: Sequence[str], seconds: float):
     self._client, self._process, self._hosts, self._seconds = client, process, hosts, seconds
     self._pause = seconds / (SILENT + LINGER)  # between rounds
     self._rounds = 0
-    self._last = {}  # what was last heard of each process
-    self._misses = [0] * len(hosts)  # rounds in which nothing new was heard of it
+    self._last = {}  # the last heartbeat of each process
+    self._misses = [0] * len(hosts)  # rounds without a new heartbeat
     self._stopped = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -59,7 +59,7 @@ class Liveness:
       atexit.register(_end, exit_code_of(error))
 
   def _wait_for_the_watch(self) -> None:
-    """Ends the process if what broke came of a lost one."""
+    """Exits the process if the error was caused by a lost one."""
     enough = self._rounds + SILENT + LINGER
     while self._rounds < enough:
       time.sleep(self._pause)
@@ -83,7 +83,7 @@ class Liveness:
         leave(line, LINGER * self._pause if self._process == 0 else 0)
 
   def _lost(self) -> list[int]:
-    """Numbers of the processes that are silent; of a coordinator that does not answer, its alone."""
+    """Indices of the silent processes; only the coordinator's if it does not answer."""
     beat = threading.Thread(target=self._beat, daemon=True)
     beat.start()
     beat.join(SILENT * self._pause)
@@ -92,7 +92,7 @@ class Liveness:
     return [number for number, misses in enumerate(self._misses) if misses >= SILENT and number != self._process]
 
   def _beat(self) -> None:
-    """Shows a sign of life and looks for the others'; rounds are counted, so that a slow coordinator blames nobody."""
+    """Sends a heartbeat and checks the others'; counts rounds, so that a slow coordinator blames nobody."""
     self._rounds += 1
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       self._client.key_value_set(f'{KEY}/{self._process}', str(self._rounds), allow_overwrite=True)
@@ -104,23 +104,23 @@ class Liveness:
 
 
 def leave(line: str, after: float = 0) -> None:
-  """Ends the process from any thread: `line` on standard error, and the code of LostProcessError."""
+  """Exits the process from any thread, with `line` on standard error and the code of LostProcessError."""
   os.write(sys.__stderr__.fileno(), f'error: {line}\n'.encode())
   time.sleep(after)
   os._exit(LostProcessError.exit_code)
 
 
 def watch_for_the_end_of_the_coordinator() -> None:
-  """Gives JAX's SIGABRT, by which it ends all processes once the coordinator is gone, a line and an exit code.
+  """Turns JAX's SIGABRT after the loss of the coordinator into a line and an exit code.
 
-  The signal comes from a thread of C++, where Python's own handlers never run.
+  The signal comes from a C++ thread, where Python's handlers never run.
   """
   ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _on_abort(signum: int) -> None:
-  """Returns, and so lets the process abort, where the coordinator is not the reason."""
+  """Returns, letting the process abort, if the coordinator is not the reason."""
   if global_state.process_id == 0 or not global_state.coordinator_address:
     return
   host, _, port = global_state.coordinator_address.rpartition(':')

@@ -1,4 +1,4 @@
-"""Which devices share the work."""
+"""Device meshes."""
 
 import dataclasses
 import math
@@ -14,20 +14,20 @@ BACKENDS = ('jit', 'pmap')
 
 @dataclasses.dataclass
 class MeshShape:
-  """Numbers of devices along each axis; at most one is -1: the rest."""
+  """Numbers of devices along each axis; at most one is -1, for all remaining devices."""
 
-  data: int = -1  # devices that share the examples of a batch and each hold the whole State
-  fsdp: int = 1  # devices that share the examples of a batch and hold a part of the State each
-  tensor: int = 1  # devices that share the features of each dense, attention and embedding layer
-  backend: str = 'jit'  # jit, or pmap: along data alone, the means over devices taken by the task
+  data: int = -1  # data parallelism: devices that share a batch, each with the whole State
+  fsdp: int = 1  # FSDP: devices that share a batch, each with a shard of the State
+  tensor: int = 1  # tensor parallelism: devices that share the features of wide layers
+  backend: str = 'jit'  # jit or pmap, which supports data parallelism only
 
   @property
   def axis_name(self) -> str:
-    """The axis over which a task must sum by hand; '' where the compiler does."""
+    """The axis over which a task must sum explicitly; '' if the compiler does."""
     return 'data' if self.backend == 'pmap' else ''
 
   def validate(self) -> None:
-    """Raises ConfigError for what no set of devices could be."""
+    """Raises ConfigError for shapes that no set of devices could have."""
     for name in AXES:
       if getattr(self, name) < 1 and getattr(self, name) != -1:
         raise ConfigError(
@@ -42,10 +42,10 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
-  """Mesh with the axes data, fsdp and tensor over the devices of all processes; under pmap with data alone.
+  """Mesh with the axes data, fsdp and tensor over the devices of all processes; for pmap with data only.
 
-  A single process may use fewer than it has. Raises ConfigError when there are not so many, or when they cannot share
-  a batch, or each of its `accumulate` micro-batches, evenly.
+  A single process may use fewer devices than it has. Raises ConfigError if there are too few, or if they do not divide
+  the batch, or each of its `accumulate` micro-batches, evenly.
   """
   shape.validate()
   devices, sizes = jax.devices(), [getattr(shape, name) for name in AXES]
@@ -60,10 +60,10 @@ def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
     raise ConfigError(f'config.batch_size={batch_size}: must be a multiple of the {parts}')
   if shape.backend == 'pmap' and jax.process_count() > 1:
     raise ConfigError('config.mesh.backend=pmap: works in one process only; use jit')
-  axes = (shape.axis_name,) if shape.axis_name else AXES  # pmap knows no mesh but that of its own axis
+  axes = (shape.axis_name,) if shape.axis_name else AXES  # pmap's mesh has only its own axis
   return jax.make_mesh(sizes[: len(axes)], axes, (AxisType.Auto,) * len(axes), devices=devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """A whole copy on every device."""
+  """Replicated on every device."""
   return NamedSharding(mesh, PartitionSpec())

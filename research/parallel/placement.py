@@ -1,4 +1,4 @@
-"""Puts host arrays on a mesh of devices: each process loads just the rows that its own devices hold."""
+"""Transfers host arrays to a mesh: each process loads only the rows of its own devices."""
 
 import collections
 import math
@@ -10,40 +10,40 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-BATCH_AXES = ('data', 'fsdp')  # of the mesh: the examples of a batch are split along both
+BATCH_AXES = ('data', 'fsdp')  # mesh axes along which a batch is sharded
 IN_FLIGHT = 16  # computations that the host may run ahead of the devices
 
 
 class InFlight:
-  """Bounds how many computations are dispatched and not yet done.
+  """Bounds the number of computations in flight.
 
-  XLA lets a CPU device have 32. Once all are taken, collectives deadlock: one device waits in an all-reduce for another
-  device, whose own part cannot start.
+  XLA allows 32 per CPU device. Once all are taken, collectives deadlock: one device waits in an all-reduce for another,
+  which cannot start.
   """
 
   def __init__(self):
     self._pending = collections.deque()
 
   def add(self, result) -> None:
-    """Notes a result of the newest computation, and waits for the one `IN_FLIGHT` before it."""
+    """Records a result of the newest computation, and waits for the one `IN_FLIGHT` before it."""
     self._pending.append(result)
     if len(self._pending) > IN_FLIGHT:
       jax.block_until_ready(self._pending.popleft())
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-  """Layout of arrays whose `axis` is the batch; a mesh without these axes has a whole copy on every device."""
+  """Sharding of arrays whose `axis` is the batch; replicated on a mesh without batch axes."""
   names = tuple(name for name in BATCH_AXES if name in mesh.axis_names)
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, names))
 
 
 def num_shards(mesh: Mesh) -> int:
-  """Number of parts that a batch is split into."""
+  """Number of shards of a batch."""
   return math.prod(mesh.shape.get(name, 1) for name in BATCH_AXES)
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> Array:
-  """An array that every process has as a whole."""
+  """Transfers an array that every process has as a whole."""
   if sharding.is_fully_addressable:
     return jax.device_put(array, sharding)
   return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
@@ -52,9 +52,9 @@ def put(array: np.ndarray, sharding: NamedSharding) -> Array:
 def put_rows(
   rows: Callable[[np.ndarray], Mapping[str, np.ndarray]], index: np.ndarray, sharding: NamedSharding
 ) -> dict[str, Array]:
-  """The batch of the examples `index` [batch]: arrays [batch, ...], laid out as `sharding` says.
+  """The batch of the examples `index` [batch]: arrays [batch, ...] with the given sharding.
 
-  `rows` is asked once, for the examples that the devices of this process hold.
+  `rows` is called once, for the examples of this process's devices.
   """
   if sharding.is_fully_addressable:
     return jax.device_put({**rows(index), 'index': index}, sharding)
@@ -70,7 +70,7 @@ def put_rows(
 
 
 def fetch(tree):
-  """Numpy arrays of a tree of arrays, each as a whole; where other processes hold parts, all must call this."""
+  """NumPy arrays of a tree, each as a whole; if other processes hold shards, all must call this."""
   arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
   if all(array.is_fully_addressable or array.is_fully_replicated for array in arrays):
     return jax.device_get(tree)

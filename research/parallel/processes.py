@@ -1,4 +1,4 @@
-"""What the processes of one run must agree on; a process that is alone agrees with itself."""
+"""Agreement between the processes of a run; trivial for a single process."""
 
 import itertools
 import json
@@ -11,41 +11,41 @@ from jax.experimental import multihost_utils
 
 from research.errors import ConfigError
 
-SECONDS = 600  # that a process waits for the others
+SECONDS = 600  # timeout of waiting for the others
 _turns = itertools.count()
 
 
 def alone() -> bool:
-  """Whether no others have been met; asks JAX for no device."""
+  """Whether this is the only process; does not initialize JAX's devices."""
   return distributed.global_state.client is None
 
 
 def is_first() -> bool:
-  """Whether this is the process that writes files and talks to the user."""
+  """Whether this process writes files and talks to the user."""
   return jax.process_index() == 0
 
 
 def from_first(value: int) -> int:
-  """The value that the first process gave; all must call this, in the thread that trains."""
+  """The value given by the first process; all must call this, in the training thread."""
   return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
 
 
 def highest(value: int) -> int:
-  """The largest value that a process gave; likewise."""
+  """The largest value given by any process; likewise."""
   return int(multihost_utils.process_allgather(np.int32(value)).max()) if jax.process_count() > 1 else value
 
 
 def barrier(name: str) -> None:
-  """Waits until all processes are here; uses no device, so that any one thread may call it."""
+  """Waits for all processes; uses no device, so any thread may call it."""
   if jax.process_count() > 1:
     distributed.global_state.client.wait_at_barrier(f'{name}/{next(_turns)}', 1_000 * SECONDS)
 
 
 def agree(facts: Mapping[str, str]) -> None:
-  """Raises ConfigError, in all processes, if the facts of one differ from those of the first; all must call this.
+  """Raises ConfigError in all processes if the facts of any differ from those of the first; all must call this.
 
-  The error names the facts and the process; a fact that one of the two lacks is not compared. Needs no device: each
-  process reads the facts of the first, and then what the others found.
+  The error names the facts and the process; facts missing in either are not compared. Needs no device: each process
+  reads the facts of the first, and then the findings of the others.
   """
   state, place = distributed.global_state, f'agree/{next(_turns)}'
   client, own = state.client, state.process_id

@@ -1,1 +1,1 @@
-"""What experiments reached: records of runs, whether a new run agrees with them, and tables for the READMEs."""
+"""Results: records of runs, their agreement with new runs, and tables for the READMEs."""

@@ -1,4 +1,4 @@
-"""How far a run agrees with those on record: to the bit, to rounding, or within what chance would do."""
+"""How closely a run agrees with the record: bitwise, up to rounding, or statistically."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,42 +7,42 @@ from typing import NamedTuple
 
 from research.report.results import Record, run_of
 
-TOLERANCE = 1e-5  # relative difference of metrics that rounding may make
+TOLERANCE = 1e-5  # relative difference of metrics due to rounding
 CONFIDENCE = 0.99
 
 
 class Target(NamedTuple):
-  """What an experiment is to reach, and how far from it a run may end that still agrees.
+  """The target of an experiment, and how far a run may deviate from the record.
 
   The sampling error of an accuracy over n examples is 2.58 * sqrt(p * (1 - p) / n).
   """
 
   metric: str  # of result.json
-  at_least: float = -math.inf  # of the mean over the recorded seeds
-  at_most: float = math.inf  # the same, where less is better
-  margin: float = math.inf  # largest distance from the recorded mean, whatever their spread
-  examples: int = 0  # of the test part, whose sampling error is allowed; 0: none is (no accuracy)
+  at_least: float = -math.inf  # of the mean over recorded seeds
+  at_most: float = math.inf  # the same, if lower is better
+  margin: float = math.inf  # largest deviation from the recorded mean, whatever the spread
+  examples: int = 0  # of the test split, to allow for sampling error; 0 for metrics other than accuracy
 
   def reached(self, mean: float) -> bool:
-    """Whether a mean over the seeds is what it is to be."""
+    """Whether a mean over seeds reaches the target."""
     return self.at_least <= mean <= self.at_most
 
   @property
   def goal(self) -> float:
-    """The end of the range that is to be reached."""
+    """The bound to reach."""
     return self.at_least if self.at_most == math.inf else self.at_most
 
   def without_goal(self) -> 'Target':
-    """What a variant is compared by: it need not reach anything, but must agree with its own record."""
+    """The target of a variant, which must agree with its own record but need not reach anything."""
     return self._replace(at_least=-math.inf, at_most=math.inf)
 
 
 class Agreement(NamedTuple):
-  """What was found out about a run."""
+  """The agreement of a run with the record."""
 
-  level: str  # bitwise, numerical, statistical, or '' for none
-  first_difference: str  # step of the first State hash that differs; '' where none does or nothing was compared
-  differs: tuple[str, ...]  # what is not as it was in the recorded run: commit, versions, ...
+  level: str  # bitwise, numerical, statistical or ''
+  first_difference: str  # step of the first differing State hash; '' if none differs or none was compared
+  differs: tuple[str, ...]  # differences from the recorded run: commit, versions, ...
 
 
 RECORDED = Agreement('on record now', '', ())
@@ -51,7 +51,7 @@ RECORDED = Agreement('on record now', '', ())
 def judge(runs: Sequence[Record], recorded: Sequence[Record], targets: Sequence[Target]) -> list[Agreement]:
   """How far each run agrees with the records.
 
-  A seed agrees statistically if, for every target, its mean over the folds lies in the band of the recorded means.
+  A seed agrees statistically if, for every target, its mean over folds lies in the band of the recorded means.
   """
   inside = set.intersection(*(_seeds_inside(runs, recorded, target) for target in targets))
   found = [agreement(run, recorded) for run in runs]
@@ -69,10 +69,10 @@ def _seeds_inside(runs: Sequence[Record], recorded: Sequence[Record], target: Ta
 
 
 def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list[Agreement]:
-  """What is found out about runs that have not ended.
+  """How far unfinished runs agree with the records.
 
-  `statistical` are those on other hardware or versions, whose rounding grows from step to step, if all that was logged
-  lies where one more of the recorded seeds would have it.
+  Runs on other hardware or versions, where rounding differences grow, agree statistically if everything logged lies in
+  the prediction band of the recorded seeds.
   """
   found = [agreement(run, recorded) for run in runs]
   return [
@@ -84,7 +84,7 @@ def judge_beginnings(runs: Sequence[Record], recorded: Sequence[Record]) -> list
 def verdict(
   runs: Sequence[Record], found: Sequence[Agreement], recorded: Sequence[Record], targets: Sequence[Target]
 ) -> str:
-  """What is wrong: runs that agree at no level, or means that miss their targets; '' if nothing is."""
+  """What is wrong: runs that do not agree, or means that miss their targets; '' if nothing is."""
   lost = sorted({run['seed'] for run, one in zip(runs, found, strict=True) if not one.level})
   if lost:
     return f'seed {", ".join(map(str, lost))} agrees with the record at no level'
@@ -93,9 +93,9 @@ def verdict(
 
 
 def _missed(runs: Sequence[Record], recorded: Sequence[Record], target: Target) -> str:
-  """How the mean over the recorded seeds, with the new runs in place of theirs, misses the target; '' if it does not.
+  """How the mean over the recorded seeds, updated with the new runs, misses the target; '' if it does not.
 
-  A single seed may well miss it.
+  A single seed may miss it.
   """
   means = {**seed_means(recorded, target.metric), **seed_means(runs, target.metric)}
   if not means:
@@ -119,7 +119,7 @@ def _begins_elsewhere_alike(run: Record, recorded: Sequence[Record]) -> bool:
 
 
 def agreement(run: Record, recorded: Sequence[Record]) -> Agreement:
-  """Compares a run, which need not have finished, with the record of the same run: bitwise or numerical."""
+  """Compares a run, finished or not, with its own record: bitwise or numerical."""
   same = next((record for record in recorded if run_of(record) == run_of(run)), None)
   if same is None:
     return Agreement('', '', differences(run, recorded[0]))
@@ -130,13 +130,13 @@ def agreement(run: Record, recorded: Sequence[Record]) -> Agreement:
 
 
 def first_difference(run: Mapping[str, str], recorded: Mapping[str, str]) -> str:
-  """The first step, of those of `run`, whose hash is not the recorded one; '' where there is none."""
+  """The first step of `run` whose hash differs from the recorded one; '' if there is none."""
   steps = sorted(run, key=lambda step: math.inf if step == 'end' else int(step))
   return next((step for step in steps if run[step] != recorded.get(step)), '')
 
 
 def nearly_equal(run: Mapping, recorded: Mapping) -> bool:
-  """Whether every number, however deep, differs by rounding alone, and there are the same of them."""
+  """Whether all nested numbers are the same up to rounding."""
   if not run or run.keys() != recorded.keys():
     return False
   pairs = [(run[name], recorded[name]) for name in run]
@@ -144,9 +144,9 @@ def nearly_equal(run: Mapping, recorded: Mapping) -> bool:
 
 
 def differences(run: Record, recorded: Record) -> tuple[str, ...]:
-  """Commit, versions, data, config and hardware that are not the recorded ones, as `name: there -> here`."""
+  """Differences in commit, versions, data, config and hardware, as `name: there -> here`."""
   data = {part: recorded['data'].get(part, value) for part, value in run['data'].items()}
-  recorded = {**recorded, 'data': data}  # older records have the training part alone
+  recorded = {**recorded, 'data': data}  # older records have only the training split
   names = {'commit': 'commit', 'data': 'data', 'config_sha256': 'config', 'device': 'hardware'}
   found = [(label, recorded[name], run[name]) for name, label in names.items() if recorded[name] != run[name]]
   packages = {**recorded['versions'], **run['versions']}
@@ -156,11 +156,11 @@ def differences(run: Record, recorded: Record) -> tuple[str, ...]:
 
 
 def band(recorded: Sequence[float], target: Target) -> tuple[float, float]:
-  """Lower and upper end of the prediction band for one more run.
+  """Lower and upper end of the prediction band for another run.
 
   mean ± t s sqrt(1 + 1/n), with the quantile t of Student's distribution with n - 1 degrees of freedom (the interval
-  for one future observation of a normal sample); not narrower than the sampling error of the test part, and never
-  wider than the target's margin, which is all there is to go by for a single record.
+  for one future observation of a normal sample); not narrower than the sampling error of the test split, nor
+  wider than the target's margin, which is all there is for a single record.
   """
   from scipy.special import stdtrit  # the quantile of Student's t; slow to import
 
@@ -173,12 +173,12 @@ def band(recorded: Sequence[float], target: Target) -> tuple[float, float]:
 
 
 def sampling_error(accuracy: float, examples: int) -> float:
-  """Half the width of the 99 % interval of an accuracy that was measured on so many examples."""
+  """Half-width of the 99 % confidence interval of an accuracy measured on `examples` examples."""
   return 2.58 * math.sqrt(max(accuracy * (1 - accuracy), 0) / examples) if examples else 0.0
 
 
 def seed_means(records: Sequence[Record], metric: str) -> dict[int, float]:
-  """The metric by seed; of a cross-validation its mean over the folds that have it, which test every example once."""
+  """The metric by seed, averaged over folds if there are any."""
   by_seed: dict[int, list[float]] = {}
   for record in records:
     if metric in record['metrics']:

@@ -1,4 +1,4 @@
-"""The learning curves of a run, drawn into its workdir."""
+"""Learning curves of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw_curves(workdir: Path) -> None:
-  """Draws figures/learning_curves.png from metrics.jsonl, if there is anything in it yet."""
+  """Draws figures/learning_curves.png from metrics.jsonl, if it has any metrics yet."""
   records, folder = recorder.read(workdir), workdir / 'figures'
   if any(name.startswith('train/') for record in records for name in record):
     folder.mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def draw_curves(workdir: Path) -> None:
 
 
 def learning_curves(records: Sequence[Mapping[str, float]]) -> 'Figure':
-  """Every metric that training and validation share, over steps; `records` are those of metrics.jsonl."""
+  """Metrics of training and validation over steps; `records` are those of metrics.jsonl."""
   names = sorted({name.split('/')[1] for record in records for name in record if name.startswith('train/')})
   figure, axes = make_figure(columns=len(names))
   for axis, name in zip(axes, names, strict=True):

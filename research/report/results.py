@@ -1,4 +1,4 @@
-"""The file results.jsonl of an experiment: one JSON object a run, with all that a later run is held against."""
+"""The results.jsonl of an experiment: one JSON object per run, for comparison with later runs."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,11 @@ from research.paths import experiments
 
 Record = Mapping[str, Any]
 FIELDS = {'seed', 'metrics', 'seconds', 'device', 'versions', 'commit', 'data', 'config_sha256', 'state_sha256'}
-OF_ONE_RUN = ('seed', 'fold')  # fields of a config that tell the runs of an experiment apart
+OF_ONE_RUN = ('seed', 'fold')  # config fields that differ between runs of an experiment
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """The records in a file; none if there is no file. Raises DataError that names the line at fault."""
+  """The records in a file; empty if there is no file. Raises DataError that names the invalid line."""
   try:
     lines = path.read_text().splitlines() if path.exists() else []
   except UnicodeDecodeError as error:
@@ -27,12 +27,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def recorded() -> list[Path]:
-  """The folders of the experiments whose default has runs on record."""
+  """The folders of experiments with recorded runs of the default."""
   return [folder for folder in experiments().values() if of_variant(read(folder / 'results.jsonl'), '')]
 
 
 def add(path: Path, records: Sequence[Record]) -> None:
-  """Adds records to a file, each in place of an older one of the same run; whole or not at all."""
+  """Atomically adds records to a file, replacing older ones of the same runs."""
   with _locked(path.parent):
     merged = {run_of(record): record for record in [*read(path), *records]}
     temporary = path.with_name(path.name + '.tmp')
@@ -41,12 +41,12 @@ def add(path: Path, records: Sequence[Record]) -> None:
 
 
 def run_of(record: Record) -> tuple[str, int, int]:
-  """What tells the runs of an experiment apart: variant, seed and fold (0 without cross-validation)."""
+  """Identifies a run of an experiment: variant, seed and fold (0 without cross-validation)."""
   return variant_of(record), record['seed'], record.get('fold', 0)
 
 
 def variant_of(record: Record) -> str:
-  """The variant of an experiment; '' is the default, as are records from before there were variants."""
+  """The variant; '' is the default, also for records without the field."""
   return record.get('variant', '')
 
 
@@ -56,10 +56,10 @@ def of_variant(records: Sequence[Record], variant: str) -> list[Record]:
 
 
 def from_workdir(workdir: Path, variant: str = '') -> dict[str, Any]:
-  """The record of the run in a workdir, without `seconds` and `metrics` if it has not finished.
+  """The record of the run in a workdir, without `seconds` and `metrics` if unfinished.
 
-  `state_sha256` is by step, the last one called 'end'. `early` holds the training metrics that were logged up to
-  the last of the other steps, for a comparison that does not wait for the end. Raises DataError for a damaged line.
+  `state_sha256` is by step, the last one called 'end'. `early` has the training metrics logged up to
+  the last other step, for comparison before the end. Raises DataError for a damaged line.
   """
   config = _load(workdir / 'config.json')['config']
   start = _load(workdir / 'environment.json')[-1]
@@ -121,7 +121,7 @@ def _sha256(content: Any) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-  """Runs of several seeds may end, and be recorded, at the same time."""
+  """Locks the file, as runs of several seeds may be recorded at the same time."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX)

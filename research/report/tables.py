@@ -1,4 +1,4 @@
-"""Tables of results for the READMEs, between two markers of Markdown, made of results.jsonl alone."""
+"""Tables of results for the READMEs, generated from results.jsonl between two markers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ class Entry(NamedTuple):
 
   name: str
   what: str  # one phrase
-  targets: Sequence[Target]  # the first is shown in the project's table
+  targets: Sequence[Target]  # the first is shown in the root README
   records: Sequence[Record]
 
 
 def experiment_table(records: Sequence[Record], targets: Sequence[Target]) -> str:
-  """What an experiment reaches on the test part and how it was run, then its variants; for its own README."""
+  """Test results of an experiment, how it was run, and its variants; for its own README."""
   default, variants = of_variant(records, ''), sorted({variant_of(record) for record in records})
   parts = [_metrics_table(default, targets), _how(default)] if default else []
   if variants != ['']:
@@ -49,7 +49,7 @@ def _variants_table(variants: Mapping[str, Sequence[Record]], targets: Sequence[
 
 
 def overview_table(entries: Sequence[Entry]) -> str:
-  """A line for each experiment; for the README of the project."""
+  """A row per experiment; for the root README."""
   rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'time a run')]
   for name, what, (target, *_), records in entries:
     default = of_variant(records, '')
@@ -61,7 +61,7 @@ def overview_table(entries: Sequence[Entry]) -> str:
 
 
 def summary(runs: Sequence[Record], found: Sequence[Agreement], targets: Sequence[Target]) -> str:
-  """A line for each run, with its level, and what is not as it was when the record was made; for the terminal."""
+  """A row per run, with its agreement and the differences from the record; for the terminal."""
   names = [target.metric for target in targets]
   rows = [('seed', 'fold', 'agrees', 'State differs from step', *map(_label, names))]
   for run, (level, step, _) in zip(runs, found, strict=True):
@@ -73,14 +73,14 @@ def summary(runs: Sequence[Record], found: Sequence[Agreement], targets: Sequenc
 
 
 def fill(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
-  """The text with the table between its markers; unchanged where it has none."""
+  """The text with the table between its markers; unchanged if it has none."""
   before, begin, rest = text.partition(begin)
   _, end, after = rest.partition(end)
   return f'{before}{begin}\n{table}\n{end}{after}' if end else text
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
-  """A table in Markdown, its first row the heading, aligned to be read as text as well."""
+  """A Markdown table with the first row as header, aligned for reading as text."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = [' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
   lines.insert(1, ' | '.join('-' * width for width in widths))
@@ -88,7 +88,7 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-  """Mean and standard deviation (n - 1), which a single value has not."""
+  """Mean and, for several values, standard deviation (n - 1)."""
   return _number(fmean(values)) + (f' ± {_number(stdev(values))}' if len(values) > 1 else '')
 
 
@@ -115,5 +115,5 @@ def _label(metric: str) -> str:
 
 
 def _number(value: float) -> str:
-  """Four decimals up to a hundred, else four digits."""
+  """Four decimals below a hundred, else four digits."""
   return f'{value:.4f}' if abs(value) < 100 else f'{value:.4g}'

@@ -1,1 +1,1 @@
-"""Sweeps over hyperparameters: the trials, where they run, which of them is best, and the table and picture of them."""
+"""Hyperparameter sweeps: trials, runners, selection, and their table and figure."""

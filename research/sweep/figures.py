@@ -1,4 +1,4 @@
-"""One picture of the trials of a sweep: points over a single field, parallel coordinates for several."""
+"""A figure of the trials of a sweep: a scatter plot for one field, parallel coordinates for several."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figu
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-WIDE = 20  # from this ratio of the greatest to the least value on, a scale is logarithmic
-APART = 0.07  # of the length of a scale, between two texts that do not touch
+WIDE = 20  # ratio of largest to smallest value from which a scale is logarithmic
+APART = 0.07  # minimal distance of labels, as a fraction of the scale
 
 
 class Scale(NamedTuple):
-  """Places of values between 0 and 1, and the ticks beside them."""
+  """Positions of values between 0 and 1, and the ticks."""
 
   places: np.ndarray
   ticks: Sequence[tuple[float, str]]
 
 
 def trials(fields: Mapping[str, Sequence[Any]], values: Sequence[float], label: str) -> 'Figure':
-  """The trials of a sweep, the best of them first.
+  """Draws the trials of a sweep, the best first.
 
   Args:
     fields: values of each field, one for each trial.
-    values: what the trials reached, NaN for those that failed.
+    values: results of the trials, NaN for those that failed.
     label: name of `values`.
   """
   if len(fields) == 1:
@@ -37,7 +37,7 @@ def trials(fields: Mapping[str, Sequence[Any]], values: Sequence[float], label: 
 
 
 def scale_of(options: Sequence[Any]) -> Scale:
-  """Numbers by size, on a logarithmic scale where they span more than a decade; other values in order of appearance."""
+  """A scale of numbers, logarithmic if they span more than a decade; other values in order of appearance."""
   if _are_numbers(options):
     return _by_size(np.asarray(options, float))
   texts = list(dict.fromkeys(map(str, options)))
@@ -50,7 +50,7 @@ def _are_numbers(options: Sequence[Any]) -> bool:
 
 
 def _by_size(numbers: np.ndarray) -> Scale:
-  """NaN stays NaN. Ticks are at the numbers themselves where these are few and lie apart, else at round numbers."""
+  """NaN stays NaN. Ticks are at the numbers themselves if they are few and far apart, else at round numbers."""
   least, greatest = np.nanmin(numbers), np.nanmax(numbers)
   logarithmic = 0 < least <= greatest / WIDE
   low, high = np.log([least, greatest]) if logarithmic else (least, greatest)
@@ -113,7 +113,7 @@ def _parallel(fields: Mapping[str, Sequence[Any]], values: np.ndarray, label: st
 
 
 def smooth(places: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-  """A curve through places at 0, 1, 2, ..., level at each of them; it ends before the first NaN."""
+  """A smooth curve through positions at 0, 1, 2, ..., flat at each of them; it ends before the first NaN."""
   places = np.asarray(places)[: next((n for n, place in enumerate(places) if math.isnan(place)), len(places))]
   x = np.linspace(0, len(places) - 1, 40 * (len(places) - 1) + 1)
   left = np.minimum(x.astype(int), max(len(places) - 2, 0))
@@ -122,7 +122,7 @@ def smooth(places: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_scale(axis, place: float, name: str, scale: Scale, side: int) -> None:
-  """A vertical scale, its numbers to the left (`side` -1) or the right (1) of it."""
+  """Draws a vertical scale with labels on the left (`side` -1) or right (1)."""
   axis.plot([place, place], [0, 1], color=INK, linewidth=THIN, zorder=3)
   axis.text(place, 1.06, name, ha='center', va='bottom', fontsize=SMALL, color=INK)
   box = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.75, 'pad': 0.6}

@@ -1,4 +1,4 @@
-"""The trials of a sweep: read from its file, checked against the config, and made command lines."""
+"""The plan of a sweep: its trials, read from a file, checked against the config, as command lines."""
 
 import copy
 import shlex
@@ -13,35 +13,34 @@ from research.sweep.trials import Trial, named
 from research.train.config import Config, check_types, flatten, set_field
 from research.train.modules import import_file
 
-Parse = Callable[[list[str]], Config]  # the config of the words `--config=FILE --config.FIELD=VALUE ...`
+Parse = Callable[[list[str]], Config]  # the config of `--config=FILE --config.FIELD=VALUE ...`
 
 
 class Plan(NamedTuple):
-  """A sweep over a config, all of whose trials can be run."""
+  """A sweep over a config, with valid trials."""
 
-  file: str  # the config's, with its scale
-  trials: Mapping[str, Trial]  # by name; with what the command line overrides for all of them
-  fields: Mapping[str, Mapping[str, Any]]  # by name: the value of every field that some trial sets
-  facts: Mapping[str, Any]  # what a root belongs to
+  file: str  # of the config, with its scale
+  trials: Mapping[str, Trial]  # by name, including overrides from the command line
+  fields: Mapping[str, Mapping[str, Any]]  # by name: the values of all fields that any trial sets
+  facts: Mapping[str, Any]  # identifies the sweep of a root
 
   def words(self, name: str) -> list[str]:
-    """The flags that make the config of a trial."""
+    """The flags for a trial's config."""
     return _words(self.file, self.trials[name])
 
   def job(self, name: str, root: Path, flags: list[str]) -> Job:
-    """A trial to be run, in a workdir of its own."""
+    """The job of a trial, in its own workdir."""
     return Job(name, root / name, [*self.words(name), *flags])
 
   def command(self, name: str, root: Path) -> str:
-    """What a shell takes to go on with a trial."""
+    """The shell command that resumes a trial."""
     return shlex.join(['python', '-m', 'launch.train', *self.words(name), f'--workdir={root / name}'])
 
 
 def make_plan(file: str, config: Config, sweep: Path, parse: Parse) -> Plan:
-  """The plan of `config`, which is that of `file` or overridden for all trials, and the file `sweep`.
+  """The plan of the sweep file `sweep` over `config`, the config of `file` with overrides for all trials.
 
-  `parse` reads a command line as each trial will.
-  Raises ConfigError that names the trial and the field.
+  `parse` parses command lines as the trials will. Raises ConfigError that names the trial and the field.
   """
   own, before = read_trials(sweep), flatten(parse([f'--config={file}']))
   shared = {field: value for field, value in flatten(config).items() if value != before[field]}
@@ -53,7 +52,7 @@ def make_plan(file: str, config: Config, sweep: Path, parse: Parse) -> Plan:
 
 
 def read_trials(path: Path) -> dict[str, Trial]:
-  """The trials of a sweep.py by name. Raises ConfigError where there is none."""
+  """The trials of a sweep.py by name. Raises ConfigError if there are none."""
   if not path.is_file():
     raise ConfigError(f'--sweep={path}: no such file; write one with a function sweep(), or give another')
   module = import_file(path)
@@ -76,7 +75,7 @@ def _checked(file: str, trial: Trial, place: str, parse: Parse) -> Config:
 
 
 def _check_values(trial: Trial, config: Config) -> None:
-  """A command line is more lenient than a type: there the text '3' is the number 3."""
+  """Checks types, as a command line would accept the string '3' for the number 3."""
   given = copy.deepcopy(config)
   for field, value in trial.items():
     set_field(given, field, value)

@@ -1,4 +1,4 @@
-"""The root of a sweep: a folder that one sweep at a time works in, of one config and the same trials for ever."""
+"""The root folder of a sweep, locked while in use and bound to one config and its trials."""
 
 import contextlib
 import json
@@ -16,9 +16,9 @@ NAME = 'sweep.json'
 
 @contextlib.contextmanager
 def held(root: Path, facts: Mapping[str, Any]) -> Iterator[None]:
-  """Holds the root of the sweep that `facts` tell of.
+  """Locks the root of the sweep identified by `facts`.
 
-  Raises WorkdirError: it cannot be written, is in use or belongs to another sweep; nothing in it has changed.
+  Raises WorkdirError if it is not writable, is in use or belongs to another sweep, without changing it.
   """
   with take(root, 'root', 'sweep'):
     _refuse_others(root, facts)
@@ -26,12 +26,12 @@ def held(root: Path, facts: Mapping[str, Any]) -> Iterator[None]:
 
 
 def facts_of_sweep(config: Config, trials: Mapping[str, Trial]) -> dict[str, Any]:
-  """The fields of the config that the trials share, and the trials, as JSON gives them back."""
+  """The config fields shared by the trials, and the trials, as read back from JSON."""
   return json.loads(json.dumps({**facts_of(config), **{f'trial {name}': trial for name, trial in trials.items()}}))
 
 
 def claim(root: Path, facts: Mapping[str, Any]) -> None:
-  """Makes the root that of this sweep for ever."""
+  """Binds the root to this sweep."""
   write_json(root / NAME, facts)
 
 
@@ -41,7 +41,7 @@ def _refuse_others(root: Path, facts: Mapping[str, Any]) -> None:
       raise WorkdirError(f'root {root}: has files but no {NAME}, so it is not a sweep; give another')
     return
   try:
-    saved = {'class': 'Config', **json.loads((root / NAME).read_text())}  # older ones do not name it
+    saved = {'class': 'Config', **json.loads((root / NAME).read_text())}  # older files have no class
   except ValueError as error:
     raise WorkdirError(f'root {root}: {NAME} is not JSON ({error}); give another') from error
   if names := [name for name in {**saved, **facts} if saved.get(name) != facts.get(name)]:

@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep, each as a `launch.train` of its own: in local processes, or as an array of jobs."""
+"""Runs the trials of a sweep, each with `launch.train`: in local processes, or as an array of jobs."""
 
 import os
 import queue
@@ -26,16 +26,16 @@ class Job(NamedTuple):
 
   name: str
   workdir: Path
-  words: Sequence[str]  # flags of launch.train, but for --workdir
+  words: Sequence[str]  # flags of launch.train, except --workdir
 
   @property
   def log(self) -> Path:
-    """Where its output goes: beside the workdir, which takes no files of others."""
+    """The log file, next to the workdir."""
     return self.workdir.parent / 'logs' / f'{self.name}.log'
 
 
 def run_local(jobs: Sequence[Job], processes: int, stop: Stop) -> list[int | None]:
-  """Exit codes of the jobs, of which `processes` run at once; None for those that a signal kept from starting."""
+  """Exit codes of the jobs, `processes` at a time; None for those that a signal kept from starting."""
   shares = queue.SimpleQueue()
   for share in device_shares(os.environ.get('CUDA_VISIBLE_DEVICES', ''), processes):
     shares.put(share)
@@ -52,7 +52,7 @@ def run_local(jobs: Sequence[Job], processes: int, stop: Stop) -> list[int | Non
 
 
 def run_array(jobs: Sequence[Job], executor: Any, stop: Stop) -> list[int | None]:
-  """The same by an executor of submitit, as one array of jobs; a signal cancels them, which lets them save."""
+  """The same with a submitit executor, as one job array; a signal cancels the jobs, which lets them save."""
   array = executor.map_array(run_alone, jobs)
   while not (stop.signum or all(job.done() for job in array)):
     time.sleep(POLL_SECONDS)
@@ -63,22 +63,22 @@ def run_array(jobs: Sequence[Job], executor: Any, stop: Stop) -> list[int | None
 
 
 def run_alone(job: Job) -> int | None:
-  """`run_job` in a process of its own, as on a node of a cluster."""
+  """`run_job` in a separate process, as on a cluster node."""
   with Stop() as stop:
     return run_job(job, stop)
 
 
 def device_shares(devices: str, processes: int) -> list[dict[str, str]]:
-  """Environment of each process: its part of the devices that CUDA_VISIBLE_DEVICES lists, if it lists any."""
+  """Environment of each process: its share of the devices in CUDA_VISIBLE_DEVICES, if set."""
   names = devices.split(',')
   parts = [names[number::processes] or [names[number % len(names)]] for number in range(processes)]
   return [{'CUDA_VISIBLE_DEVICES': ','.join(part)} if devices else {} for part in parts]
 
 
 def run_job(job: Job, stop: Stop, environment: Mapping[str, str] | None = None) -> int | None:
-  """Exit code of a trial, 0 without a run where it is finished; None where a signal came before it began.
+  """Exit code of a trial, 0 without running if it is finished; None if a signal came before it started.
 
-  A sweep that was killed may have left a process that still runs the trial: that one is waited for.
+  Waits for a process that a killed sweep may have left running the trial.
   """
   while not stop.signum:
     if in_use(job.workdir):
@@ -87,16 +87,16 @@ def run_job(job: Job, stop: Stop, environment: Mapping[str, str] | None = None) 
       return 0
     else:
       code = _run(job, stop, environment or {})
-      if code != WorkdirError.exit_code or not in_use(job.workdir):  # else such a process was quicker
+      if code != WorkdirError.exit_code or not in_use(job.workdir):  # otherwise such a process was faster
         return code
   return None
 
 
 def _code(job: Any) -> int | None:
-  """Exit code of a job of submitit; 1 where its node or its process was lost."""
+  """Exit code of a submitit job; 1 if its node or process was lost."""
   try:
     return job.result()
-  except Exception as error:  # submitit has several kinds, and brings those of the job along
+  except Exception as error:  # submitit raises several kinds, including the job's own
     logging.warning('job %s: %s', job.job_id, ' '.join(str(error).split()))
     return 1
 
@@ -106,7 +106,7 @@ def _run(job: Job, stop: Stop, environment: Mapping[str, str]) -> int:
   job.log.parent.mkdir(exist_ok=True)
   logging.info('%s: runs', job.name)
   with job.log.open('a') as log:
-    # In a session of its own: Ctrl-C at the terminal would reach it twice, once by us, and end it at once.
+    # In a new session: otherwise Ctrl-C would reach it twice, once through us, and kill it.
     process = subprocess.Popen(
       command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -116,7 +116,7 @@ def _run(job: Job, stop: Stop, environment: Mapping[str, str]) -> int:
 
 
 def _wait(process: subprocess.Popen, stop: Stop) -> int:
-  """Its exit code, after it was told, once, of a signal that stops the sweep; 128 + N where signal N killed it."""
+  """Waits for the exit code, forwarding a signal to the sweep once; 128 + N if signal N killed it."""
   told = False
   while process.poll() is None:
     if stop.signum and not told:
@@ -127,5 +127,5 @@ def _wait(process: subprocess.Popen, stop: Stop) -> int:
 
 
 def _last_line(log: Path) -> str:
-  """It says what went wrong."""
+  """The last line of a log, which says what went wrong."""
   return ''.join(log.read_text(errors='replace').splitlines()[-1:])

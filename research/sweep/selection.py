@@ -1,4 +1,4 @@
-"""What the trials of a sweep reached on the validation part, which of them is best, and the table and picture of it."""
+"""Selecting the best trial of a sweep on validation, and the sweep's table and figure."""
 
 import json
 import math
@@ -17,24 +17,24 @@ CAPTION = "The best trial first; metrics are of the validation part and each tri
 
 
 class Outcome(NamedTuple):
-  """How a trial ended."""
+  """The outcome of a trial."""
 
   name: str
-  fields: Mapping[str, Any]  # value of each field that is swept
-  code: int | None  # exit code of its run; None: it was not run
-  metrics: Mapping[str, float]  # of the validation part alone; none where the run did not end well
+  fields: Mapping[str, Any]  # values of the swept fields
+  code: int | None  # exit code of its run; None if it was not run
+  metrics: Mapping[str, float]  # validation only; empty if the run failed
   seconds: float
 
 
 class Criterion(NamedTuple):
-  """What chooses among trials: a number made of the metrics of the validation part."""
+  """The criterion for selecting trials: a number computed from validation metrics."""
 
   label: str
   measure: Callable[[Mapping[str, float]], float]
-  lowest: bool = False  # is best
+  lowest: bool = False  # lower is better
 
   def value(self, outcome: Outcome) -> float:
-    """The number of a trial; NaN where it has none, or one that is not finite."""
+    """The value of a trial; NaN if it has none, or if it is not finite."""
     value = self.measure(outcome.metrics) if outcome.metrics else math.nan
     return value if math.isfinite(value) else math.nan
 
@@ -42,9 +42,8 @@ class Criterion(NamedTuple):
 def read_outcome(name: str, fields: Mapping[str, Any], code: int | None, workdir: Path) -> Outcome:
   """The outcome of a trial that ended with `code`, from its result.json if that is 0.
 
-  The metrics are those of the final State, the one whose test metrics result.json holds too: the best evaluation of a
-  run would be the highest of several noisy numbers, and favor runs that are evaluated more often. Metrics of the test
-  part are left behind here, so that nothing after can choose by them.
+  The metrics are those of the final State: the best evaluation of a run would be the maximum of several noisy numbers,
+  and favor runs that are evaluated more often. Test metrics are dropped here, so that nothing can select by them.
   """
   if code != 0:
     return Outcome(name, fields, code, {}, math.nan)
@@ -54,7 +53,7 @@ def read_outcome(name: str, fields: Mapping[str, Any], code: int | None, workdir
 
 
 def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
-  """The experiment's own score. Raises ConfigError where it has none."""
+  """The experiment's own score. Raises ConfigError if it has none."""
   if score is None:
     raise ConfigError(f'--metric: the experiment has no score; give --metric={SPLIT}NAME --direction=min or max')
 
@@ -71,7 +70,7 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
 
 
 def by_metric(metric: str, direction: str) -> Criterion:
-  """A metric of the validation part, whose 'min' or 'max' is best. Raises ConfigError for any other part."""
+  """A validation metric to minimize ('min') or maximize ('max'). Raises ConfigError for other splits."""
   if not metric.startswith(SPLIT):
     raise ConfigError(f'--metric={metric}: only validation metrics may select a trial; give {SPLIT}NAME')
   if direction not in ('min', 'max'):
@@ -88,7 +87,7 @@ def by_metric(metric: str, direction: str) -> Criterion:
 
 
 def ranked(outcomes: Sequence[Outcome], criterion: Criterion) -> list[Outcome]:
-  """The best first; equal ones in the order of the sweep, and at the end those without a number."""
+  """Outcomes sorted best first; ties in the order of the sweep, and those without a value last."""
 
   def key(outcome: Outcome) -> float:
     value = criterion.value(outcome)
@@ -98,7 +97,7 @@ def ranked(outcomes: Sequence[Outcome], criterion: Criterion) -> list[Outcome]:
 
 
 def trials_table(outcomes: Sequence[Outcome], criterion: Criterion) -> str:
-  """A line for each trial, in the order given: its fields, how it ended, and the validation part's metrics."""
+  """A row per trial, in the given order: its fields, status and validation metrics."""
   names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics if name != criterion.label)
   fields = list(outcomes[0].fields)
   heads = [name.removeprefix(SPLIT).replace('_', ' ') for name in (criterion.label, *names)]
@@ -112,7 +111,7 @@ def trials_table(outcomes: Sequence[Outcome], criterion: Criterion) -> str:
 
 
 def write_report(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, root: Path) -> str:
-  """Writes the outcomes, the best first, to trials.md and trials.png in `root`; returns the text."""
+  """Writes the outcomes, best first, to trials.md and trials.png in `root`; returns the text."""
   text = trials_table(outcomes, criterion)
   best, values = outcomes[0], [criterion.value(outcome) for outcome in outcomes]
   if not math.isnan(values[0]):
@@ -128,7 +127,7 @@ def write_report(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, 
 
 
 def check(outcomes: Sequence[Outcome], root: Path, signum: int) -> None:
-  """Raises RunError where the sweep was stopped, with the signal's exit code, or where trials failed."""
+  """Raises RunError if the sweep was stopped, with the signal's exit code, or if trials failed."""
   if signum:
     raise SweepStopped(signum, root)
   if failed := [f'{outcome.name} (exit {outcome.code})' for outcome in outcomes if outcome.code]:

@@ -1,6 +1,6 @@
-"""Sweeps: lists of trials, each a dict of dotted overrides of a config, and the ways to combine them.
+"""Sweeps: lists of trials, each a dict of dotted config overrides, and ways to combine them.
 
-A `sweep.py` beside a config has a function `sweep()` that returns such a list, for example
+A `sweep.py` next to a config has a function `sweep()` that returns such a list, for example
 `product(values('optimizer.lr', [1e-3, 1e-2]), values('dropout_rate', [0.1, 0.3]))`: four trials.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from research.errors import ConfigError
 
 Trial = Mapping[str, Any]  # {'optimizer.lr': 1e-3, 'hidden_sizes': (64, 64)}
-LONGEST = 60  # characters of a trial's name
+LONGEST = 60  # characters of a trial's name, at most
 
 
 def values(field: str, options: Iterable[Any]) -> list[Trial]:
@@ -26,12 +26,12 @@ def values(field: str, options: Iterable[Any]) -> list[Trial]:
 
 
 def product(*sweeps: Iterable[Trial]) -> list[Trial]:
-  """Every combination, the last sweep fastest. Raises ConfigError where two of them set the same field."""
+  """All combinations, the last sweep varying fastest. Raises ConfigError if two sweeps set the same field."""
   return [_merged(trials) for trials in itertools.product(*sweeps)]
 
 
 def zipped(*sweeps: Sequence[Trial]) -> list[Trial]:
-  """The first trials of all sweeps as one, the second, ... Raises ConfigError for lengths that differ."""
+  """Merges the first trials of all sweeps, the second, and so on. Raises ConfigError for different lengths."""
   if len(lengths := {len(sweep) for sweep in sweeps}) > 1:
     raise ConfigError(f'zipped: sweeps of {", ".join(map(str, sorted(lengths)))} trials; all must have the same number')
   return [_merged(trials) for trials in zip(*sweeps, strict=True)]
@@ -43,28 +43,28 @@ def chain(*sweeps: Iterable[Trial]) -> list[Trial]:
 
 
 def choice(field: str, options: Sequence[Any], count: int, seed: int = 0) -> list[Trial]:
-  """Values drawn from `options` with replacement, each as likely."""
+  """Values drawn uniformly from `options`, with replacement."""
   return values(field, [options[index] for index in _generator(field, seed).integers(len(options), size=count)])
 
 
 def uniform(field: str, low: float, high: float, count: int, seed: int = 0) -> list[Trial]:
-  """Values drawn from [low, high)."""
+  """Values drawn uniformly from [low, high)."""
   if not low < high:
     raise ConfigError(f'uniform of {field}: from {low} to {high}; must be low < high')
   return values(field, _generator(field, seed).uniform(low, high, count).tolist())
 
 
 def log_uniform(field: str, low: float, high: float, count: int, seed: int = 0) -> list[Trial]:
-  """Values drawn from [low, high) whose logarithms are uniform: every decade is as likely."""
+  """Values drawn log-uniformly from [low, high)."""
   if not 0 < low < high:
     raise ConfigError(f'log_uniform of {field}: from {low} to {high}; must be 0 < low < high')
   return values(field, np.exp(_generator(field, seed).uniform(math.log(low), math.log(high), count)).tolist())
 
 
 def named(trials: Iterable[Trial]) -> dict[str, Trial]:
-  """Trials by a name that a folder can have: a number and what is overridden; the same trial twice is one.
+  """Trials by a name that is a valid folder name: a number and the overrides; duplicates are merged.
 
-  Raises ConfigError for no trials, or for something that is no trial.
+  Raises ConfigError for an empty sweep or an invalid trial.
   """
   unique = {}
   for trial in trials:
@@ -79,7 +79,7 @@ def named(trials: Iterable[Trial]) -> dict[str, Trial]:
 
 
 def _generator(field: str, seed: int) -> np.random.Generator:
-  """A stream for each field: with one for all, fields drawn with the same seed would rise and fall together."""
+  """A separate generator per field: otherwise fields drawn with the same seed would be correlated."""
   return np.random.default_rng((seed, zlib.crc32(field.encode())))
 
 
@@ -93,7 +93,7 @@ def _merged(trials: Sequence[Trial]) -> Trial:
 
 
 def _plain(value: Any) -> Any:
-  """Python's own numbers and tuples, of numpy's and of lists."""
+  """Converts NumPy numbers and lists to Python numbers and tuples."""
   if isinstance(value, (list, tuple)):
     return tuple(map(_plain, value))
   return value.item() if isinstance(value, np.generic) else value
