@@ -2,52 +2,56 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 import optax
-from flax import linen as nn
 from jax import Array
 
 from research.data.examples import Dataset
 from research.data.source import Source
-from research.evaluate.evaluator import Evaluator, Report, make_eval_step
+from research.evaluate.evaluator import Evaluator, make_eval_step
+from research.evaluate.reports import Report
 from research.models.fields import with_field
 from research.models.remat import with_remat
 from research.tasks.base import State
-from research.tasks.supervised import predictor, supervised
+from research.tasks.network import predictor
+from research.tasks.supervised import supervised
 from research.train.config import Config
+from research.train.description import as_json, shapes_of
 from research.train.experiment import Experiment
 from research.train.optimizer import make_optimizer
-from research.types import Batch, Objective, PyTree
+from research.types import Batch, Fitted, Objective, PyTree
 
 
 def supervised_experiment(
   config: Config,
   data: Dataset,
-  model: nn.Module,
+  fitted: Fitted,
   objective: Objective,
   score: Callable[[Mapping[str, float]], float],
-  preprocess: Callable[[Batch], Batch] = lambda batch: batch,
   augment: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
   metrics: Sequence[Report] = (),
   figures: Sequence[Report] = (),
   predict: Callable[[State, Batch], PyTree] | None = None,
   source: Source | None = None,
-  files: Mapping[str, str] = MappingProxyType({}),
   optimizer: optax.GradientTransformation | None = None,
 ) -> Experiment:
-  """Trains `model`, evaluates on validation during training, and on validation and test at the end.
+  """Trains `config.network(fitted)`, evaluates on validation during training, and on validation and test at the end.
 
-  `score` of the validation metrics selects the best checkpoint. `metrics` are reported in every evaluation, `figures`
-  are drawn of the test split only. `predict` replaces the model's plain outputs as their input; `source` replaces the
-  shuffled order of the training examples.
-  `optimizer` is any transformation of optax; it replaces the one that `config.optimizer` describes, but not `freeze`.
+  `fitted` is what was fitted on the training split: everything the network knows about the data. `score` of the
+  validation metrics selects the best checkpoint. `metrics` are reported in every evaluation, `figures` are drawn of the
+  test split only. `predict` replaces the network's outputs as their input; `source` replaces the shuffled order of the
+  training examples. `optimizer` is any Optax transformation; it replaces the one that `config.optimizer` describes, but
+  not `freeze`.
   """
+  fitted = as_json(fitted)  # as it will be read from the workdir
+  network = config.network(fitted)
+  model = with_field(network.model, 'axis_name', config.mesh.axis_name) or network.model
+  model = with_remat(model, config.remat)
+  evaluated = dataclasses.replace(network, model=model).computing_in(config.precision)
   frozen, settings = config.optimizer.freeze, dataclasses.replace(config.optimizer, freeze=())
   optimizer = optimizer or make_optimizer(settings, config.steps)
-  model = with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)
-  task = supervised(model, objective, optimizer, preprocess, augment, config.ema_decay, frozen, config.compute)
-  predict = predict or predictor(model, preprocess, config.precision)
+  task = supervised(model, objective, optimizer, network.preprocess, augment, config.ema_decay, frozen, config.compute)
+  predict = predict or predictor(evaluated)
   eval_step = make_eval_step(task, predict)
   validation = Evaluator(eval_step, data.validation, config.eval_batch_size, metrics)
   test = Evaluator(eval_step, data.test, config.eval_batch_size, (*metrics, *figures))
@@ -58,5 +62,7 @@ def supervised_experiment(
     final_evaluators={'validation': validation, 'test': test},
     score=score,
     predict=predict,
-    files=files,
+    network=evaluated,
+    inputs=lambda: {name: leaf for name, leaf in shapes_of(data.train).items() if name in network.reads},
+    fitted=fitted,
   )

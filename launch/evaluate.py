@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint of a run, finished or not; the run's workdir is all that is needed, and is only read.
+"""Evaluates a checkpoint of a run, finished or not; needs its workdir, which is only read, and the data of one part.
 
 python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=best --predictions=outputs.npz
 """
@@ -16,7 +16,8 @@ from launch.progress import final_table
 from research import random
 from research.errors import ConfigError, failure, told
 from research.evaluate.predictions import saved_to
-from research.train.experiment import EvalFn, Experiment, checked
+from research.train.description import Description, load_description
+from research.train.experiment import EvalFn, Experiment, checker
 from research.train.restore import parse_checkpoint, restore_state
 from research.train.workdir import saved_config
 
@@ -35,8 +36,10 @@ def main() -> None:
   if target and not os.access(target.parent, os.W_OK | os.X_OK):
     raise ConfigError(f'--predictions={target}: {target.parent} is not a writable folder; create it first')
   config, step = saved_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
-  experiment = checked(config.build())
-  evaluator = evaluator_of(experiment, SPLIT.value)
+  described = load_description(workdir)
+  experiment = config.build(described.fitted) if described.fitted else config.build()
+  check = checker(experiment.task, described.batch(1))  # only this split is read: the others need not be there
+  evaluator = check(SPLIT.value, evaluator_of(experiment, SPLIT.value, described))
   if target:
     if not hasattr(evaluator, 'examples'):
       raise ConfigError(f'--predictions={target}: {SPLIT.value} is measured without examples; leave it out')
@@ -52,13 +55,13 @@ def main() -> None:
       raise told(value, failure(f'{SPLIT.value}/{name}', value))
 
 
-def evaluator_of(experiment: Experiment, split: str) -> EvalFn:
+def evaluator_of(experiment: Experiment, split: str, described: Description) -> EvalFn:
   """The evaluator of a part; that of the training part is the first one with other examples, if there are any."""
   parts = {**experiment.evaluators, **experiment.final_evaluators}
   if not parts:
     raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to evaluate')
   first = next(iter(parts.values()))
-  if hasattr(first, 'examples') and len(experiment.train.examples):
+  if hasattr(first, 'examples') and described.example:
     parts['train'] = dataclasses.replace(first, examples=experiment.train.examples)
   if split not in parts:
     raise ConfigError(f'--split={split}: must be one of {", ".join(parts)}')

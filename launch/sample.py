@@ -14,6 +14,7 @@ from launch import app
 from launch.flags import PathParser
 from research import random
 from research.errors import ConfigError, check_range, naming
+from research.train.description import load_description
 from research.train.experiment import Request
 from research.train.restore import parse_checkpoint, restore_variables
 from research.train.workdir import saved_config
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def main() -> None:
   workdir, request = WORKDIR.value, make_request()
   config, step = saved_config(workdir), parse_checkpoint(CHECKPOINT.value, workdir)
-  sampler = config.sampler(texts_of(workdir))
+  sampler = config.sampler(load_description(workdir).fitted)
   step, variables = restore_variables(workdir, step, best=CHECKPOINT.value == 'best')
   key = random.stream(jax.random.key(SEED.value), 'sample', step)
   for name, value in sampler(variables, key, request):
@@ -57,15 +58,6 @@ def make_request() -> Request:
   if INPUT.value and not (INPUT.value.is_file() and os.access(INPUT.value, os.R_OK)):
     raise ConfigError(f'--input={INPUT.value}: no such readable file; give the path of one')
   return Request(PROMPT.value, str(INPUT.value), LENGTH.value, TEMPERATURE.value)
-
-
-def texts_of(workdir: Path) -> dict[str, str]:
-  """The texts that a run keeps in its workdir, by name."""
-  return {
-    path.name: path.read_text('utf-8', 'replace')
-    for path in sorted(workdir.iterdir())
-    if path.suffix in ('.json', '.txt')
-  }
 
 
 def saved(figure: 'Figure', path: Path) -> Path:

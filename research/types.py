@@ -11,6 +11,7 @@ from research.metrics import Mean, Metrics
 PyTree = Any
 Batch = Mapping[str, Array]
 Rows = Mapping[str, np.ndarray]  # a batch on the host
+Fitted = Mapping[str, Any]  # on training data, by name: texts, numbers, lists and arrays that JSON can hold
 
 
 class Aux(NamedTuple):

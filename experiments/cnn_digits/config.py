@@ -9,11 +9,13 @@ from research.evaluate import exact, figures
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_at_least, check_below, check_each, check_filled
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.985, margin=0.015, examples=360),)
 
@@ -35,15 +37,20 @@ class Config(Base):
     check_below(self, 1, 'dropout_rate', 'label_smoothing')
     check_at_least(self, 0, 'shift')
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
+    model = ConvNet(
+      self.channels, len(fitted['class_names']), self.hidden_sizes, norm='batch', dropout_rate=self.dropout_rate
+    )
+    return Network(model, standardize(mean=4.9, std=6.0))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.digits()
     return supervised_experiment(
       self,
       data,
-      ConvNet(self.channels, len(data.class_names), self.hidden_sizes, norm='batch', dropout_rate=self.dropout_rate),
+      fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, std=6.0),
       augment=augment.shift(self.shift),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),

@@ -9,11 +9,13 @@ from research.evaluate import exact, figures
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_at_least, check_below, check_each, check_filled
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.994, margin=0.002, examples=10_000),)
 
@@ -38,21 +40,19 @@ class Config(Base):
     check_at_least(self, 1, 'convs_per_stage')
     check_below(self, 1, 'dropout_rate', 'label_smoothing', 'zoom')
 
-  def model(self) -> ConvNet:
-    """The network, for looking inside it."""
-    return ConvNet(
-      self.channels, 10, self.hidden_sizes, self.convs_per_stage, norm='batch', dropout_rate=self.dropout_rate
-    )
+  def network(self, fitted: Fitted) -> Network:
+    options = {'norm': 'batch', 'dropout_rate': self.dropout_rate}
+    model = ConvNet(self.channels, len(fitted['class_names']), self.hidden_sizes, self.convs_per_stage, **options)
+    return Network(model, standardize(mean=33.3, std=78.6))
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.mnist()
     return supervised_experiment(
       self,
       data,
-      self.model(),
+      fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=33.3, std=78.6),
       augment=augment.affine(self.degrees, self.zoom, self.shift),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),

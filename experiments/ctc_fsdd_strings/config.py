@@ -1,7 +1,7 @@
 """Transcribing strings of spoken digits with CTC, without alignments. Reaches a label error rate of 3 %."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,14 +15,13 @@ from research.evaluate import transcripts
 from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.report.agreement import Target
-from research.tasks.base import State
-from research.tasks.supervised import predictor
+from research.tasks.network import Network, plain_outputs
 from research.train.config import Config as Base
 from research.train.config import check_at_least, check_below, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
-from research.types import Batch, PyTree
+from research.types import Batch, Fitted, Model, PyTree
 
 TARGETS = (Target('test/label_error_rate', at_most=0.03, margin=0.015),)
 BLANK = len(speech.DIGITS)
@@ -52,56 +51,46 @@ class Config(Base):
     check_below(self, 1, 'dropout_rate')
     check_within(self, 'frame_stack', 1, MOST_STACKED)
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = speech.digit_strings(self.train_size, self.seed, self.test_size)
-    model = self.model()
     return supervised_experiment(
       self,
       data,
-      model,
+      fitted or {'class_names': data.class_names},
       ctc(BLANK),
       score=lambda metrics: -metrics['validation/label_error_rate'],
-      preprocess=self.preprocess,
       augment=augment.chain(
         lambda batch, key: FEATURES(batch), audio.spec_augment(2, self.freq_mask, 2, self.time_mask)
       ),
       metrics=(transcripts.error_rates,),
       figures=(transcripts.heard(data.class_names, speech.RATE),),
-      predict=self.predict,
     )
 
-  def model(self) -> SequenceLabeler:
-    """The network."""
-    return SequenceLabeler(
+  def network(self, fitted: Fitted) -> Network:
+    model = SequenceLabeler(
       RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate), BLANK + 1, self.dropout_rate
     )
+    return Network(model, self.preprocess, self.transcribe)
 
   def preprocess(self, batch: Batch) -> dict[str, Array]:
     """Spectra and their lengths, with frames stacked."""
     return padded(audio.stacked(FEATURES(batch), self.frame_stack))
 
-  def predict(self, state: State, batch: Batch) -> dict[str, Array]:
+  def transcribe(self, model: Model, variables: PyTree, batch: Batch) -> dict[str, Array]:
     """The transcript of each recording."""
-    logits = predictor(self.model(), self.preprocess, self.precision)(state, batch)
-    max_length = 2 * batch['targets'].shape[1]
-    return transcripts.transcribed(logits, self.preprocess(batch)['lengths'], self.beam_size, max_length, BLANK)
+    logits = plain_outputs(model, variables, batch)
+    return transcripts.transcribed(logits, batch['lengths'], self.beam_size, logits.shape[1], BLANK)
 
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
+  def sampler(self, fitted: Fitted) -> Sampler:
     """Transcribes the digits spoken in the WAV file `input`, and plots when each was heard."""
-    model = self.model()
-
-    @jax.jit
-    def listen(variables: PyTree, batch: Batch) -> dict[str, Array]:
-      batch = self.preprocess(batch)
-      logits = model.apply(variables, batch['inputs'])
-      return transcripts.transcribed(logits, batch['lengths'], self.beam_size, logits.shape[1], BLANK)
+    listen, class_names = jax.jit(self.network(fitted)), fitted['class_names']
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')
       batch = audio.load(request.input, speech.RATE, min_length=speech.RATE // 10)
       output = {name: np.asarray(array)[0] for name, array in listen(variables, batch).items()}
-      yield 'digits', transcripts.text(speech.DIGITS, output['labels'], output['length'])
-      yield 'heard', transcripts.picture(np.asarray(batch['inputs'])[0], output, speech.DIGITS, speech.RATE)
+      yield 'digits', transcripts.text(class_names, output['labels'], output['length'])
+      yield 'heard', transcripts.picture(np.asarray(batch['inputs'])[0], output, class_names, speech.RATE)
 
     return sample
 

@@ -14,11 +14,13 @@ from research.models.frames import Frames
 from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.940, margin=0.010, examples=4_500),)
 
@@ -50,24 +52,24 @@ class Config(Base):
       self.augmentation()
       ucr.archive(self.dataset)
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     augment, data = self.augmentation(), ucr.ucr(self.dataset)
     return supervised_experiment(
       self,
       data,
-      self.model(len(data.class_names)),
+      fitted or {**data.fitted, 'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=padded,
       augment=augment,
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures_series.mistakes(data.class_names)),
     )
 
-  def model(self, num_classes: int) -> Frames:
+  def network(self, fitted: Fitted) -> Network:
     options = {'dropout_rate': self.dropout_rate, 'recurrent_dropout_rate': self.recurrent_dropout_rate}
     rnn = RNN(self.hidden_size, self.num_layers, 'gru', self.bidirectional, **options)
-    return Frames(SequenceClassifier(rnn, num_classes, self.pooling, self.dropout_rate), self.frame_size)
+    classifier = SequenceClassifier(rnn, len(fitted['class_names']), self.pooling, self.dropout_rate)
+    return Network(Frames(classifier, self.frame_size), padded)
 
   def augmentation(self) -> Augmentation:
     return augment_series.varied(self.stretch, self.shift, self.scale, self.jitter)

@@ -14,11 +14,13 @@ from research.models.forecasting import LogVariance
 from research.models.rnn import RNN
 from research.objectives.forecasting import qlike
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/qlike', at_most=0.50, margin=0.03),)
 YEARS = 8  # from 2011 to 2018
@@ -42,15 +44,19 @@ class Config(Base):
     check_within(self, 'num_folds', 1, YEARS)
     check_within(self, 'fold', 0, self.num_folds - 1)
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
+    return Network(LogVariance(RNN(self.hidden_size, cell='gru'), math.log(fitted['mean_square']), self.dropout_rate))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     days = finance.sp500_days()
     with as_field():
       data = finance.sp500(self.fold, self.num_folds, self.context, self.ranges)
+    fitted = fitted or {**data.fitted, 'mean_square': float(data.train.targets.mean())}
     *_, end = finance.year_ends(days.dates, self.fold, self.num_folds)
     return supervised_experiment(
       self,
       data,
-      LogVariance(RNN(self.hidden_size, cell='gru'), math.log(data.train.targets.mean()), self.dropout_rate),
+      fitted,
       qlike(),
       score=lambda metrics: -metrics['validation/qlike'],
       figures=(volatility.against(days.dates[:end], days.returns[:end]),),

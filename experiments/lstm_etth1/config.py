@@ -4,7 +4,7 @@ Reaches a mean squared error of 0.37 on the test split in about a minute on two 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,22 @@ from flax import linen as nn
 from jax import Array
 
 from experiments.wiring import supervised_experiment
-from research.data import forecasting, scaling
+from research.data import forecasting
 from research.data.examples import Dataset
-from research.data.scaling import Scale
+from research.data.scaling import Scale, scale_of
 from research.errors import ConfigError, DataError, naming
 from research.evaluate import forecasts
 from research.models.forecasting import DLinear, PatchRNN
 from research.models.rnn import RNN
 from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
-from research.types import PyTree
+from research.types import Fitted, PyTree
 
 TARGETS = (Target('test/mse', at_most=0.42, margin=0.02),)
 SERIES = ('ETTh1', 'ETTh2', 'elecdemand')
@@ -58,21 +59,22 @@ class Config(Base):
       raise ConfigError(f'config.patch_size={self.patch_size}: must divide config.context={self.context}')
     with as_field():
       check_quantiles(self.quantiles)
-    self.network()  # which knows the models
+    self.forecaster()  # which knows the models
 
-  def build(self) -> Experiment:
-    network, objective = self.network(), forecast_error(self.quantiles)
+  def network(self, fitted: Fitted) -> Network:
+    return Network(self.forecaster())
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     with as_field():
       data = self.data()
     return supervised_experiment(
       self,
       data,
-      network,
-      objective,
+      fitted or data.fitted,
+      forecast_error(self.quantiles),
       score=lambda metrics: -metrics['validation/mse'],
       metrics=(forecasts.naive_errors(self.season_length),),
       figures=(forecasts.error_over_horizon(self.season_length), forecasts.forecasts(data.train.columns)),
-      files={scaling.FILE: data.train.scale.to_json(data.train.columns)},
     )
 
   def data(self) -> Dataset:
@@ -80,7 +82,7 @@ class Config(Base):
       return forecasting.elecdemand(self.context, self.horizon)
     return forecasting.ett(self.series, self.context, self.horizon)
 
-  def network(self) -> nn.Module:
+  def forecaster(self) -> nn.Module:
     num_outputs = 1 + len(self.quantiles)
     match self.model:
       case 'lstm':
@@ -89,15 +91,15 @@ class Config(Base):
         return DLinear(self.horizon, num_outputs)
     raise ConfigError(f'config.model={self.model!r}: must be lstm or dlinear')
 
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
+  def sampler(self, fitted: Fitted) -> Sampler:
     """Plots a forecast from the end of the test split, or of the table `input` with the same columns."""
-    columns, scale = scaling.scale_from_files(files)
-    predict = jax.jit(self.network().apply)
+    columns, scale = tuple(fitted['columns']), scale_of(fitted['scale'])
+    predict = jax.jit(self.network(fitted))
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, Any]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')
       past = self._past(columns, scale, request.input)
-      outputs = np.asarray(predict(variables, past[None]))
+      outputs = np.asarray(predict(variables, {'inputs': past[None]}))
       numbers = scale.raw(outputs.swapaxes(-1, -2)).swapaxes(-1, -2)
       yield 'forecast', forecasts.draw(columns, scale.raw(past)[None], numbers)
 

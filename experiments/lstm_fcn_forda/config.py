@@ -14,11 +14,13 @@ from research.evaluate import exact, figures, figures_series
 from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.915, margin=0.015, examples=1_320),)
 
@@ -53,35 +55,27 @@ class Config(Base):
       self.augmentation()
       ucr.archive(self.dataset)
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     augment, data = self.augmentation(), ucr.ucr(self.dataset)
     return supervised_experiment(
       self,
       data,
-      self.model(len(data.class_names), length=data.train.arrays['inputs'].shape[1]),
+      fitted or {**data.fitted, 'class_names': data.class_names, 'length': data.train.arrays['inputs'].shape[1]},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=padded,
       augment=augment,
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures_series.mistakes(data.class_names)),
     )
 
-  def model(self, num_classes: int, length: int) -> LSTMFCN:
+  def network(self, fitted: Fitted) -> Network:
     options = {
       'stride': self.stride,
       'dropout_rate': self.dropout_rate,
       'recurrent_dropout_rate': self.recurrent_dropout_rate,
     }
-    return LSTMFCN(
-      num_classes,
-      self.channels,
-      self.kernel_sizes,
-      length=length,
-      shuffle=self.shuffle,
-      hidden_size=self.hidden_size,
-      **options,
-    )
+    options |= {'length': fitted['length'], 'shuffle': self.shuffle, 'hidden_size': self.hidden_size}
+    return Network(LSTMFCN(len(fitted['class_names']), self.channels, self.kernel_sizes, **options), padded)
 
   def augmentation(self) -> Augmentation:
     return augment_series.varied(self.stretch, self.shift, self.scale, self.jitter)

@@ -1,7 +1,7 @@
 """A bidirectional LSTM that recognizes spoken digits. Reaches 97.5 % on the official test split."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -16,12 +16,13 @@ from research.evaluate import exact, figures, transcripts
 from research.models.rnn import POOLING, RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
-from research.types import Batch, PyTree
+from research.types import Batch, Fitted, PyTree
 
 TARGETS = (Target('test/accuracy', at_least=0.975, margin=0.02, examples=300),)
 MOST_STACKED = 61  # frames of a second, after which recordings are cut
@@ -56,15 +57,14 @@ class Config(Base):
     if self.snr_db[0] > self.snr_db[1]:
       raise ConfigError(f'config.snr_db={self.snr_db}: must be two numbers in increasing order')
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = self.data()
     return supervised_experiment(
       self,
       data,
-      self.model(),
+      fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=self.preprocess,
       augment=augment.chain(
         audio.speed(self.speed),
         audio.shift(self.shift),
@@ -75,7 +75,7 @@ class Config(Base):
       metrics=(exact.multiclass, exact.accuracy_by('speakers', speech.SPEAKERS)),
       figures=(
         figures.confusion(data.class_names),
-        transcripts.pictured(figures.mistakes(data.class_names), speech.RATE),
+        figures.mistakes(data.class_names, picture=transcripts.spectra(speech.RATE)),
       ),
     )
 
@@ -83,10 +83,11 @@ class Config(Base):
     """The official split: takes 0-4 are the test split. Recordings are cut after a second."""
     return speech.fsdd(max_length=speech.RATE)
 
-  def model(self) -> SequenceClassifier:
-    """The network."""
+  def network(self, fitted: Fitted) -> Network:
     rnn = RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate, self.recurrent_dropout_rate)
-    return SequenceClassifier(rnn, len(speech.DIGITS), self.pooling, self.dropout_rate)
+    return Network(
+      SequenceClassifier(rnn, len(fitted['class_names']), self.pooling, self.dropout_rate), self.preprocess
+    )
 
   def spectra(self, batch: Batch) -> dict[str, Array]:
     """Log-mel spectra of the recordings."""
@@ -96,19 +97,15 @@ class Config(Base):
     """Spectra and their lengths, with frames stacked."""
     return padded(audio.stacked(self.spectra(batch), self.frame_stack))
 
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
+  def sampler(self, fitted: Fitted) -> Sampler:
     """Classifies the digit spoken in the WAV file `input`, with its probability."""
-    model = self.model()
-
-    @jax.jit
-    def probabilities(variables: PyTree, batch: Batch) -> Array:
-      return jax.nn.softmax(model.apply(variables, self.preprocess(batch)['inputs']))
+    network, class_names = jax.jit(self.network(fitted)), fitted['class_names']
 
     def sample(variables: PyTree, key: Array, request: Request) -> Iterator[tuple[str, str]]:
       request.refuse('prompt', 'length', 'temperature', instead='input')
       batch = audio.load(request.input, speech.RATE, min_length=speech.RATE // 10)
-      sure = np.asarray(probabilities(variables, batch))[0]
-      yield 'digit', f'{speech.DIGITS[sure.argmax()]} ({sure.max():.1%})'
+      sure = np.asarray(jax.nn.softmax(network(variables, batch)))[0]
+      yield 'digit', f'{class_names[sure.argmax()]} ({sure.max():.1%})'
 
     return sample
 

@@ -1,7 +1,7 @@
 """An LSTM language model of Shakespeare, tested on three unseen plays: see README.md."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from jax import Array
 
@@ -17,13 +17,13 @@ from research.objectives.classification import cross_entropies
 from research.objectives.language import next_token
 from research.report.agreement import Target
 from research.tasks.base import State
-from research.tasks.supervised import predictor
+from research.tasks.network import Network, predictor
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
-from research.types import Batch, PyTree
+from research.types import Batch, Fitted, PyTree
 
 TARGETS = (Target('test/bits_per_character', at_most=2.15, margin=0.03),)
 MOST = 2**16  # tokens in an evaluation window: a whole play
@@ -56,37 +56,37 @@ class Config(Base):
     if self.tokenizer == 'byte_pairs':
       check_at_least(self, text.BYTES, 'vocab_size')
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     corpus = shakespeare()
-    tokenizer = text.make_tokenizer(self.tokenizer, list(corpus.train.values()), self.vocab_size)
+    texts = list(corpus.train.values())
+    fitted = fitted or {'tokenizer': text.make_tokenizer(self.tokenizer, texts, self.vocab_size).to_json()}
+    tokenizer = text.from_json(fitted['tokenizer'])
     train, *held_out = ([tokenizer.encode(play) for play in part.values()] for part in corpus)
     with as_field():
       examples = windows.stream_examples(train, self.batch_size, self.sequence_length)
     data = Dataset(
       examples, *(windows.context_examples(part, self.eval_context, self.eval_length) for part in held_out)
     )
-    model, characters = self.model(tokenizer.size), tokenizer.characters()
+    characters = tokenizer.characters()
     return supervised_experiment(
       self,
       data,
-      model,
+      fitted,
       next_token(characters),
       score=lambda metrics: -metrics['validation/bits_per_character'],
-      preprocess=preprocess,
       metrics=(language.perplexity,),
       figures=(language.bits_by_document(list(corpus.test), characters), language.bits_by_context(self.eval_context)),
-      predict=losses(model, self.precision),
+      predict=losses(self.network(fitted).computing_in(self.precision)),
       source=windows.Streams(examples, self.batch_size),
-      files={text.FILE: tokenizer.to_json()},
     )
 
-  def model(self, vocab_size: int) -> LanguageModel:
+  def network(self, fitted: Fitted) -> Network:
     rnn = RNN(self.hidden_size, self.num_layers, self.cell, dropout_rate=self.dropout_rate)
-    return LanguageModel(vocab_size, rnn, self.embed_dim, self.dropout_rate, self.tie_embeddings)
+    vocab_size = text.from_json(fitted['tokenizer']).size
+    return Network(LanguageModel(vocab_size, rnn, self.embed_dim, self.dropout_rate, self.tie_embeddings), preprocess)
 
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
-    tokenizer = text.from_files(files)
-    model = self.model(tokenizer.size)
+  def sampler(self, fitted: Fitted) -> Sampler:
+    tokenizer, model = text.from_json(fitted['tokenizer']), self.network(fitted).model
 
     def advance(variables: PyTree, tokens: Array, carry: PyTree) -> tuple[Array, PyTree]:
       return model.apply(variables, tokens, carry, method='advance')
@@ -107,9 +107,9 @@ def preprocess(batch: Batch) -> Batch:
   return {**batch, 'inputs': inputs}
 
 
-def losses(model: LanguageModel, precision: str):
+def losses(network: Network):
   """Function (state, batch) -> the loss of each target [batch, length]; all logits would not fit in memory."""
-  logits = predictor(model, preprocess, precision)
+  logits = predictor(network)
 
   def predict(state: State, batch: Batch) -> Array:
     return cross_entropies(logits(state, batch), batch['targets'])

@@ -7,16 +7,20 @@ import dataclasses
 
 from experiments.wiring import supervised_experiment
 from research.data import tables
+from research.data.preprocess import standardize
+from research.data.scaling import fit_scale
 from research.evaluate import exact, figures
 from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.classification import binary_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.965, margin=0.02, examples=569),)
 
@@ -38,12 +42,16 @@ class Config(Base):
     check_known(self, 'activation', ACTIVATIONS)
     check_below(self, 1, 'dropout_rate', 'label_smoothing')
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
+    return Network(MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate), standardize(**fitted['inputs']))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = tables.breast_cancer(self.fold, self.num_folds)
+    fitted = fitted or {'class_names': data.class_names, 'inputs': fit_scale(data.train.arrays['inputs'])._asdict()}
     return supervised_experiment(
       self,
       data,
-      MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate),
+      fitted,
       binary_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
       metrics=(exact.binary,),

@@ -10,16 +10,20 @@ from jax import Array
 
 from experiments.wiring import supervised_experiment
 from research.data import tables
+from research.data.preprocess import standardize
+from research.data.scaling import fit_scale
 from research.evaluate import exact, figures
 from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.regression import huber
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
+from research.types import Fitted
 
 TARGETS = (Target('test/r2', at_least=0.45, margin=0.03),)
 
@@ -53,14 +57,17 @@ class Config(Base):
     check_known(self, 'activation', ACTIVATIONS)
     check_below(self, 1, 'dropout_rate')
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
+    model = Rescaled(MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate), **fitted['targets'])
+    return Network(model, standardize(**fitted['inputs']))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = tables.diabetes(self.fold, self.num_folds)
-    targets = data.train.arrays['targets']
-    model = MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate)
+    fitted = fitted or {name: fit_scale(data.train.arrays[name])._asdict() for name in ('inputs', 'targets')}
     return supervised_experiment(
       self,
       data,
-      Rescaled(model, float(targets.mean()), float(targets.std())),
+      fitted,
       huber(self.huber_delta),
       score=lambda metrics: -metrics['validation/loss'],
       metrics=(exact.regression,),

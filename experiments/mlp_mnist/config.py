@@ -10,11 +10,13 @@ from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_below, check_each, check_known
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.984, margin=0.004, examples=10_000),)
 
@@ -35,15 +37,18 @@ class Config(Base):
     check_known(self, 'activation', ACTIVATIONS)
     check_below(self, 1, 'dropout_rate', 'label_smoothing')
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
+    model = MLP(self.hidden_sizes, len(fitted['class_names']), self.activation, self.dropout_rate, self.norm)
+    return Network(model, standardize(mean=33.3, std=78.6))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.mnist()
     return supervised_experiment(
       self,
       data,
-      MLP(self.hidden_sizes, len(data.class_names), self.activation, self.dropout_rate, self.norm),
+      fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=33.3, std=78.6),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )

@@ -10,11 +10,13 @@ from research.models.resnet import resnet
 from research.models.views import TenViews
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import check_at_least, check_below
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
+from research.types import Fitted
 
 TARGETS = (Target('test/accuracy', at_least=0.930, margin=0.008, examples=10_000),)
 
@@ -38,16 +40,19 @@ class Config(Base):
     check_below(self, 1, 'label_smoothing')
     check_at_least(self, 0, 'crop_padding', 'tta_shift')
 
-  def build(self) -> Experiment:
-    data = images.fashion_mnist()
+  def network(self, fitted: Fitted) -> Network:
     options = {'width': self.width, 'stem': self.stem, 'norm': self.norm, 'preactivation': self.preactivation}
+    model = TenViews(resnet(self.depth, len(fitted['class_names']), **options), self.tta_shift)
+    return Network(model, standardize(mean=72.9, std=90.0))
+
+  def build(self, fitted: Fitted | None = None) -> Experiment:
+    data = images.fashion_mnist()
     return supervised_experiment(
       self,
       data,
-      TenViews(resnet(self.depth, len(data.class_names), **options), self.tta_shift),
+      fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=72.9, std=90.0),
       augment=augment.chain(augment.crop(self.crop_padding), augment.flip()),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),

@@ -5,7 +5,7 @@ Reaches a BLEU of 10 on unseen books in seven minutes on two CPU cores: see READ
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,14 +23,13 @@ from research.models.search import Hypotheses
 from research.models.seq2seq import SCORES, BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.report.agreement import Target
-from research.tasks.base import State, evaluation_variables
-from research.tasks.precision import computing_in
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.config import as_field, check_at_least, check_below, check_known
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
-from research.types import Batch
+from research.types import Batch, Fitted, Model, PyTree
 
 TARGETS = (Target('test/bleu', at_least=8.0, margin=1.0),)
 END = 0  # the token parallel.END
@@ -73,26 +72,26 @@ class Config(Base):
       )
     self.model(vocab_size=1)  # which knows the decoders
 
-  def build(self) -> Experiment:
+  def build(self, fitted: Fitted | None = None) -> Experiment:
     verses = parallel.Splits(*(part.every(self.verses) for part in bible.bible_en_es()))
-    tokenizer = parallel.shared_tokenizer(verses.train, self.vocab_size)
+    fitted = fitted or {'tokenizer': parallel.shared_tokenizer(verses.train, self.vocab_size).to_json()}
+    tokenizer = text.from_json(fitted['tokenizer'])
     with as_field():
       train = parallel.encoded(verses.train, tokenizer, self.max_length)
     validation = parallel.encoded(verses.validation.every(self.max_validation_verses), tokenizer)
     test = parallel.encoded(verses.test, tokenizer)
-    model = self.model(tokenizer.size)
     return supervised_experiment(
       self,
       Dataset(train, validation, test),
-      model,
+      fitted,
       token_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/bleu'],
-      preprocess=as_pair,
       metrics=(translation.corpus_scores(tokenizer.decode),),
       figures=(translation.attention_of_one(tokenizer.decode, END),),
-      predict=self.translator(model),
-      files={text.FILE: tokenizer.to_json()},
     )
+
+  def network(self, fitted: Fitted) -> Network:
+    return Network(self.model(text.from_json(fitted['tokenizer']).size), as_pair, self.translate)
 
   def model(self, vocab_size: int) -> Seq2Seq:
     encoder = RNN(self.encoder_hidden_size, cell=self.cell, bidirectional=True)
@@ -105,31 +104,22 @@ class Config(Base):
         raise ConfigError(f'config.decoder={self.decoder!r}: must be luong or bahdanau')
     return Seq2Seq(vocab_size, self.embed_dim, encoder, decoder, self.dropout_rate)
 
-  def translator(self, model: Seq2Seq) -> Callable[[State, Batch], Hypotheses]:
+  def translate(self, model: Model, variables: PyTree, batch: Batch) -> Hypotheses:
     """Translations of a batch's inputs; attention weights in half precision, to save memory."""
-    network = computing_in(self.precision, model)
+    found = translate(model, variables, batch['inputs'], END, self.beam_size, self.length_penalty)
+    return found._replace(kept=found.kept.astype(jnp.float16))
 
-    def predict(state: State, batch: Batch) -> Hypotheses:
-      source = Padded(batch['inputs'], batch['lengths'])
-      found = translate(network, evaluation_variables(state), source, END, self.beam_size, self.length_penalty)
-      return found._replace(kept=found.kept.astype(jnp.float16))
-
-    return predict
-
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
+  def sampler(self, fitted: Fitted) -> Sampler:
     """Translates the prompt and plots the attention."""
-    tokenizer = text.from_files(files)
-    model = self.model(tokenizer.size)
-    translate_one = jax.jit(
-      lambda variables, source: translate(model, variables, source, END, self.beam_size, self.length_penalty)
-    )
+    tokenizer = text.from_json(fitted['tokenizer'])
+    translate_one = jax.jit(self.network(fitted))
 
     def sample(variables: Any, key: jax.Array, request: Request) -> Iterator[tuple[str, Any]]:
       request.refuse('input', 'length', 'temperature', instead='prompt')
       tokens = tokenizer.encode(request.prompt)
       if not len(tokens):
         raise ConfigError("--prompt='': give English text to translate")
-      found = translate_one(variables, Padded(jnp.asarray(tokens[None]), jnp.asarray([len(tokens)])))
+      found = translate_one(variables, {'inputs': tokens[None], 'lengths': np.array([len(tokens)], np.int32)})
       written = np.asarray(found.tokens[0])
       yield 'translation', tokenizer.decode(written)
       yield 'attention', translation.attention_of(tokenizer.decode, END, tokens, written, np.asarray(found.kept[0]))
@@ -138,10 +128,16 @@ class Config(Base):
 
 
 def as_pair(batch: Batch) -> dict[str, Any]:
-  """A batch whose `inputs` are a Pair: the decoder's inputs are END and the target without its last token."""
+  """A batch whose `inputs` are a Pair: the decoder's inputs are END and the target without its last token.
+
+  Without targets, the inputs are only the source, to be translated.
+  """
+  source = Padded(batch['inputs'], batch['lengths'])
+  if 'targets' not in batch:
+    return {**batch, 'inputs': source}
   targets = jnp.asarray(batch['targets'])
   fed = jnp.concatenate([jnp.full_like(targets[:, :1], END), targets[:, :-1]], axis=1)
-  return {**batch, 'inputs': Pair(Padded(batch['inputs'], batch['lengths']), fed)}
+  return {**batch, 'inputs': Pair(source, fed)}
 
 
 def get_config(scale: str = '') -> Config:

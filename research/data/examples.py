@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -80,3 +81,4 @@ class Dataset(NamedTuple):
   validation: Examples
   test: Examples
   class_names: tuple[str, ...] = ()  # empty for regression
+  fitted: Mapping[str, Any] = MappingProxyType({})  # on the training split, to make all three: a scale, for example

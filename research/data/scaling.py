@@ -1,14 +1,12 @@
 """Standardization of the columns of a table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from research.errors import ConfigError, DataError
+from research.errors import DataError
 
-FILE = 'scale.json'  # in the workdir of a run
 ROUNDING = 100  # ulps of its largest value by which a constant column may vary
 
 
@@ -26,29 +24,10 @@ class Scale(NamedTuple):
     """The inverse of `standardized`, for `values` [..., variables]."""
     return self.mean + self.std * values
 
-  def to_json(self, columns: Sequence[str]) -> str:
-    """The columns and the scale as text, for an exact `scale_from_json`."""
-    return json.dumps({'columns': columns, 'mean': self.mean.tolist(), 'std': self.std.tolist()})
 
-
-def scale_from_files(files: Mapping[str, str]) -> tuple[tuple[str, ...], Scale]:
-  """`scale_from_json` of the files kept by a run. Raises ConfigError if the file is missing or damaged."""
-  if FILE not in files:
-    raise ConfigError(f'the workdir has no {FILE}, which a run writes at its start; give the workdir of a forecast')
-  return scale_from_json(files[FILE])
-
-
-def scale_from_json(text: str) -> tuple[tuple[str, ...], Scale]:
-  """Names of the variables, and their scale. Raises ConfigError for invalid text."""
-  try:
-    fields = json.loads(text)
-    columns, scale = fields['columns'], Scale(*(np.array(fields[name], float) for name in Scale._fields))
-    shapes = {(len(columns),), *(numbers.shape for numbers in scale)}
-    if len(shapes) > 1 or not np.isfinite(scale).all() or not (scale.std > 0).all():
-      raise ValueError('must have a finite mean and a positive standard deviation for each column')
-    return tuple(columns), scale
-  except (ValueError, TypeError, KeyError) as error:
-    raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
+def scale_of(numbers: Mapping[str, Sequence[float]]) -> Scale:
+  """The scale whose `_asdict` was written to a workdir."""
+  return Scale(**{name: np.asarray(values) for name, values in numbers.items()})
 
 
 def fit_scale(values: np.ndarray) -> Scale:

@@ -72,4 +72,4 @@ def windows(
         f'context={context}, horizon={horizon}: must fit into the {end - start} steps of the {name} split'
       )
     parts.append(split)
-  return Dataset(*parts)
+  return Dataset(*parts, fitted={'columns': columns, 'scale': scale._asdict()})

@@ -1,10 +1,9 @@
-"""scikit-learn tables with cross-validation: float32 inputs [examples, features], standardized."""
+"""scikit-learn tables with cross-validation: float32 inputs [examples, features], not standardized."""
 
 import numpy as np
 
 from research.data import splits
 from research.data.examples import Arrays, Dataset
-from research.data.scaling import fit_scale
 
 
 def breast_cancer(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
@@ -17,7 +16,7 @@ def breast_cancer(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dat
   bunch = load_breast_cancer()
   parts = splits.cross_validation(bunch.target, fold, num_folds, split_seed)
   class_names = tuple(map(str, bunch.target_names))
-  return _standardized(bunch.data, bunch.target.astype(np.int32), parts, class_names)
+  return _parts(bunch.data, bunch.target.astype(np.int32), parts, class_names)
 
 
 def diabetes(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
@@ -29,12 +28,11 @@ def diabetes(fold: int = 0, num_folds: int = 5, split_seed: int = 0) -> Dataset:
 
   bunch = load_diabetes(scaled=False)
   parts = splits.cross_validation(np.zeros(len(bunch.target)), fold, num_folds, split_seed)
-  return _standardized(bunch.data, bunch.target.astype(np.float32), parts)
+  return _parts(bunch.data, bunch.target.astype(np.float32), parts)
 
 
-def _standardized(
+def _parts(
   inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, ...], class_names: tuple[str, ...] = ()
 ) -> Dataset:
-  """Dataset whose features are standardized with the statistics of the first split."""
-  scaled = fit_scale(inputs[parts[0]]).standardized(inputs)
-  return Dataset(*(Arrays({'inputs': scaled[part], 'targets': targets[part]}) for part in parts), class_names)
+  inputs = inputs.astype(np.float32)
+  return Dataset(*(Arrays({'inputs': inputs[part], 'targets': targets[part]}) for part in parts), class_names)

@@ -15,7 +15,6 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from research.errors import ConfigError
 
-FILE = 'tokenizer.json'  # in the workdir of a run
 BYTES = 256  # each byte is a token of bytes and byte pairs
 
 
@@ -174,13 +173,6 @@ class BytePairs:
 KINDS = {'bytes': Bytes, 'characters': Characters, 'byte_pairs': BytePairs}
 
 
-def from_files(files: Mapping[str, str]) -> Tokenizer:
-  """The tokenizer in the files kept by a run. Raises ConfigError if it is missing or damaged."""
-  if FILE not in files:
-    raise ConfigError(f'the workdir has no {FILE}, which a run writes at its start; give the workdir of a text model')
-  return from_json(files[FILE])
-
-
 def from_json(text: str) -> Tokenizer:
   """The tokenizer saved as `text` by `to_json`. Raises ConfigError for invalid text."""
   try:
@@ -188,7 +180,7 @@ def from_json(text: str) -> Tokenizer:
     tokenizer = KINDS[facts.pop('kind')](**facts)
     tokenizer.encode('')  # parses the model
   except Exception as error:  # `tokenizers` raises nothing narrower
-    raise ConfigError(f'{FILE} is damaged: {error!r}; restore the one that the run wrote') from error
+    raise ConfigError(f'tokenizer: was not written by to_json: {error!r}') from error
   return tokenizer
 
 

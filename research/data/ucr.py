@@ -86,7 +86,7 @@ def dataset(archive: Archive, at: Places | None = None) -> Dataset:
       (test_series, np.searchsorted(classes, test_labels)),
     )
   )
-  return Dataset(*parts, tuple(f'{label:g}' for label in classes))
+  return Dataset(*parts, tuple(f'{label:g}' for label in classes), {'scale': scale._asdict()})
 
 
 def _table(archive: Archive, content: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from research.data.examples import counting
-from research.evaluate.evaluator import Report
+from research.evaluate.reports import Report
 from research.types import Rows
+
+CHUNK = 2**10  # examples
 
 
 def multiclass(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
@@ -63,7 +65,13 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
 
   Softmax rounds p near 1 to 1, so 1 - p of the most probable class is the sum of the others.
   """
-  logits = logits.astype(np.float64)
+  odds = np.empty(logits.shape)
+  for start in range(0, len(logits), CHUNK):  # what is computed on the way takes several times the memory
+    odds[start : start + CHUNK] = _log_odds(logits[start : start + CHUNK].astype(np.float64))
+  return odds
+
+
+def _log_odds(logits: np.ndarray) -> np.ndarray:
   best = logits.argmax(-1)[:, None]
   log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
   others = log_p.copy()

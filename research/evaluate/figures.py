@@ -1,13 +1,14 @@
 """Figures of a model's predictions, drawn without a display."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jax import Array
 
 from research.data.examples import counting
-from research.evaluate.evaluator import Report
 from research.evaluate.exact import confusion_matrix, log_odds, sigmoid
+from research.evaluate.reports import Highest, Report, Streamed
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -49,30 +50,31 @@ def confusion(class_names: Sequence[str]) -> Report:
   return report
 
 
-def mistakes(class_names: Sequence[str], max_count: int = 18) -> Report:
-  """Report that draws the most confident mistakes, the most confident first."""
+def mistakes(
+  class_names: Sequence[str], max_count: int = 18, picture: Callable[[Array], Array] = lambda inputs: inputs
+) -> Report:
+  """Report that draws the most confident mistakes, the most confident first.
 
-  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    predictions, targets = logits.argmax(-1), rows['targets']
-    wrong, confidence = most_confident_mistakes(logits, targets, max_count)
-    figure, axes = make_figure(6, max(1, -(-len(wrong) // 6)), IMAGE)
+  `picture` turns inputs that are not images into images [examples, height, width].
+  """
+
+  def draw(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    figure, axes = make_figure(6, max(1, -(-len(logits) // 6)), IMAGE)
     for axis in axes:
       axis.set_axis_off()
-    for axis, number, sure in zip(axes, wrong, confidence, strict=False):
-      axis.imshow(rows['inputs'][number].squeeze(), cmap='gray_r')
-      axis.set_title(
-        f'{class_names[predictions[number]]} ({sure:.0%})\nis {class_names[targets[number]]}', fontsize=SMALL
-      )
+    images = np.asarray(picture(rows['inputs'])) if len(logits) else ()
+    labels = zip(logits.argmax(-1), sigmoid(log_odds(logits).max(-1)), rows['targets'], strict=True)
+    for axis, image, (guess, sure, target) in zip(axes, images, labels, strict=False):
+      axis.imshow(image.squeeze(), cmap='gray_r')
+      axis.set_title(f'{class_names[guess]} ({sure:.0%})\nis {class_names[target]}', fontsize=SMALL)
     yield 'mistakes', figure
 
-  return report
+  return Streamed('mistakes', lambda size: Highest(draw, confidence_of_mistakes, max_count))
 
 
-def most_confident_mistakes(logits: np.ndarray, targets: np.ndarray, max_count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Up to `max_count` wrong predictions, the most confident first, and their probabilities."""
-  sure, wrong = log_odds(logits).max(-1), np.flatnonzero(logits.argmax(-1) != targets)
-  wrong = wrong[np.argsort(-sure[wrong], kind='stable')][:max_count]
-  return wrong, sigmoid(sure[wrong])
+def confidence_of_mistakes(logits: np.ndarray, rows: Rows) -> np.ndarray:
+  """Log odds of each wrong prediction [examples]; -inf where the prediction is right."""
+  return np.where(logits.argmax(-1) != rows['targets'], log_odds(logits).max(-1), -np.inf)
 
 
 def predictions(unit: str = '') -> Report:

@@ -1,12 +1,14 @@
 """Figures of time series and predictions."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from research.evaluate.evaluator import Report
-from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, most_confident_mistakes, plain
+from research.evaluate.exact import log_odds, sigmoid
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, confidence_of_mistakes, make_figure, plain
+from research.evaluate.reports import Highest, Report, Streamed, Summed
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -18,31 +20,48 @@ SERIES = (2.6, 1.7)  # inches, per series
 
 def mistakes(class_names: Sequence[str], max_count: int = 12) -> Report:
   """Report that draws the most confident mistakes over the means of both classes."""
+  return Streamed('mistakes', lambda size: _Mistakes(class_names, max_count))
 
-  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    predictions, targets = logits.argmax(-1), rows['targets']
-    wrong, confidence = most_confident_mistakes(logits, targets, max_count)
-    figure, axes = make_figure(4, max(1, -(-len(wrong) // 4)), SERIES)
-    means = class_means(rows, len(class_names))
-    for axis in axes[len(wrong) :]:
+
+class _Mistakes:
+  """Keeps the series to draw, and sums over those of each class."""
+
+  def __init__(self, class_names: Sequence[str], max_count: int):
+    self._sums = Summed(lambda logits, rows: class_sums(rows, len(class_names)), class_means)
+    self._surest = Highest(partial(self._draw, class_names), confidence_of_mistakes, max_count)
+
+  def update(self, logits: np.ndarray, rows: Rows) -> None:
+    self._sums.update(logits, rows)
+    self._surest.update(logits, rows)
+
+  def result(self) -> Iterator[tuple[str, 'Figure']]:
+    return self._surest.result()
+
+  def _draw(self, class_names: Sequence[str], logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+    figure, axes = make_figure(4, max(1, -(-len(logits) // 4)), SERIES)
+    for axis in axes[len(logits) :]:
       axis.set_axis_off()
-    for axis, number, sure in zip(axes, wrong, confidence, strict=False):
-      guess, target = predictions[number], targets[number]
+    means, sure = self._sums.result(), sigmoid(log_odds(logits).max(-1))
+    labels = zip(logits.argmax(-1), sure, rows['targets'], strict=True)
+    for axis, series, (guess, sure, target) in zip(axes, _series(rows), labels, strict=False):
       axis.plot(means[guess], color=ACCENT, linewidth=THIN, alpha=0.8)
       axis.plot(means[target], color=FAINT, linewidth=THIN)
-      axis.plot(_series(rows)[number], color=INK, linewidth=THIN)
+      axis.plot(series, color=INK, linewidth=THIN)
       axis.set_title(f'{class_names[guess]} ({sure:.0%}), is {class_names[target]}', fontsize=SMALL)
       plain(axis)
     yield 'mistakes', figure
 
-  return report
+
+def class_sums(rows: Rows, class_names: int) -> tuple[np.ndarray, np.ndarray]:
+  """Sum of the first feature per class and step, and the number of values: both [classes, length]."""
+  series, own = _series(rows), [rows['targets'] == number for number in range(class_names)]
+  total = np.stack([np.nansum(series[of_class], axis=0, dtype=np.float64) for of_class in own])
+  return total, np.stack([(~np.isnan(series[of_class])).sum(0) for of_class in own])
 
 
-def class_means(rows: Rows, num_classes: int) -> np.ndarray:
+def class_means(sums: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
   """Mean of the first feature per class and step: [classes, length], NaN if there is none."""
-  series, targets = _series(rows), rows['targets']
-  total = np.stack([np.nansum(series[targets == number], axis=0) for number in range(num_classes)])
-  count = np.stack([(~np.isnan(series[targets == number])).sum(0) for number in range(num_classes)])
+  total, count = sums
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from research.data.examples import counting
 from research.errors import ConfigError
-from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
+from research.evaluate.reports import Highest, Report, Streamed, Summed
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -34,40 +34,52 @@ def seasonal_naive(inputs: np.ndarray, season_length: int, horizon: int) -> np.n
 def naive_errors(season_length: int) -> Report:
   """Report of the baseline `seasonal_naive_mse` and `seasonal_naive_mae`."""
 
-  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
-    error = seasonal_naive(rows['inputs'], season_length, outputs.shape[1]) - rows['targets']
-    yield 'seasonal_naive_mse', float(np.square(error, dtype=np.float64).mean(where=counting(rows)))
-    yield 'seasonal_naive_mae', float(np.abs(error, dtype=np.float64).mean(where=counting(rows)))
+  def terms(outputs: np.ndarray, rows: Rows) -> tuple[float, float, int]:
+    counts = counting(rows)
+    error = (seasonal_naive(rows['inputs'], season_length, outputs.shape[1]) - rows['targets']).astype(np.float64)
+    return np.square(error).sum(where=counts), np.abs(error).sum(where=counts), counts.sum()
 
-  return report
+  def finish(sums: tuple[float, float, int]) -> Iterator[tuple[str, float]]:
+    squares, sizes, count = sums
+    yield 'seasonal_naive_mse', float(squares / count)
+    yield 'seasonal_naive_mae', float(sizes / count)
+
+  return Streamed('naive_errors', lambda size: Summed(terms, finish))
 
 
 def error_over_horizon(season_length: int) -> Report:
   """Report that draws the mean squared error per step ahead, with that of the seasonal naive forecast."""
 
-  def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    targets, horizon = rows['targets'], outputs.shape[1]
-    naive = seasonal_naive(rows['inputs'], season_length, horizon)
+  def terms(outputs: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    targets, counts = rows['targets'], counting(rows)
+    forecasts = seasonal_naive(rows['inputs'], season_length, outputs.shape[1]), outputs[..., 0]
+    naive, own = (np.square(it - targets, dtype=np.float64).sum((0, 2), where=counts) for it in forecasts)
+    return naive, own, counts.sum((0, 2))
+
+  def finish(sums: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Iterator[tuple[str, 'Figure']]:
+    naive, own, count = sums
     figure, (axis,) = make_figure()
-    for forecast, color, label in ((naive, FAINT, 'seasonal naive'), (outputs[..., 0], ACCENT, 'model')):
-      squares = np.square(forecast - targets)
-      axis.plot(1 + np.arange(horizon), squares.mean((0, 2), where=counting(rows)), color=color, label=label)
+    for squares, color, label in ((naive, FAINT, 'seasonal naive'), (own, ACCENT, 'model')):
+      axis.plot(1 + np.arange(len(count)), squares / count, color=color, label=label)
     axis.set(xlabel='steps ahead', ylabel='mean squared error', ylim=(0, None))
     axis.legend(frameon=False)
     plain(axis)
     yield 'error_over_horizon', figure
 
-  return report
+  return Streamed('error_over_horizon', lambda size: Summed(terms, finish))
 
 
 def forecasts(columns: Sequence[str], number: int = 2) -> Report:
   """Report that draws forecasts of every variable at `number` times, evenly spread over the split."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    chosen = np.linspace(0, len(outputs) - 1, number + 2).round().astype(int)[1:-1]
-    yield 'forecasts', draw(columns, rows['inputs'][chosen], outputs[chosen], rows['targets'][chosen])
+    yield 'forecasts', draw(columns, rows['inputs'], outputs, rows['targets'])
 
-  return report
+  def begin(size: int) -> Highest:
+    chosen = np.linspace(0, size - 1, number + 2).round().astype(int)[1:-1]
+    return Highest(report, lambda _, rows: np.where(np.isin(rows['index'], chosen), -rows['index'], -np.inf), number)
+
+  return Streamed('forecasts', begin)
 
 
 def draw(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.data.examples import counting
-from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, THICK, THIN, make_figure, plain
+from research.evaluate.reports import Report
 from research.types import Rows
 
 if TYPE_CHECKING:

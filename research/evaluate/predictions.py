@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from research.errors import naming
-from research.evaluate.evaluator import Report
+from research.evaluate.reports import Report
 from research.types import PyTree, Rows
 
 

@@ -3,7 +3,7 @@
 The outputs are those of `transcribed`: the log-probabilities of every frame, and the best string of labels of a beam.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -13,8 +13,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from research.data.audio import log_mel
-from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, make_figure, plain
+from research.evaluate.reports import Highest, Report, Streamed, reading
 from research.ops.ctc import prefix_beam_search
 from research.ops.edit_distance import edit_distance
 from research.types import Rows
@@ -44,11 +44,11 @@ def transcribed(
   }
 
 
-def error_rates(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, float]]:
+@reading(lambda outputs, rows: ((outputs['labels'], outputs['length']), (rows['targets'], rows['target_lengths'])))
+def error_rates(found: tuple[np.ndarray, ...], said: tuple[np.ndarray, ...]) -> Iterator[tuple[str, float]]:
   """Label error rate of the best strings of the beam, and the fraction of strings with any error."""
-  given = rows['targets'], rows['target_lengths'], outputs['labels'], outputs['length']
-  errors = np.asarray(edit_distance(*jax.device_put(given)))
-  if labels := rows['target_lengths'].sum():
+  errors = np.asarray(edit_distance(*jax.device_put((*said, *found))))
+  if labels := said[1].sum():
     yield 'beam_label_error_rate', float(errors.sum() / labels)
   yield 'beam_string_error_rate', float(np.mean(errors > 0))
 
@@ -62,7 +62,7 @@ def heard(class_names: Sequence[str], sample_rate: int, max_count: int = 3) -> R
   """Report that draws the first recordings, and below each one which class was heard when."""
 
   def report(outputs: Outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    shown = min(max_count, len(rows['inputs']))
+    shown = len(rows['inputs'])
     figure, axes = make_figure(shown, 2, TIMELINE)
     for number in range(shown):
       own, output = ({name: array[number] for name, array in tree.items()} for tree in (rows, outputs))
@@ -81,18 +81,18 @@ def heard(class_names: Sequence[str], sample_rate: int, max_count: int = 3) -> R
       pair[0].set_title(f'said {said}, heard {guess}', fontsize=SMALL, color=INK)
     yield 'heard', figure
 
-  return report
+  return Streamed('heard', lambda size: Highest(report, lambda _, rows: -rows['index'], max_count))
 
 
-def pictured(report: Report, sample_rate: int) -> Report:
-  """Applies a report of images to log-mel spectra of waveforms, with a range of 60 decibels."""
+def spectra(sample_rate: int) -> Callable[[np.ndarray], Array]:
+  """Function of waveforms that returns images of their log-mel spectra, with a range of 60 decibels."""
 
-  def with_spectra(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    spectra = log_mel(jnp.asarray(rows['inputs']), sample_rate)
-    spectra = jnp.maximum(spectra, spectra.max((1, 2), keepdims=True) - 60)
-    yield from report(outputs, {**rows, 'inputs': np.asarray(spectra).swapaxes(1, 2)[:, ::-1]})
+  def picture(waveforms: np.ndarray) -> Array:
+    found = log_mel(jnp.asarray(waveforms), sample_rate)
+    found = jnp.maximum(found, found.max((1, 2), keepdims=True) - 60)
+    return found.swapaxes(1, 2)[:, ::-1]
 
-  return with_spectra
+  return picture
 
 
 def picture(waveform: np.ndarray, output: Outputs, class_names: Sequence[str], sample_rate: int) -> 'Figure':

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from research.evaluate.evaluator import Report
 from research.evaluate.figures import INK, SMALL, make_figure
+from research.evaluate.reports import Highest, Report, Streamed, reading
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -25,26 +25,29 @@ def corpus_scores(decode: Decode) -> Report:
   Signatures: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
   """
 
-  def report(outputs, rows: Rows) -> Iterator[tuple[str, float]]:
+  @reading(lambda outputs, rows: (outputs.tokens, {'targets': rows['targets']}))
+  def corpus_scores(written: np.ndarray, rows: Rows) -> Iterator[tuple[str, float]]:
     import sacrebleu  # takes half a second
 
-    predictions = [decode(tokens) for tokens in outputs.tokens]
+    predictions = [decode(tokens) for tokens in written]
     references = [[decode(tokens) for tokens in rows['targets']]]
     yield 'bleu', sacrebleu.corpus_bleu(predictions, references).score
     yield 'chrf', sacrebleu.corpus_chrf(predictions, references).score
 
-  return report
+  return corpus_scores
 
 
 def attention_of_one(decode: Decode, eos_id: int, tokens: int = 18) -> Report:
   """Report that draws the attention of the first example whose source has at least `tokens` tokens."""
 
   def report(outputs, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    number = int((rows['lengths'] >= min(tokens, rows['lengths'].max())).argmax())
-    source = rows['inputs'][number, : rows['lengths'][number]]
-    yield 'attention', attention_of(decode, eos_id, source, outputs.tokens[number], outputs.kept[number])
+    source = rows['inputs'][0, : rows['lengths'][0]]
+    yield 'attention', attention_of(decode, eos_id, source, outputs.tokens[0], outputs.kept[0])
 
-  return report
+  def score(outputs, rows: Rows) -> np.ndarray:
+    return np.minimum(rows['lengths'], tokens)
+
+  return Streamed('attention_of_one', lambda size: Highest(report, score, max_count=1))
 
 
 def attention_of(decode: Decode, eos_id: int, source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> 'Figure':

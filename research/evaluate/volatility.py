@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from research.evaluate.evaluator import Report
 from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THICK, THIN, make_figure, plain
+from research.evaluate.reports import Report
 from research.types import Rows
 
 if TYPE_CHECKING:

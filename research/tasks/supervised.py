@@ -75,15 +75,3 @@ def supervised(
     return {'loss': value, **aux.metrics}
 
   return Task(init, train_step, eval_step, partial(expected_by, model, objective, preprocess))
-
-
-def predictor(
-  model: nn.Module, preprocess: Callable[[Batch], Batch] = lambda batch: batch, precision: str = 'float32'
-) -> Callable[[State, Batch], Array]:
-  """Function (state, batch) -> outputs of the model [batch, ...], with the evaluation variables."""
-  network = computing_in(precision, model)
-
-  def predict(state: State, batch: Batch) -> Array:
-    return network.apply(evaluation_variables(state), preprocess(batch)['inputs'], train=False)
-
-  return predict

@@ -16,9 +16,11 @@ import numpy as np
 from research.errors import ConfigError, check_range, unknown
 from research.parallel.mesh import MeshShape
 from research.tasks.descend import Compute
+from research.tasks.network import Network
 from research.tasks.precision import PRECISIONS
 from research.train.experiment import Experiment, Sampler
 from research.train.optimizer import Optimizer, make_optimizer
+from research.types import Fitted
 
 START = ('init_from', 'init_map')  # what is read at the start of a run, and no more once there is a checkpoint
 
@@ -72,11 +74,19 @@ class Config:
       cls.build = _of_this_config(cls.build)
 
   def build(self) -> Experiment:
-    """Wires the experiment; the one place where its parts meet."""
+    """Wires the experiment; the one place where its parts meet.
+
+    A config that fits something on its training data takes it, `build(fitted=None)`: where it is given, no training
+    data are read for it.
+    """
     raise ConfigError(f'config: its class {type(self).__name__} has no method build')
 
-  def sampler(self, files: Mapping[str, str]) -> Sampler:
-    """What `launch.sample` draws, of the run's workdir alone; `files` are the texts that `Experiment.files` kept there.
+  def network(self, fitted: Fitted) -> Network:
+    """The network, from this config and what was fitted on the training data: no other data are read."""
+    raise ConfigError(f'config: its class {type(self).__name__} has no method network')
+
+  def sampler(self, fitted: Fitted) -> Sampler:
+    """What `launch.sample` draws, from the run's workdir alone.
 
     Raises ConfigError where an experiment has nothing to sample.
     """

@@ -14,7 +14,8 @@ from research.data.source import Source
 from research.errors import ConfigError, DataError
 from research.expected import Expected
 from research.tasks.base import State, Task
-from research.types import Batch, PyTree
+from research.train.description import Description, Shapes, shapes_of
+from research.types import Batch, Fitted, PyTree
 
 # (state, key) -> pairs of a name and a number, a text, a figure, or the exception that was raised in place of these
 EvalFn = Callable[[State, Array], Iterator[tuple[str, Any]]]
@@ -49,8 +50,15 @@ class Experiment:
   final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test set
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
-  files: Mapping[str, str] = field(default_factory=dict)  # texts kept in the workdir, by name: a tokenizer
+  network: Callable[[PyTree, Batch], PyTree] | None = None  # (variables, raw inputs) -> outputs, as it is evaluated
+  inputs: Callable[[], Shapes] = dict  # of one example, that the network reads
+  fitted: Fitted = field(default_factory=dict)  # on the training data; all that the network is built of but the config
   config: Any = None  # the config that built it, as it was then; `Config.build` of any class fills it in
+
+
+def describe(experiment: Experiment) -> Description:
+  """What a run of the experiment writes before its first step."""
+  return Description(experiment.inputs(), shapes_of(experiment.train.examples), experiment.fitted)
 
 
 def checked(experiment: Experiment) -> Experiment:
@@ -58,30 +66,38 @@ def checked(experiment: Experiment) -> Experiment:
 
   Raises ConfigError for a model, and DataError for examples, that nothing can be learned from.
   """
+  check = checker(experiment.task)
+
+  train = check('training', experiment.train)
+  evaluators, final = (
+    {part: check(part, it) for part, it in evaluators.items()}
+    for evaluators in (experiment.evaluators, experiment.final_evaluators)
+  )
+  return dataclasses.replace(experiment, train=train, evaluators=evaluators, final_evaluators=final)
+
+
+def checker(task: Task, training: Batch | None = None) -> Callable[[str, Any], Any]:
+  """Function (part, owner) -> `owner`, a source or an evaluator, once the examples that it has are found to be right.
+
+  `training` is an example that the parameters are made for, its shapes alone; without it the first one checked.
+  """
   traced = {}
 
   def expects(batch: Batch) -> Mapping[str, Expected]:
     """Parts whose examples are alike are traced once."""
     kind = tuple((name, array.shape, array.dtype) for name, array in batch.items())
     if kind not in traced:
-      traced[kind] = batch, experiment.task.expects(batch)
-      _check_parameters(experiment.task, next(iter(traced.values()))[0], batch)
+      traced[kind] = batch, task.expects(batch)
+      _check_parameters(task, training or next(iter(traced.values()))[0], batch)
     return traced[kind][1]
 
   def check(part: str, owner: Any) -> Any:
-    """`owner`, a source or an evaluator, with checked examples."""
+    if not hasattr(owner, 'examples'):
+      return owner
     examples = checks.checked(part, owner.examples, expects)
     return owner if examples is owner.examples else dataclasses.replace(owner, examples=examples)
 
-  def check_all(evaluators: Mapping[str, EvalFn]) -> dict[str, EvalFn]:
-    return {part: check(part, it) if hasattr(it, 'examples') else it for part, it in evaluators.items()}
-
-  return dataclasses.replace(
-    experiment,
-    train=check('training', experiment.train),
-    evaluators=check_all(experiment.evaluators),
-    final_evaluators=check_all(experiment.final_evaluators),
-  )
+  return check
 
 
 def _check_parameters(task: Task, training: Batch, other: Batch) -> None:

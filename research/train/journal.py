@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import ConfigError, naming
+from research.errors import ConfigError
 from research.parallel import processes
 from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
@@ -47,21 +47,23 @@ class Journal:
     """Whether there is one to restore; its files have not been looked at. All processes must call it."""
     return bool(processes.from_first(len(self._checkpoints.steps())))
 
-  def restore(self, abstract: PyTree, fingerprints: Mapping[str, str]) -> tuple[int, PyTree | None]:
+  def restore(self, abstract: PyTree, fingerprints: Mapping[str, str], described: str) -> tuple[int, PyTree | None]:
     """Step and tree of the newest good checkpoint (0 and None where there is none); drops later lines.
 
-    Raises ConfigError where the run has gone further than its config says now, DataError as `note_config`, and OSError
-    where no checkpoint can be saved.
+    `described` is the text of network.json, which is written now.
+
+    Raises ConfigError where the run has gone further than its config says now, DataError as `note_config` and
+    `note_network`, and OSError where no checkpoint can be saved.
     """
     if processes.is_first():
-      self._begin(fingerprints)
+      self._begin(fingerprints, described)
     self._checkpoints.try_out()  # a training would be lost
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
     lines = int(tree.pop('lines')) if tree else 0
     self.result = self._result_of(step)
     recorder = NoRecorder()
     if processes.is_first() and self.result is None:
-      self._workdir.note_start(step, fingerprints)
+      self._workdir.note_start(step, fingerprints, described)
       recorder = Recorder(self.path, lines, step)
     self._recorder = self._stack.enter_context(recorder)
     return step, tree
@@ -71,11 +73,12 @@ class Journal:
     result = self._workdir.result_of(step) if processes.is_first() else None
     return result or {'metrics': {}} if processes.from_first(int(result is not None)) else None
 
-  def _begin(self, fingerprints: Mapping[str, str]) -> None:
+  def _begin(self, fingerprints: Mapping[str, str], described: str) -> None:
     done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps
     if done > steps:
       raise ConfigError(f'config.steps={steps}: {self.path} is at step {done}; give at least that, or another workdir')
     self._workdir.note_config(fingerprints)
+    self._workdir.note_network(described)
 
   def save(self, step: int, tree: PyTree, score: float | None) -> None:
     """Saves in the background, after every line up to here has reached the disk."""
@@ -94,12 +97,6 @@ class Journal:
   def rescore(self, step: int, score: float) -> None:
     """Gives the checkpoint of `step` a score that was measured after it had been saved."""
     self._checkpoints.rescore(step, score)
-
-  def keep(self, files: Mapping[str, str]) -> None:
-    """Writes texts that belong to the run, by name."""
-    for name, text in files.items() if processes.is_first() else ():
-      with naming(self.path / name):
-        (self.path / name).write_text(text, 'utf-8')
 
   def wait(self) -> None:
     """Until the save under way is complete."""
@@ -138,7 +135,7 @@ class NoJournal(contextlib.nullcontext):
   def has_checkpoint(self) -> bool:
     return False
 
-  def restore(self, abstract, fingerprints) -> tuple[int, None]:
+  def restore(self, abstract, fingerprints, described) -> tuple[int, None]:
     return 0, None
 
   def is_best(self, score) -> bool:
@@ -147,7 +144,6 @@ class NoJournal(contextlib.nullcontext):
   def save(self, step, tree, score) -> None: ...
   def note_source(self, facts) -> None: ...
   def rescore(self, step, score) -> None: ...
-  def keep(self, files) -> None: ...
   def wait(self) -> None: ...
   def write(self, step, values) -> None: ...
   def show(self, step, name, value) -> None: ...

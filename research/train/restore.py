@@ -11,9 +11,12 @@ from research.parallel.layout import abstract, layout
 from research.parallel.mesh import MeshShape, make_mesh
 from research.paths import local
 from research.tasks.base import State, evaluation_variables
+from research.tasks.network import Network
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config
+from research.train.description import Shapes, load_description
 from research.train.experiment import Experiment
+from research.train.workdir import saved_config
 from research.types import PyTree
 
 
@@ -30,15 +33,31 @@ def restore_state(
 ) -> tuple[int, State]:
   """Step and State of the newest checkpoint in `workdir`, of the best or of `step`; writes nothing there.
 
-  The config is `research.train.workdir.saved_config(workdir)`, and the experiment `config.build()`.
-  Raises CheckpointError: none is there, not that one, it is damaged or of another model.
+  The config is `research.train.workdir.saved_config(workdir)`, and the experiment `config.build()`; none of its
+  examples are read.
+
+  Raises:
+    CheckpointError: none is there, not that one, it is damaged or of another model.
+    WorkdirError: network.json is missing or damaged.
   """
   checkpoints = Checkpoints(local(workdir, 'workdir') / 'checkpoints')
-  restored = checkpoints.restore({'state': _abstract(experiment, config)}, step, best, set_aside=False, part=True)
+  if not checkpoints.steps():
+    raise _no_checkpoint(workdir)
+  abstract = {'state': _abstract(experiment, config, load_description(workdir).batch(config.batch_size))}
+  restored = checkpoints.restore(abstract, step, best, set_aside=False, part=True)
   if restored is None:
     raise _no_checkpoint(workdir)
   step, tree = restored
   return step, tree['state']
+
+
+def restore_network(workdir: str | os.PathLike) -> tuple[Network, Shapes]:
+  """The network of a run, as it is evaluated, and the shapes of one example's inputs; no data are read.
+
+  `network(restore_variables(workdir)[1], batch)` are the outputs for raw inputs [batch, ...].
+  """
+  config, described = saved_config(workdir), load_description(workdir)
+  return config.network(described.fitted).computing_in(config.precision), described.inputs
 
 
 def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = False) -> tuple[int, PyTree]:
@@ -59,13 +78,11 @@ def _no_checkpoint(workdir: str | os.PathLike) -> CheckpointError:
   return CheckpointError(f'workdir {workdir}: has no checkpoint yet; wait for the first one')
 
 
-def _abstract(experiment: Experiment, config: Config) -> State:
+def _abstract(experiment: Experiment, config: Config, batch: Shapes) -> State:
   """Shapes of the State, laid out over the config's mesh; over all local devices where there are too few for it."""
   try:
     mesh = make_mesh(config.mesh, batch_size=0)  # evaluation pads its batches
   except ConfigError:
     mesh = make_mesh(MeshShape(), batch_size=0)
-  index = experiment.train.indices(0)
-  batch = {**experiment.train.examples.rows(index), 'index': index}
   init, key = experiment.task.init, jax.random.key(config.seed)
   return abstract(jax.eval_shape(init, key, batch), layout(init, mesh, key, batch))

@@ -33,7 +33,7 @@ from research.parallel.placement import InFlight
 from research.tasks.base import State, Task, in_dtypes_of
 from research.train.config import Config
 from research.train.environment import device
-from research.train.experiment import EvalFn, Experiment
+from research.train.experiment import EvalFn, Experiment, describe
 from research.train.journal import Journal, NoJournal
 from research.train.signals import Stop, Stopped
 from research.train.transfer import Transfer, plan, read_source, transferred
@@ -144,8 +144,8 @@ class Run:
       state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
     transfer = None if self._journal.has_checkpoint() else self._transfer(state)  # before anything is written
-    self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints())
-    self._journal.keep(self._experiment.files)
+    described = describe(self._experiment).to_json()
+    self.step, tree = self._journal.restore(to_save(state, running), self._fingerprints(), described)
     if tree:
       self._state, self._running = tree['state'], tree['running']
       self._evaluated, self._saved_step = bool(tree['evaluated']), self.step

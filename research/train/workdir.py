@@ -16,6 +16,7 @@ from absl import logging
 from research.errors import ConfigError, DataError, WorkdirError, naming
 from research.parallel import placement, processes
 from research.paths import ROOT, local
+from research.train import description
 from research.train.checkpoint import by_name
 from research.train.config import RESUMABLE, START, Config, check_comes_back, flatten, from_fields
 from research.train.environment import changes, environment, software
@@ -77,9 +78,18 @@ class Workdir:
     file, name = home_of(self.config)
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
 
-  def note_start(self, step: int, fingerprints: Mapping[str, str]) -> None:
+  def note_network(self, text: str) -> None:
+    """Writes network.json. Raises DataError where the run was trained with another one."""
+    before = self.starts()[-1].get(description.NAME) if self.starts() else None
+    if before not in (None, description.sha256_of(text)):
+      fault = f'workdir {self.path}: what is fitted on the training data now is not what {description.NAME} had'
+      raise DataError(f'{fault}; use the code and versions in environment.json, or a new workdir')
+    write_text(self.path / description.NAME, text)
+
+  def note_start(self, step: int, fingerprints: Mapping[str, str], described: str = '') -> None:
     """Adds to environment.json that the run continues at `step`; warns if code or versions have changed."""
-    starts = [*self.starts(), {'step': step, **environment(self.config), 'data': dict(fingerprints)}]
+    sums = {'data': dict(fingerprints)} | ({description.NAME: description.sha256_of(described)} if described else {})
+    starts = [*self.starts(), {'step': step, **environment(self.config), **sums}]
     if what := changes(starts).get(step):
       logging.warning(f'workdir {self.path}: continues at step {step}, but code or versions have changed: {what}')
     write_json(self.path / 'environment.json', starts)
@@ -201,10 +211,14 @@ def _result_in(content: Any) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
   """Writes whole or not at all."""
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes whole or not at all."""
   temporary = path.with_name(path.name + '.tmp')
-  with naming(temporary), temporary.open('w') as file:
-    json.dump(content, file, indent=2, allow_nan=False)
-    file.write('\n')
+  with naming(temporary), temporary.open('w', encoding='utf-8') as file:
+    file.write(text)
     file.flush()
     os.fsync(file.fileno())
   temporary.replace(path)

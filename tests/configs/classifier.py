@@ -9,8 +9,10 @@ from research.evaluate import exact
 from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.parallel.mesh import MeshShape
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
+from research.types import Fitted
 
 
 @dataclasses.dataclass
@@ -19,14 +21,16 @@ class Config(Base):
 
   width: int = 32  # units of the hidden layer
 
+  def network(self, fitted: Fitted) -> Network:
+    return Network(MLP((self.width,), 10), standardize(mean=4.9, std=6.0))
+
   def build(self) -> Experiment:
     return supervised_experiment(
       self,
       images.digits(),
-      MLP((self.width,), 10),
+      {},
       softmax_cross_entropy(),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, std=6.0),
       metrics=(exact.multiclass,),
     )
 

@@ -11,9 +11,11 @@ from research.models.forecasting import PatchRNN
 from research.models.rnn import RNN
 from research.objectives.forecasting import forecast_error
 from research.parallel.mesh import MeshShape
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Fitted
 
 SEASON = 4
 QUANTILES = (0.1, 0.9)
@@ -32,11 +34,16 @@ class Config(Base):
   hidden_size: int = 4  # of the recurrent layer
   dropout_rate: float = 0.2  # part of the units of a patch, and of those that the forecast is read from
 
+  def network(self, fitted: Fitted) -> Network:
+    return Network(PatchRNN(RNN(self.hidden_size), 3, 1 + len(QUANTILES), SEASON, self.dropout_rate))
+
   def build(self) -> Experiment:
+    columns = ('one', 'other')
+    data = series.windows(walks(300), None, (200, 250, 300), context=2 * SEASON, horizon=3, columns=columns)
     return supervised_experiment(
       self,
-      series.windows(walks(300), None, (200, 250, 300), context=2 * SEASON, horizon=3, columns=('one', 'other')),
-      PatchRNN(RNN(self.hidden_size), 3, 1 + len(QUANTILES), SEASON, self.dropout_rate),
+      data,
+      data.fitted,
       forecast_error(QUANTILES),
       score=lambda metrics: -metrics['validation/mse'],
       metrics=(forecasts.naive_errors(SEASON),),

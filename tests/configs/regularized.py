@@ -11,9 +11,11 @@ from research.data.preprocess import standardize
 from research.models.cnn import ConvNet
 from research.objectives.classification import softmax_cross_entropy
 from research.parallel.mesh import MeshShape
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Fitted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +41,19 @@ class Config(Base):
   width: int = 4  # channels of the first stage
   dropout_rate: float = 0.3  # part of the channels and units
 
+  def network(self, fitted: Fitted) -> Network:
+    options = {'norm': 'batch', 'channel_dropout_rate': self.dropout_rate, 'dropout_rate': self.dropout_rate}
+    model = ConvNet((self.width, 2 * self.width), 10, (4 * self.width,), **options)
+    return Network(model, standardize(mean=4.9, std=6.0))
+
   def build(self) -> Experiment:
     data = images.digits()
-    options = {'norm': 'batch', 'channel_dropout_rate': self.dropout_rate, 'dropout_rate': self.dropout_rate}
     return supervised_experiment(
       self,
       data._replace(train=Remote(data.train)),
-      ConvNet((self.width, 2 * self.width), 10, (4 * self.width,), **options),
+      {},
       softmax_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=standardize(mean=4.9, std=6.0),
       augment=augment.chain(augment.shift(1), augment.cutout(3)),
     )
 

@@ -13,9 +13,11 @@ from research.evaluate import exact
 from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.parallel.mesh import MeshShape
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Fitted
 
 CLASSES, LENGTH = 3, 12
 
@@ -37,20 +39,22 @@ class Config(Base):
   channels: int = 4  # of a convolution
   dropout_rate: float = 0.3  # part of the features, and of the LSTM's output
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
     options = {
       'length': LENGTH,
       'hidden_size': 4,
       'dropout_rate': self.dropout_rate,
       'recurrent_dropout_rate': self.dropout_rate,
     }
+    return Network(LSTMFCN(CLASSES, (self.channels, self.channels), (4, 3), **options), padded)
+
+  def build(self) -> Experiment:
     return supervised_experiment(
       self,
       Dataset(waves(200, 0), waves(50, 1), waves(70, 2)),
-      LSTMFCN(CLASSES, (self.channels, self.channels), (4, 3), **options),
+      {},
       softmax_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/accuracy'],
-      preprocess=padded,
       augment=chain(augment_series.stretch(0.1), augment_series.shift(2), augment_series.jitter(0.1)),
       metrics=(exact.multiclass,),
     )

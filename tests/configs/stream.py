@@ -12,9 +12,11 @@ from research.models.language import LanguageModel
 from research.models.rnn import RNN
 from research.objectives.language import next_token
 from research.parallel.mesh import MeshShape
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
+from research.types import Fitted
 
 SIZE = 11  # tokens of the vocabulary
 
@@ -31,16 +33,18 @@ class Config(Base):
   hidden_size: int = 16  # of the recurrent layer
   dropout_rate: float = 0.2  # part of the units before and after it
 
+  def network(self, fitted: Fitted) -> Network:
+    return Network(LanguageModel(SIZE, RNN(self.hidden_size), 8, self.dropout_rate), preprocess)
+
   def build(self) -> Experiment:
     examples = windows.stream_examples([tokens(900, 0)], self.batch_size, 8)
     data = Dataset(examples, *(windows.context_examples([tokens(200, seed)], 4, 12) for seed in (1, 2)))
     return supervised_experiment(
       self,
       data,
-      LanguageModel(SIZE, RNN(self.hidden_size), 8, self.dropout_rate),
+      {},
       next_token(np.ones(SIZE, np.float32)),
       score=lambda metrics: -metrics['validation/loss'],
-      preprocess=preprocess,
       source=windows.Streams(examples, self.batch_size),
     )
 

@@ -12,12 +12,11 @@ from research.evaluate import transcripts
 from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.parallel.mesh import MeshShape
-from research.tasks.base import State
-from research.tasks.supervised import predictor
+from research.tasks.network import Network, plain_outputs
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
-from research.types import Batch, PyTree
+from research.types import Batch, Fitted, Model, PyTree
 
 LABELS, FRAMES, FEATURES = 3, 14, 6
 
@@ -40,23 +39,23 @@ class Config(Base):
   hidden_size: int = 8  # of a direction
   dropout_rate: float = 0.1  # part of the outputs
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
     model = SequenceLabeler(RNN(self.hidden_size, cell='gru', bidirectional=True), LABELS + 1, self.dropout_rate)
-    logits_of = predictor(model, padded, self.precision)
+    return Network(model, padded, self.transcribe)
 
-    def predict(state: State, batch: Batch) -> PyTree:
-      return transcripts.transcribed(logits_of(state, batch), batch['lengths'], beam_size=2, max_length=6, blank_id=0)
+  def transcribe(self, model: Model, variables: PyTree, batch: Batch) -> PyTree:
+    logits = plain_outputs(model, variables, batch)
+    return transcripts.transcribed(logits, batch['lengths'], beam_size=2, max_length=6, blank_id=0)
 
+  def build(self) -> Experiment:
     return supervised_experiment(
       self,
       Dataset(sequences(200, 0), sequences(50, 1), sequences(50, 2)),  # a report compiles for each size of a part
-      model,
+      {},
       ctc(),
       score=lambda metrics: -metrics['validation/label_error_rate'],
-      preprocess=padded,
       augment=audio.spec_augment(1, 2, 1, 2),
       metrics=(transcripts.error_rates,),
-      predict=predict,
     )
 
 

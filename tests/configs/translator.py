@@ -8,16 +8,16 @@ from experiments.seq2seq_translation.config import END, as_pair
 from experiments.wiring import supervised_experiment
 from research.data.examples import Arrays, Dataset
 from research.evaluate import translation
-from research.models.rnn import RNN, Padded
+from research.models.rnn import RNN
 from research.models.search import Hypotheses
 from research.models.seq2seq import LuongDecoder, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.parallel.mesh import MeshShape
-from research.tasks.base import State, evaluation_variables
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
-from research.types import Batch
+from research.types import Batch, Fitted, Model, PyTree
 
 LETTERS, LONGEST = 4, 5
 
@@ -45,22 +45,21 @@ class Config(Base):
   hidden_size: int = 4  # of the encoder and of the decoder
   dropout_rate: float = 0.1  # part of the embeddings, of the encoded source and of the last layer
 
-  def build(self) -> Experiment:
+  def network(self, fitted: Fitted) -> Network:
     encoder, decoder = RNN(self.hidden_size, cell='gru'), LuongDecoder(RNN(self.hidden_size, cell='gru'))
-    model = Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout_rate)
+    return Network(Seq2Seq(LETTERS + 1, 4, encoder, decoder, self.dropout_rate), as_pair, self.translate)
 
-    def predict(state: State, batch: Batch) -> Hypotheses:
-      return translate(model, evaluation_variables(state), Padded(batch['inputs'], batch['lengths']), END, beam_size=2)
+  def translate(self, model: Model, variables: PyTree, batch: Batch) -> Hypotheses:
+    return translate(model, variables, batch['inputs'], END, beam_size=2)
 
+  def build(self) -> Experiment:
     return supervised_experiment(
       self,
       Dataset(reversals(200, 0), reversals(20, 1), reversals(20, 2)),
-      model,
+      {},
       token_cross_entropy(0.1),
       score=lambda metrics: metrics['validation/bleu'],
-      preprocess=as_pair,
       metrics=(translation.corpus_scores(spelled),),
-      predict=predict,
     )
 
 

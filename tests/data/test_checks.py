@@ -22,7 +22,8 @@ from research.objectives.language import next_token
 from research.objectives.regression import mean_squared_error
 from research.objectives.translation import token_cross_entropy
 from research.ops.layers import Embed
-from research.tasks.supervised import predictor, supervised
+from research.tasks.network import Network, predictor
+from research.tasks.supervised import supervised
 from research.train.config import Config
 from research.train.experiment import Experiment, checked
 from research.train.loop import train
@@ -103,7 +104,7 @@ def experiment(parts, model=TEN[0], objective=TEN[1], **options) -> Experiment:
   """Of the training part, and of the validation and test parts where there are any."""
   train, *others = parts
   task = supervised(model, objective, optax.sgd(0.1), **options)
-  eval_step = make_eval_step(task, predictor(model))
+  eval_step = make_eval_step(task, predictor(Network(model)))
   evaluators = {
     name: Evaluator(eval_step, split, 8) for name, split in zip(('validation', 'test'), others, strict=False)
   }

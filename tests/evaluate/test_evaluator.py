@@ -1,5 +1,7 @@
 """Every example counts exactly once, whatever the batch size, the padding and the number of devices."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +13,15 @@ from research import random
 from research.data.examples import Arrays
 from research.errors import DataError, NotFiniteError
 from research.evaluate import exact
-from research.evaluate.evaluator import Evaluator, make_eval_step, padded_rows
+from research.evaluate.evaluator import AHEAD, Evaluator, make_eval_step, padded_rows
+from research.evaluate.reports import Highest, Streamed, Summed
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
 from research.parallel.mesh import MeshShape, make_mesh, replicated
 from research.tasks.base import Task
-from research.tasks.supervised import predictor, supervised
+from research.tasks.network import Network, predictor
+from research.tasks.supervised import supervised
 
 KEY = jax.random.key(0)
 NUMBERS = np.random.default_rng(0)
@@ -36,7 +40,7 @@ class Linear(nn.Module):
 
 
 TASK = supervised(Linear(), softmax_cross_entropy(), optax.sgd(0.1), ema_decay=0.5)
-EVAL_STEP = make_eval_step(TASK, predictor(Linear()))
+EVAL_STEP = make_eval_step(TASK, predictor(Network(Linear())))
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +129,7 @@ def test_the_mask_of_the_data_is_kept_beside_that_of_the_padding(kind, state):
     yield 'count', float(len(outputs))
 
   task = supervised(Linear(), mean_squared_error(), optax.sgd(0.1), ema_decay=0.5)
-  values = dict(Evaluator(make_eval_step(task, predictor(Linear())), examples, 10, (report,))(state, KEY))
+  values = dict(Evaluator(make_eval_step(task, predictor(Network(Linear()))), examples, 10, (report,))(state, KEY))
   errors = (logits_of(state.ema['params']) - targets) ** 2
   np.testing.assert_allclose(values['loss'], errors[~np.isnan(targets)].mean(), rtol=1e-5)
   np.testing.assert_array_equal(seen['index'], np.flatnonzero(kept))
@@ -155,9 +159,60 @@ def test_noise_does_not_depend_on_the_batch_size():
 
 
 def test_all_parts_share_one_compilation(state, caplog):
-  eval_step = make_eval_step(TASK, predictor(Linear()))
+  eval_step = make_eval_step(TASK, predictor(Network(Linear())))
   other = Arrays({name: array[:11] for name, array in EXAMPLES.arrays.items()})
   with jax.log_compiles():
     for examples in (EXAMPLES, other, EXAMPLES):
       dict(Evaluator(eval_step, examples, 10)(state, KEY))
   assert len([r for r in caplog.records if r.getMessage().startswith('Compiling jit(eval_step)')]) == 1
+
+
+class Made:
+  """Examples that are made when they are asked for; counts how many batches of inputs are held at once."""
+
+  def __init__(self):
+    self.held, self.most = [], 0
+
+  def __len__(self):
+    return len(EXAMPLES)
+
+  def rows(self, indices):
+    rows = EXAMPLES.rows(indices)
+    self.held = [ref for ref in (*self.held, weakref.ref(rows['inputs'])) if ref() is not None]
+    self.most = max(self.most, len(self.held))
+    return rows
+
+
+@pytest.mark.parametrize('batch_size', [1, 5, 37])
+def test_no_inputs_are_kept_but_those_that_a_report_keeps(batch_size, state):
+  """The numbers are those of all examples at once, and the outputs are kept where a report reads them alone."""
+  examples, logits = Made(), logits_of(state.ema['params'])
+  wrong = logits.argmax(-1) != EXAMPLES.arrays['targets']
+  scores = np.where(wrong, logits.max(-1), -np.inf)
+
+  def surest(outputs, rows):
+    yield 'surest', rows['index'].tolist()
+    yield 'its_inputs', rows['inputs']
+
+  def summed(sums):
+    yield 'sum', float(sums)
+
+  reports = (
+    exact.multiclass,
+    Streamed(
+      'surest',
+      lambda size: Highest(
+        surest,
+        lambda logits, rows: np.where(logits.argmax(-1) != rows['targets'], logits.max(-1), -np.inf),
+        max_count=4,
+      ),
+    ),
+    Streamed('summed', lambda size: Summed(lambda _, rows: rows['inputs'].sum(dtype=np.float64), summed)),
+  )
+  found = dict(Evaluator(EVAL_STEP, examples, batch_size, reports)(state, KEY))
+  assert examples.most <= AHEAD + 2 or batch_size == 37
+  assert found['surest'] == np.argsort(-scores, kind='stable')[:4].tolist()
+  np.testing.assert_array_equal(found['its_inputs'], EXAMPLES.arrays['inputs'][found['surest']])
+  np.testing.assert_allclose(found['sum'], EXAMPLES.arrays['inputs'].sum(dtype=np.float64))
+  expected = dict(exact.multiclass(logits, EXAMPLES.arrays))
+  np.testing.assert_allclose([found[name] for name in expected], list(expected.values()), rtol=1e-5)

@@ -51,8 +51,9 @@ def test_mistakes_begin_with_the_surest():
 
 def test_mistakes_rank_by_more_than_a_saturated_probability():
   logits = np.array([[50.0, 0, 0], [90, 0, 0], [70, 0, 0]], np.float32)
-  wrong, confidence = figures.most_confident_mistakes(logits, np.array([1, 1, 1]), 2)
-  assert list(wrong) == [1, 2] and list(confidence) == [1, 1]
+  rows = {'targets': np.array([1, 1, 1]), 'inputs': np.arange(3)[:, None, None] * np.ones((1, 2, 2))}
+  ((_, figure),) = figures.mistakes(('a', 'b', 'c'), 2)(logits, rows)
+  assert [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.images] == [1, 2]
 
 
 @pytest.mark.parametrize(('wrong', 'most', 'axes', 'shown'), [(7, 18, 12, 7), (7, 4, 6, 4), (0, 18, 6, 0)])

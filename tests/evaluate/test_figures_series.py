@@ -31,7 +31,7 @@ def test_a_class_without_an_example_and_no_mistake():
   rows = {'inputs': np.ones((1, 3, 1)), 'targets': np.array([1])}
   ((_, figure),) = figures_series.mistakes(('a', 'b'))(np.array([[0, 1]]), rows)
   assert not any(axis.lines for axis in figure.axes)
-  means = figures_series.class_means(rows, 2)
+  means = figures_series.class_means(figures_series.class_sums(rows, 2))
   assert np.isnan(means[0]).all() and (means[1] == 1).all()
 
 

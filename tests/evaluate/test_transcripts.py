@@ -67,7 +67,7 @@ def test_a_label_is_named_above_one_half_alone():
 def test_waveforms_are_pictured_as_spectra():
   tone = (9_000 * np.sin(2 * np.pi * 500 * np.arange(4_000) / RATE)).astype(np.int16)
   rows = {'inputs': np.stack([tone, WAVES[0]]), 'targets': np.array([1, 0])}
-  report = transcripts.pictured(figures.mistakes(CLASSES), RATE)
+  report = figures.mistakes(CLASSES, picture=transcripts.spectra(RATE))
   ((_, figure),) = report(np.array([[3.0, 0.0], [2.0, 0.0]]), rows)
   (shown,) = [axis.images[0].get_array() for axis in figure.axes if axis.images]
   assert shown.shape == (40, 30) and shown.max() - shown.min() <= 60.001

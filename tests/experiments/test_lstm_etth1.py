@@ -31,7 +31,7 @@ def run(config):
   """(experiment, state, function of a table's path that gives the axes of the one figure)."""
   built = config.build()
   state = built.task.init(KEY, built.train.examples.rows(np.arange(2)))
-  sample = config.sampler(built.files)
+  sample = config.sampler(built.fitted)
 
   def axes(path=''):
     ((name, figure),) = sample(evaluation_variables(state), KEY, Request(input=str(path)))
@@ -76,7 +76,7 @@ def test_tables_that_cannot_be_forecast_from_are_told(run, config, tmp_path):
   with pytest.raises(FileNotFoundError, match='none.csv'):
     axes(tmp_path / 'none.csv')
   with pytest.raises(ConfigError, match="--prompt='cold': is not used by this model; it takes --input"):
-    next(config.sampler(run[0].files)({}, KEY, Request(prompt='cold')))
+    next(config.sampler(run[0].fitted)({}, KEY, Request(prompt='cold')))
 
 
 def test_the_linear_yardstick_and_a_point_alone_are_a_field_away(config):

@@ -18,6 +18,7 @@ from research.evaluate import transcripts
 from research.train.experiment import Request
 
 KEY = jax.random.key(0)
+FITTED = {'class_names': speech.DIGITS}
 SOUND = (6_000 * np.random.default_rng(0).standard_normal((2, 6_000))).astype(np.int16)
 BATCH = {'inputs': jnp.asarray(SOUND), 'lengths': jnp.array([6_000, 2_000])}
 
@@ -32,24 +33,24 @@ def path(tmp_path):
 
 
 def variables_of(config, preprocess):
-  return jax.jit(config.model().init)(KEY, preprocess(BATCH)['inputs'])
+  return jax.jit(config.network(FITTED).model.init)(KEY, preprocess(BATCH)['inputs'])
 
 
 def test_a_digit_is_said_with_its_probability(path):
   config = digits.get_config('tiny')
   variables = variables_of(config, config.preprocess)
-  ((name, text),) = config.sampler({})(variables, KEY, Request(input=path))
+  ((name, text),) = config.sampler(FITTED)(variables, KEY, Request(input=path))
   heard = config.preprocess(audio.load(path, speech.RATE))
-  chances = jax.nn.softmax(jax.jit(config.model().apply)(variables, heard['inputs']))[0]
+  chances = jax.nn.softmax(jax.jit(config.network(FITTED).model.apply)(variables, heard['inputs']))[0]
   assert (name, text) == ('digit', f'{chances.argmax()} ({chances.max():.1%})')
 
 
 def test_a_string_is_written_down_and_pictured(path):
   config = strings.get_config('tiny')
   variables = variables_of(config, config.preprocess)
-  (name, text), (other, figure) = config.sampler({})(variables, KEY, Request(input=path))
+  (name, text), (other, figure) = config.sampler(FITTED)(variables, KEY, Request(input=path))
   heard = config.preprocess(audio.load(path, speech.RATE))
-  logits = jax.jit(config.model().apply)(variables, heard['inputs'])
+  logits = jax.jit(config.network(FITTED).model.apply)(variables, heard['inputs'])
   found = transcripts.transcribed(logits, heard['lengths'], config.beam_size, logits.shape[1], strings.BLANK)
   assert text == transcripts.text(speech.DIGITS, np.asarray(found['labels'][0]), int(found['length'][0]))
   assert (name, other) == ('digits', 'heard') and len(figure.axes) == 2
@@ -57,15 +58,15 @@ def test_a_string_is_written_down_and_pictured(path):
 
 def test_a_string_of_more_than_a_hundred_digits_is_written_whole(monkeypatch, path):
   spelled = 20 * jax.nn.one_hot(jnp.arange(240)[None] % 2 * strings.BLANK, strings.BLANK + 1)
-  monkeypatch.setattr(strings.SequenceLabeler, 'apply', lambda *given: spelled)
+  monkeypatch.setattr(strings.SequenceLabeler, 'apply', lambda *given, **options: spelled)
   monkeypatch.setattr(strings.Config, 'preprocess', lambda config, batch: {'inputs': (), 'lengths': jnp.array([240])})
-  (_, text), _ = strings.get_config('tiny').sampler({})({}, KEY, Request(input=path))
+  (_, text), _ = strings.get_config('tiny').sampler(FITTED)({}, KEY, Request(input=path))
   assert text.split() == ['0'] * 120
 
 
 @pytest.mark.parametrize('module', [digits, strings])
 def test_files_that_cannot_be_heard_are_named(module, tmp_path):
-  sample = module.get_config('tiny').sampler({})
+  sample = module.get_config('tiny').sampler(FITTED)
   (tmp_path / 'text.wav').write_text('hello')
   for name, error in (('text.wav', 'no WAV file'), ('none.wav', 'No such file')):
     with pytest.raises(DataError, match=f'{name}.*{error}'):
@@ -81,7 +82,7 @@ def test_files_that_cannot_be_heard_are_named(module, tmp_path):
 def test_what_follows_a_recording_changes_no_prediction():
   config = digits.get_config('tiny')
   variables = variables_of(config, config.preprocess)
-  apply = jax.jit(lambda batch: config.model().apply(variables, config.preprocess(batch)['inputs']))
+  apply = jax.jit(lambda batch: config.network(FITTED).model.apply(variables, config.preprocess(batch)['inputs']))
   loud = {**BATCH, 'inputs': BATCH['inputs'].at[1, 2_000:].set(30_000)}
   np.testing.assert_array_equal(apply(loud), apply(BATCH))
   np.testing.assert_allclose(apply({name: array[1:] for name, array in BATCH.items()}), apply(BATCH)[1:], atol=1e-5)

@@ -9,7 +9,6 @@ import pytest
 
 from experiments.seq2seq_translation import config as experiment
 from research.data import pairs as parallel
-from research.data import text
 from research.data.pairs import Pairs
 from research.errors import ConfigError
 from research.models.rnn import Padded
@@ -44,7 +43,7 @@ def test_sampler_translates_the_prompt(decoder):
   source = Padded(jnp.asarray(tokens[None]), jnp.array([len(tokens)]))
   batch = {'inputs': source.values, 'lengths': source.lengths, 'targets': jnp.ones((1, 3), jnp.int32)}
   variables = model.init(jax.random.key(0), experiment.as_pair(batch)['inputs'])
-  sample = config.sampler({text.FILE: TOKENIZER.to_json()})
+  sample = config.sampler({'tokenizer': TOKENIZER.to_json()})
   drawn = dict(sample(variables, jax.random.key(1), Request(prompt='God made light.')))
   expected = translate(model, variables, source, experiment.END, config.beam_size, config.length_penalty)
   assert drawn['translation'] == TOKENIZER.decode(np.asarray(expected.tokens[0]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import make
 from sklearn.metrics import accuracy_score
 
 from research.errors import CheckpointError
@@ -17,6 +18,7 @@ from research.train.restore import restore_state
 from research.train.workdir import saved_config, tree_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
+store = import_file(ROOT / 'tests/configs/stored.py').store
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +136,18 @@ def test_the_training_part_is_measured_without_augmentation(evaluate, workdir):
   accuracy = accuracy_score(rows['targets'], np.asarray(experiment.predict(state, rows)).ravel() > 0)
   assert run.stdout.splitlines()[1].split() == ['train/accuracy', f'{accuracy:.4f}']
   assert f'step 10: {len(rows["targets"])} examples of train' in run.stdout
+
+
+def test_the_data_of_the_other_parts_need_not_be_there(evaluate, tmp_path):
+  config = make('stored', folder=str(tmp_path))
+  store(tmp_path)
+  list(train(config, tmp_path / 'run'))
+  for part in ('train', 'validation'):
+    (tmp_path / f'{part}.npz').unlink()
+  run = evaluate(f'--workdir={tmp_path}/run', '--split=test')
+  assert run.returncode == 0, run.stderr
+  accuracy = json.loads((tmp_path / 'run' / 'result.json').read_text())['metrics']['test/accuracy']
+  assert run.stdout.splitlines()[1].split() == ['test/accuracy', f'{accuracy:.4f}']
 
 
 @pytest.mark.parametrize(

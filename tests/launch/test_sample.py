@@ -11,6 +11,7 @@ import pytest
 from research.data.text import Corpus
 from research.errors import ConfigError
 from research.parallel.mesh import MeshShape
+from research.train.description import load_description
 from research.train.experiment import Request
 from research.train.loop import train
 from research.train.modules import import_file
@@ -35,9 +36,9 @@ def workdir(tmp_path_factory):
 def drawn(workdir: Path, **request) -> str:
   """What the sampler writes, in this process."""
   config = saved_config(workdir)
-  files = {'tokenizer.json': (workdir / 'tokenizer.json').read_text()}
   key = jax.random.key(request.pop('seed', 0))
-  ((name, text),) = config.sampler(files)(restore_variables(workdir)[1], key, Request(**request))
+  sample = config.sampler(load_description(workdir).fitted)
+  ((name, text),) = sample(restore_variables(workdir)[1], key, Request(**request))
   assert name == 'text'
   return text
 
@@ -81,9 +82,7 @@ def test_a_wrong_flag_is_one_line(workdir, flags, message, programs):
   assert run.returncode in (2, 6) and len(errors) == 1 and message in errors[0] and 'Traceback' not in run.stderr
 
 
-def test_a_text_needs_a_prompt_and_a_tokenizer(workdir):
+def test_a_text_needs_a_prompt(workdir):
   for request in ({'prompt': ''}, {'prompt': 'But', 'input': 'file.wav'}):
     with pytest.raises(ConfigError, match=r'^--prompt: continues a text and takes no --input'):
       drawn(workdir, **request)
-  with pytest.raises(ConfigError, match='the workdir has no tokenizer.json'):
-    saved_config(workdir).sampler({})

@@ -27,7 +27,8 @@ from research.tasks import precision
 from research.tasks.adversarial import adversarial
 from research.tasks.base import LOSS_SCALE, State, evaluation_variables
 from research.tasks.descend import Compute
-from research.tasks.supervised import predictor, supervised
+from research.tasks.network import Network, predictor
+from research.tasks.supervised import supervised
 from research.train.loop import train
 from research.types import Aux
 
@@ -100,7 +101,7 @@ def test_products_run_in_the_precision_and_the_state_stays_float32(name, bits):
   new, metrics = jax.eval_shape(task.train_step, state, images(), KEY)
   assert dtypes((state, new, metrics)) == {'float32'}
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
-  outputs = jax.eval_shape(predictor(MODELS[name], precision=bits), state, images())
+  outputs = jax.eval_shape(predictor(Network(MODELS[name]).computing_in(bits)), state, images())
   assert outputs.dtype == jnp.float32
 
 
@@ -109,7 +110,7 @@ def test_a_model_sees_rounded_parameters_and_inputs(bits):
   data = rows()
   state = supervised(Linear(), mean_squared_error(), optax.sgd(0.1)).init(KEY, data)
   inputs, kernel = (np.array(jnp.asarray(x, bits), np.float64) for x in (data['inputs'], kernel_of(state)))
-  outputs = predictor(Linear(), precision=bits)(state, data)
+  outputs = predictor(Network(Linear()).computing_in(bits))(state, data)
   np.testing.assert_array_equal(outputs, jnp.asarray(inputs @ kernel, bits).astype(np.float32))
   assert np.abs(outputs - data['inputs'] @ kernel_of(state)).max() > 1e-4
 

@@ -17,7 +17,8 @@ from research.objectives.ctc import ctc
 from research.objectives.regression import mean_squared_error
 from research.tasks.base import evaluation_variables
 from research.tasks.descend import Compute
-from research.tasks.supervised import predictor, supervised
+from research.tasks.network import Network, predictor
+from research.tasks.supervised import supervised
 from research.train.config import Config
 from research.types import Aux
 
@@ -132,7 +133,7 @@ def test_averaged_parameters_follow_their_formula_and_are_those_evaluated():
     np.testing.assert_allclose(state.ema['params']['dense']['kernel'], average, rtol=1e-5)
   assert np.abs(average - state.params['dense']['kernel']).max() > 1e-4
   assert evaluation_variables(state)['params'] is state.ema['params']
-  outputs = predictor(Linear())(state, data)
+  outputs = predictor(Network(Linear()))(state, data)
   np.testing.assert_allclose(
     outputs, data['inputs'] @ average + np.array(state.ema['params']['dense']['bias']), rtol=1e-4, atol=1e-6
   )
@@ -154,7 +155,7 @@ def test_batch_statistics_move_in_training_alone():
   statistics = new.mutable['batch_stats']['norm']
   np.testing.assert_allclose(statistics['mean'], 0.1 * data['inputs'].mean(0), rtol=1e-4)
   np.testing.assert_allclose(statistics['var'], 0.9 + 0.1 * data['inputs'].var(0), rtol=1e-4)
-  one, all_ = (predictor(Normed())(new, {'inputs': data['inputs'][:n]}) for n in (1, 6))
+  one, all_ = (predictor(Network(Normed()))(new, {'inputs': data['inputs'][:n]}) for n in (1, 6))
   np.testing.assert_allclose(one, all_[:1], rtol=1e-5)
 
 
@@ -202,7 +203,7 @@ def test_raw_inputs_are_augmented_in_training_alone_and_preprocessed_always():
   first = data['inputs'][0, 0]
   assert seen == [(False, 2 * first), (True, 2 * (first + 1))]
   np.testing.assert_allclose(
-    predictor(Linear(), double)(state, data), 2 * data['inputs'] @ state.params['dense']['kernel'], rtol=1e-5
+    predictor(Network(Linear(), double))(state, data), 2 * data['inputs'] @ state.params['dense']['kernel'], rtol=1e-5
   )
 
 
@@ -282,8 +283,13 @@ def test_an_objective_names_its_random_streams_and_the_collections_that_move():
 
 def test_any_transformation_of_optax_can_be_the_optimizer():
   plateau = optax.chain(optax.sgd(RATE), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
-  data, config = Dataset(*(Arrays(batch()) for _ in range(3))), Config(batch_size=6)
-  task = supervised_experiment(config, data, Linear(), mean_squared_error(), min, optimizer=plateau).task
+
+  class Regression(Config):
+    def network(self, fitted):
+      return Network(Linear())
+
+  data, config = Dataset(*(Arrays(batch()) for _ in range(3))), Regression(batch_size=6)
+  task = supervised_experiment(config, data, {}, mean_squared_error(), min, optimizer=plateau).task
   state, still = task.init(KEY, batch()), batch()
   still['targets'] = still['inputs'] @ np.asarray(state.params['dense']['kernel'])[:, 0]  # there is nothing to gain
   for _ in range(4):

@@ -12,10 +12,8 @@ from experiments.wiring import supervised_experiment
 from launch.flags import load_config
 from research.data import images
 from research.data.examples import Arrays
-from research.data.preprocess import standardize
 from research.errors import NotFiniteError
 from research.metrics import mean
-from research.models.mlp import MLP
 from research.train import checkpoint
 from research.train.loop import train
 from research.train.modules import import_file
@@ -139,9 +137,7 @@ def test_jax_debug_nans_names_the_step_and_the_operation(fault):
   config.eval_every = 0
   source = config.build().train
   example = int(source.indices(1)[5])
-  experiment = supervised_experiment(
-    config, images.digits(), MLP((8,), 10), rooted(example), lambda metrics: 0.0, standardize(4.9, 6.0)
-  )
+  experiment = supervised_experiment(config, images.digits(), {}, rooted(example), lambda metrics: 0.0)
   if fault == 'data':
     inputs = source.examples.arrays['inputs'].astype(np.float32)
     inputs[example, 2, 3] = np.nan
@@ -155,9 +151,7 @@ def test_jax_debug_nans_names_the_step_and_the_operation(fault):
 def test_nan_from_the_gradient(tmp_path, told, fault):
   config = load_config(str(CONFIG))
   example = int(config.build().train.indices(14)[5])
-  experiment = supervised_experiment(
-    config, images.digits(), MLP((8,), 10), rooted(example), lambda metrics: 0.0, standardize(4.9, 6.0)
-  )
+  experiment = supervised_experiment(config, images.digits(), {}, rooted(example), lambda metrics: 0.0)
   line, code = told(lambda: list(train(config, tmp_path, experiment=experiment)))
   assert code == 5 and 'parameters or statistics after step 15 are' in line
   assert checkpoint.Checkpoints(tmp_path / 'checkpoints').steps() == [5, 10]
