@@ -1,4 +1,4 @@
-"""Event files for TensorBoard, written in the caller's thread: in one of its own an error would reach no one."""
+"""TensorBoard event files, written in the caller's thread so that errors are raised."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 class Board:
-  """An event file in `folder`; what older files hold of `first_step` and later is no longer shown."""
+  """An event file in `folder`, which hides entries of older files from `first_step` on."""
 
   def __init__(self, folder: Path, first_step: int):
     folder.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ class Board:
     self._add(step, summary=summary.image(name, value, dataformats='HWC'))
 
   def sync(self) -> None:
-    """Brings everything to the disk."""
+    """Flushes everything to disk."""
     self._writer.flush()
 
   def close(self) -> None:

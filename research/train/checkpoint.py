@@ -1,8 +1,8 @@
-"""Checkpoints: written by Orbax in the background, believed only if their manifest agrees to the bit.
+"""Checkpoints: written by Orbax in the background, and verified bitwise by a manifest.
 
-A checkpoint is made in `unfinished/`, manifest included, and becomes `<step>/` by one rename; it is dropped by
-the rename back. So `<step>/` is whole at every instant, and whatever a killed process leaves lies in
-`unfinished/`, which the next save deletes. A damaged one is moved to `set_aside/` and never deleted.
+A checkpoint is written to `unfinished/`, including its manifest, and becomes `<step>/` by a rename; it is dropped by a
+rename back. So `<step>/` is complete at any instant, and a killed process leaves files only in `unfinished/`, which the
+next save deletes. A damaged checkpoint is moved to `set_aside/` and never deleted.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ NONE = -1  # no step
 
 
 class Checkpoints:
-  """The checkpoints of a folder; the latest `keep_latest` and the `keep_best` of highest score are kept."""
+  """The checkpoints of a folder; keeps the `keep_latest` latest and the `keep_best` with the highest scores."""
 
   def __init__(self, folder: Path, keep_latest: int = 2, keep_best: int = 1):
     self.folder = Path(folder).absolute()
@@ -45,10 +45,10 @@ class Checkpoints:
     self._pending: Future | None = None
 
   def save(self, step: int, tree: PyTree, score: float | None = None) -> None:
-    """Copies a tree of arrays to the host and writes it in the background, in place of an older one of `step`.
+    """Copies a tree of arrays to the host and writes it in the background, replacing an older one of `step`.
 
-    The arrays may be donated on return. Waits for the save before; raises OSError where that one failed. Where many
-    processes train together it waits for this one too: Orbax's messages would get among those of the next steps.
+    The arrays may be donated on return. Waits for the previous save; raises OSError if that failed. With many processes
+    it also waits for this save, to keep Orbax's communication apart from that of the next steps.
     """
     self.wait()
     self._pending = self._writer.submit(self._write, step, _to_host(tree), score)
@@ -56,7 +56,7 @@ class Checkpoints:
       self.wait()
 
   def try_out(self) -> None:
-    """Saves a number and reads it back, and leaves nothing behind. Raises OSError where that is not possible."""
+    """Saves and restores a number, leaving nothing behind. Raises OSError if that fails."""
     unfinished, tree = self.folder / UNFINISHED, {'number': np.ones(1, np.float32)}
     with _as_os_error(self.folder):
       self._begin_unfinished()
@@ -67,13 +67,13 @@ class Checkpoints:
         shutil.rmtree(unfinished)
 
   def is_best(self, score: float) -> bool:
-    """Whether a checkpoint of this score would be among the best that are kept; all processes must call it."""
+    """Whether a checkpoint with this score would be among the best to keep; all processes must call it."""
     self.wait()
     best = processes.is_first() and score > -np.inf and sum(other >= score for other in self._scores()) < self.keep_best
     return bool(processes.from_first(int(best)))
 
   def rescore(self, step: int, score: float) -> None:
-    """Gives the checkpoint of `step` a score that was measured after the save, and drops what no longer is the best."""
+    """Sets the score of the checkpoint of `step`, measured after the save, and prunes checkpoints."""
     self.wait()
     if processes.is_first():
       unfinished = self.folder / UNFINISHED
@@ -83,40 +83,41 @@ class Checkpoints:
       shutil.rmtree(unfinished)
 
   def wait(self) -> None:
-    """Returns once what was saved can be restored. Raises OSError where it could not be written."""
+    """Waits until the last save can be restored. Raises OSError if it failed."""
     pending, self._pending = self._pending, None
     if pending is not None:
       pending.result()
 
   def close(self) -> None:
-    """Waits, and ends the thread that writes. Raises OSError where the last save failed."""
+    """Waits, and ends the writer thread. Raises OSError if the last save failed."""
     self._writer.shutdown()
     self.wait()
 
   def steps(self) -> list[int]:
-    """Steps with a manifest, ascending; their files have not been looked at."""
+    """Steps with a manifest, ascending, without verifying their files."""
     return [step for step in self._found() if (self._path(step) / manifest.NAME).is_file()]
 
   def restore(
     self, abstract: PyTree, step: int = -1, best: bool = False, set_aside: bool = True, part: bool = False
   ) -> tuple[int, PyTree] | None:
-    """Step and tree of the newest checkpoint, of the best or of `step`; None where none is (left to be) used.
+    """Step and tree of the newest checkpoint, of the best or of `step`; None if none is usable.
 
-    abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding return as `jax.Array`, others as numpy.
-    set_aside: move damaged checkpoints out of the way, each with a warning, and use the one before. Where
-      False the folder is only read, and the first damaged one is an error.
+    abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding are restored as `jax.Array`, others as NumPy
+    arrays. set_aside: move damaged checkpoints out of the way, with a warning, and use the previous one. If False, the
+    folder
+      is only read, and a damaged checkpoint is an error.
     part: leave out what `abstract` does not have.
-    Raises CheckpointError: damaged (as above), of another model, `step` or a score that is not there.
+    Raises CheckpointError: damaged (as above), of another model, or no such `step` or score.
     """
     self.wait()
     chosen = self._choose(abstract, step, best, set_aside, part) if processes.is_first() else NONE
-    chosen = processes.from_first(chosen)  # the others read what the first has verified
+    chosen = processes.from_first(chosen)  # the others read what the first one verified
     return None if chosen == NONE else (chosen, _load(self._path(chosen), abstract))
 
   def restore_named(self, prefixes: tuple[str, ...], step: int = -1, best: bool = False) -> tuple[int, PyTree] | None:
-    """Step and numpy arrays, by name, of all leaves that a checkpoint has under `prefixes`; see `restore` for the rest.
+    """Step and NumPy arrays, by name, of all leaves under `prefixes`; see `restore` for the rest.
 
-    What they are is taken from the checkpoint itself: for who knows no model to compare it with.
+    Shapes and dtypes come from the checkpoint itself, so no model is needed.
     """
     chosen = self._choose({}, step, best, set_aside=False, part=True)
     if chosen == NONE:
@@ -125,7 +126,7 @@ class Checkpoints:
     return chosen, _load(self._path(chosen), {n: _abstract(leaves[n]) for n in leaves if n.startswith(prefixes)})
 
   def _choose(self, abstract: PyTree, step: int, best: bool, set_aside: bool, part: bool) -> int:
-    """The step that `restore` is to read, NONE where there is none."""
+    """The step that `restore` should read, or NONE."""
     found = self._found()
     if step >= 0 and step not in found:
       raise CheckpointError(f'{self.folder} has no checkpoint of step {step}; {_listed(found)}')
@@ -153,14 +154,14 @@ class Checkpoints:
       processes.barrier('saved')
 
   def _begin_unfinished(self) -> None:
-    """Makes the folder in which all processes save, without what a killed one has left there."""
+    """Creates the folder to save in, without leftovers of a killed process."""
     if processes.is_first():
       shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
       (self.folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
     processes.barrier('save')
 
   def _prune(self) -> None:
-    """Drops what is neither among the latest nor the best; a damaged checkpoint takes no place of theirs."""
+    """Drops checkpoints that are neither among the latest nor the best; damaged ones do not count."""
     found = self._found()
     if len(found) <= self.keep_latest:
       return
@@ -170,12 +171,12 @@ class Checkpoints:
       self._drop(step)
 
   def _drop(self, step: int) -> None:
-    """Moves a checkpoint to what the save deletes at its end, so that no instant shows half of it."""
+    """Moves a checkpoint to where the save deletes it, so that it is never seen half deleted."""
     if self._path(step).exists():
       self._path(step).rename(self.folder / UNFINISHED / f'{step}-dropped')
 
   def _scores(self) -> Iterator[float]:
-    """Those of the checkpoints that are there, whose files have not been looked at."""
+    """Scores of the existing checkpoints, without verifying their files."""
     for step in self.steps():
       with contextlib.suppress(manifest.DamagedError):
         if (score := manifest.read(self._path(step))['score']) is not None:
@@ -189,11 +190,11 @@ class Checkpoints:
     return ranked
 
   def _verified(self, step: int, set_aside: bool) -> dict[str, Any] | None:
-    """What the manifest tells; None where damaged and set aside. Raises CheckpointError if not to be moved."""
+    """The manifest; None if damaged and set aside. Raises CheckpointError if it must not be moved."""
     try:
       return manifest.verify(self._path(step))
     except (manifest.DamagedError, FileNotFoundError) as error:
-      if not self._path(step).exists():  # dropped meanwhile, by the run that this process only looks at
+      if not self._path(step).exists():  # dropped meanwhile, by the run itself
         return None
       if not set_aside:
         others = [other for other in self.steps() if other != step]
@@ -217,7 +218,7 @@ class Checkpoints:
 
 
 def _to_host(tree: PyTree) -> PyTree:
-  """A copy that neither donation nor a change in place can reach; on CPU a numpy view shares memory."""
+  """A host copy that is safe from donation and in-place changes; on CPU a NumPy view shares memory."""
   for leaf in jax.tree.leaves(tree):
     if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
       leaf.copy_to_host_async()
@@ -226,23 +227,23 @@ def _to_host(tree: PyTree) -> PyTree:
 
 def _copy(leaf: Any) -> np.ndarray | jax.Array:
   if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-    return jnp.copy(leaf)  # each process writes its own part
+    return jnp.copy(leaf)  # each process writes its own shards
   return np.array(leaf)
 
 
 def _save(path: Path, tree: PyTree) -> None:
   leaves = {name: leaf for name, leaf in by_name(tree).items() if leaf.size}  # Orbax refuses empty arrays
   context = ocp.Context()
-  context.array.saving.use_compression = False  # gains little on weights and costs time
+  context.array.saving.use_compression = False  # saves little on weights, and takes time
   with context, _orbax_unheard(), _without_patterns(path) as path:
     ocp.save(path, leaves)
 
 
 @contextlib.contextmanager
 def _without_patterns(path: Path) -> Iterator[Path]:
-  """Another path to the same folder where Orbax would take it for a pattern of names, or cannot encode it.
+  """Another path to the same folder if Orbax would treat it as a glob pattern, or cannot encode it.
 
-  Many processes must give Orbax one and the same path: `try_out` tells where that is such a one.
+  Many processes must give Orbax the same path; `try_out` detects if that fails.
   """
   if jax.process_count() > 1 or not re.search(r'[*?\[\\\ud800-\udfff]', str(path)):
     yield path
@@ -255,7 +256,7 @@ def _without_patterns(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _orbax_unheard() -> Iterator[None]:
-  """Orbax also prints the error that it raises from each of its threads and abandoned event loops."""
+  """Silences Orbax, which also prints the error it raises from each of its threads and event loops."""
 
   def not_orbax(record):
     return 'orbax' not in Path(record.pathname).parts
@@ -269,7 +270,7 @@ def _orbax_unheard() -> Iterator[None]:
   sys.unraisablehook = not_asyncio
   try:
     yield
-  except Exception:  # what Orbax has left running complains later: the hook stays
+  except Exception:  # Orbax's leftover tasks complain later: keep the hook
     getLogger('asyncio').setLevel('CRITICAL')
     raise
   else:
@@ -280,7 +281,7 @@ def _orbax_unheard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
-  """Has whatever Orbax raises within be an OSError that names a file."""
+  """Turns exceptions of Orbax into an OSError that names a file."""
   try:
     with naming(path):
       yield
@@ -291,7 +292,7 @@ def _as_os_error(path: Path) -> Iterator[None]:
 
 
 def _os_error(error: Exception, path: Path) -> OSError:
-  """What the system said: tensorstore tells of a full disk by a ValueError that cites the number."""
+  """The system's error: tensorstore reports a full disk as a ValueError with the errno."""
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code is None:
     return OSError(f'{path} could not be saved: {shortened(error)}')
@@ -300,18 +301,18 @@ def _os_error(error: Exception, path: Path) -> OSError:
 
 def _load(path: Path, abstract: PyTree) -> PyTree:
   leaves, context = by_name(abstract), ocp.Context()
-  context.pytree.loading.partial_load = True  # what is there and what is wanted has been compared
+  context.pytree.loading.partial_load = True  # saved and requested leaves have been compared
   try:
     with context, _without_patterns(path) as plain:
       loaded = ocp.load(plain, {name: _target(leaf) for name, leaf in leaves.items() if leaf.size})
-  except ValueError as error:  # its manifest agrees, so that it was never one
+  except ValueError as error:  # its manifest matches, so it never was a checkpoint
     raise CheckpointError(f'{path} cannot be read by Orbax; remove it or use a new workdir') from error
   values = [loaded[name] if leaf.size else _zeros(leaf) for name, leaf in leaves.items()]
   return jax.tree.unflatten(jax.tree.structure(abstract), values)
 
 
 def _target(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | np.ndarray:
-  """An example by which Orbax tells which kind of array to make."""
+  """A template that tells Orbax which kind of array to restore."""
   on_device = getattr(leaf, 'sharding', None) is not None
   return leaf if on_device else np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
@@ -341,15 +342,15 @@ def described(leaf: Any) -> str:
 
 
 def _abstract(description: str) -> jax.ShapeDtypeStruct:
-  """What `described` made the description of."""
+  """The inverse of `described`."""
   dtype, _, shape = description.rstrip(']').partition('[')
   return jax.ShapeDtypeStruct(tuple(int(size) for size in shape.split(',') if size), np.dtype(dtype))
 
 
 def _match(path: Path, saved: Mapping[str, str], abstract: PyTree, part: bool) -> None:
-  """Raises CheckpointError that names the first leaf that differs: Orbax would cast it without a word."""
+  """Raises CheckpointError that names the first different leaf; Orbax would silently cast it."""
   wanted = _described(abstract)
-  # An optimizer's leaves follow those of the model: they are at fault only where no other is.
+  # Optimizer leaves follow the model's: report them only if no others differ.
   names = wanted.keys() if part else saved.keys() | wanted.keys()
   for name in sorted(names, key=lambda name: ('/opt_state/' in name, name)):
     there, here = saved.get(name, 'missing'), wanted.get(name, 'missing')
@@ -364,7 +365,7 @@ def _number(score: float | None) -> float | None:
 
 
 def _ranked(scores: Mapping[int, float | None]) -> list[int]:
-  """Steps that have a score, best first; of equals the latest."""
+  """Steps with a score, best first; ties by latest."""
   scored = [(score, step) for step, score in scores.items() if score is not None]
   return [step for _, step in sorted(scored, reverse=True)]
 

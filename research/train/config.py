@@ -1,4 +1,4 @@
-"""What every experiment's config has; an experiment adds its own fields and `build`."""
+"""The base config; an experiment adds its own fields and `build`."""
 
 import contextlib
 import copy
@@ -22,12 +22,12 @@ from research.train.experiment import Experiment, Sampler
 from research.train.optimizer import Optimizer, make_optimizer
 from research.types import Fitted
 
-START = ('init_from', 'init_map')  # what is read at the start of a run, and no more once there is a checkpoint
+START = ('init_from', 'init_map')  # read at the start of a run only, until there is a checkpoint
 
-# What the loop alone reads, and no experiment is built from.
+# Fields read only by the loop, not by `build`.
 LOOP = ('log_every', 'eval_every', 'checkpoint_every', 'keep_latest', 'keep_best', 'loader_threads', *START)
 
-# What a run may change when it goes on; anything else would make it another run.
+# Fields that may change on resume; any other change would make it another run.
 RESUMABLE = (
   'steps',
   'eval_batch_size',
@@ -38,7 +38,7 @@ RESUMABLE = (
   'mesh.backend',
 )
 
-# How much of a block is computed anew: all but its input, or what a policy of `jax.checkpoint_policies` does not save.
+# Rematerialization policies: everything but a block's input, or one of `jax.checkpoint_policies`.
 REMAT = ('everything', 'dots_saveable', 'dots_with_no_batch_dims_saveable', 'everything_saveable', 'nothing_saveable')
 
 
@@ -46,35 +46,33 @@ REMAT = ('everything', 'dots_saveable', 'dots_with_no_batch_dims_saveable', 'eve
 class Config:
   """Fields of the loop. All durations are in steps; 0 or '' is off."""
 
-  seed: int = 0  # of the parameters, the order of the examples and all noise
-  steps: int = 1_000  # updates of the parameters
-  batch_size: int = 128  # examples of a step, over all devices
+  seed: int = 0  # of the parameters, the order of examples and all noise
+  steps: int = 1_000  # parameter updates
+  batch_size: int = 128  # examples per step, over all devices
   optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-  ema_decay: float = 0.0  # decay of the averages of parameters and batch statistics that are evaluated
-  precision: str = 'float32'  # float32, bfloat16 or float16: of the computation; parameters stay float32
-  accumulate: int = 1  # micro-batches that a step's batch is taken in, one after another
-  remat: str = ''  # policy by which a model's blocks are computed anew in the backward pass: everything, dots_saveable
-  log_every: int = 100  # mean of the training metrics
-  eval_every: int = 1_000  # on the validation part
-  eval_batch_size: int = 500  # examples at once; no number depends on it but by rounding
-  checkpoint_every: int = 1_000  # the last step is saved too
-  keep_latest: int = 2  # checkpoints
-  keep_best: int = 1  # checkpoints of the best validation scores; each is saved when it is measured
-  loader_threads: int = 2  # that load batches of a dataset too large for the devices, one batch each
-  init_from: str = ''  # workdir of a run whose parameters, batch statistics and averages this one starts from
-  init_map: tuple[
-    str, ...
-  ] = ()  # which of them go where, as SOURCE=TARGET: encoder/*=backbone/*; empty: by their paths
+  ema_decay: float = 0.0  # decay of the EMA of parameters and batch statistics for evaluation
+  precision: str = 'float32'  # of the computation: float32, bfloat16 or float16; parameters stay float32
+  accumulate: int = 1  # micro-batches per step (gradient accumulation)
+  remat: str = ''  # rematerialization policy of a model's blocks: everything, dots_saveable, ...
+  log_every: int = 100  # mean of the training metrics since the last log
+  eval_every: int = 1_000  # on the validation split
+  eval_batch_size: int = 500  # examples per evaluation step; affects only rounding
+  checkpoint_every: int = 1_000  # the last step is saved, too
+  keep_latest: int = 2  # number of latest checkpoints to keep
+  keep_best: int = 1  # number of checkpoints with the best validation scores to keep
+  loader_threads: int = 2  # that load batches of a dataset too large for the devices
+  init_from: str = ''  # workdir of a run to start from: its parameters, batch statistics and EMA
+  init_map: tuple[str, ...] = ()  # SOURCE=TARGET paths, such as encoder/*=backbone/*; empty: the same paths
   mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
 
   def __init_subclass__(cls, **options):
-    """Has the `build` of every config validate first, and note in the experiment what it was built from."""
+    """Makes `build` validate first, and record the config in the experiment."""
     super().__init_subclass__(**options)
     if 'build' in vars(cls):
       cls.build = _of_this_config(cls.build)
 
   def build(self) -> Experiment:
-    """Wires the experiment; the one place where its parts meet.
+    """Builds the experiment.
 
     A config that fits something on its training data takes it, `build(fitted=None)`: where it is given, no training
     data are read for it.
@@ -95,15 +93,15 @@ class Config:
 
   @property
   def compute(self) -> Compute:
-    """How a task of this config computes its gradients."""
+    """How tasks of this config compute gradients."""
     return Compute(self.precision, self.accumulate, self.mesh.axis_name)
 
   def validate(self) -> None:
-    """Raises ConfigError for the first value that no run could use; stores Python's own numbers in place of numpy's."""
+    """Raises ConfigError for the first invalid value; converts NumPy numbers to Python numbers."""
     check_types(self)
     check_at_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'eval_batch_size', 'keep_latest', 'loader_threads')
     check_at_least(self, 0, 'eval_every', 'checkpoint_every', 'keep_best')
-    check_within(self, 'seed', 0, 2**32 - 1)  # JAX would cut off the rest
+    check_within(self, 'seed', 0, 2**32 - 1)  # JAX would truncate larger seeds
     check_within(self, 'steps', 1, 2**31 - 1)
     if not 0 <= self.ema_decay < 1:
       raise ConfigError(f'config.ema_decay={self.ema_decay}: must be at least 0 (off) and less than 1')
@@ -114,11 +112,11 @@ class Config:
     check_init_map(self.init_from, self.init_map)
     self.mesh.validate()
     with as_field():
-      make_optimizer(self.optimizer, self.steps)  # now, and not once the data have been fetched
+      make_optimizer(self.optimizer, self.steps)  # fail now, not after downloading the data
 
 
 def check_init_map(init_from: str, init_map: tuple[str, ...]) -> None:
-  """Raises ConfigError for an entry that is not SOURCE=TARGET with as many asterisks on both sides."""
+  """Raises ConfigError for an entry that is not SOURCE=TARGET with equally many asterisks on both sides."""
   for entry in init_map:
     source, _, target = entry.partition('=')
     if not (source and target) or '=' in target or source.count('*') != target.count('*'):
@@ -133,8 +131,7 @@ def check_init_map(init_from: str, init_map: tuple[str, ...]) -> None:
 def check_built(experiment: Experiment, config: Config) -> None:
   """Raises ConfigError unless the experiment was built from this config as it is now.
 
-  Otherwise config.json would describe another run than the one trained. Of an experiment wired by hand no more is known
-  than the size of its batches.
+  Otherwise config.json would not describe the run. For an experiment wired by hand only the batch size is known.
   """
   if (built := experiment.config) is not None:
     if type(built) is not type(config):
@@ -163,7 +160,7 @@ def _name(cls: type) -> str:
 
 
 def check_at_least(config: Config, at_least: int, *names: str) -> None:
-  """Raises ConfigError for the first of these fields that is less."""
+  """Raises ConfigError for the first of these fields that is smaller."""
   for name in names:
     if getattr(config, name) < at_least:
       bound = f'must be at least {at_least}' if at_least else 'must not be negative (0 is off)'
@@ -171,7 +168,7 @@ def check_at_least(config: Config, at_least: int, *names: str) -> None:
 
 
 def check_each(config: Config, at_least: int, *names: str) -> None:
-  """Raises ConfigError for the first of these tuples that has an entry which is less."""
+  """Raises ConfigError for the first of these tuples with a smaller entry."""
   for name in names:
     if min(getattr(config, name), default=at_least) < at_least:
       raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {at_least}')
@@ -185,26 +182,26 @@ def check_filled(config: Config, *names: str) -> None:
 
 
 def check_below(config: Config, below: float, *names: str) -> None:
-  """Raises ConfigError for the first of these fields that is not from 0 on and less than `below`."""
+  """Raises ConfigError for the first of these fields that is negative or not less than `below`."""
   for name in names:
     check_range(f'config.{name}', getattr(config, name), below)
 
 
 def check_within(config: Config, name: str, at_least: int, at_most: int) -> None:
-  """Raises ConfigError where the field is not from `at_least` to `at_most`."""
+  """Raises ConfigError unless the field is from `at_least` to `at_most`."""
   if not at_least <= getattr(config, name) <= at_most:
     raise ConfigError(f'config.{name}={getattr(config, name)}: must be from {at_least} to {at_most}')
 
 
 def check_known(config: Config, name: str, known: Collection[str]) -> None:
-  """Raises ConfigError where the field is none of the words `known`."""
+  """Raises ConfigError unless the field is one of `known`."""
   if (value := getattr(config, name)) not in known:
     raise ConfigError(f'config.{name}={value!r}: {unknown(value, known)}')
 
 
 @contextlib.contextmanager
 def as_field() -> Iterator[None]:
-  """Has a ConfigError raised within, which begins with a field's bare name, name it in full."""
+  """Prefixes a ConfigError raised within, which starts with a field's name, with `config.`."""
   try:
     yield
   except ConfigError as error:
@@ -212,14 +209,14 @@ def as_field() -> Iterator[None]:
 
 
 def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
-  """A config of class `cls` from the nested dicts that `dataclasses.asdict` and JSON made of one."""
+  """A config of class `cls` from nested dicts, as from `dataclasses.asdict` and JSON."""
   config = _from_fields(cls, fields)
   check_types(config)
   return config
 
 
 def check_comes_back(config: Any) -> None:
-  """Raises ConfigError for the first field that would have another value when it is read from config.json."""
+  """Raises ConfigError for the first field that would change when read back from config.json."""
   there, back = flatten(config), flatten(from_fields(type(config), dataclasses.asdict(config)))
   for name, value in there.items():
     if back[name] != value:
@@ -246,15 +243,15 @@ def set_field(config: Any, name: str, value: Any) -> None:
 
 
 def check_types(config: Any, prefix: str = 'config.') -> None:
-  """Raises ConfigError for the first field of a dataclass that is not of its type, or that JSON does not give back.
+  """Raises ConfigError for the first field of the wrong type, or that does not survive JSON.
 
-  A float may be given as an int, but never as NaN or infinity. numpy's numbers become Python's own.
+  A float may be an int, but not NaN or infinity. NumPy numbers become Python numbers.
   """
   kinds = get_type_hints(type(config))
   for field in dataclasses.fields(config):
     name, kind, value = prefix + field.name, kinds[field.name], _plain(getattr(config, field.name))
     if dataclasses.is_dataclass(value):
-      if type(value) is not kind:  # config.json names no classes, so that only the annotation can
+      if type(value) is not kind:  # config.json has no classes, so the annotation must
         raise ConfigError(f'{name}: must be {_text(kind)}, not {_text(type(value))}')
       check_types(value, f'{name}.')
     elif not fits(value, kind):
@@ -268,7 +265,7 @@ def check_types(config: Any, prefix: str = 'config.') -> None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-  """Whether a value is of a type that is written `int`, `tuple[float, ...]`, `Literal['a', 'b']` or `str | None`."""
+  """Whether a value is of a type such as `int`, `tuple[float, ...]`, `Literal['a', 'b']` or `str | None`."""
   origin, parts = get_origin(kind), get_args(kind)
   if origin is Literal:
     return any(value == part and type(value) is type(part) for part in parts)
@@ -285,7 +282,7 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def _misfit(value: Any, kind: Any) -> str:
-  """What is wrong with a value that does not fit."""
+  """The message for a value of the wrong type."""
   if get_origin(kind) is Literal:
     return unknown(value, map(str, get_args(kind)))
   entries = value if isinstance(value, tuple) else (value,)
@@ -295,7 +292,7 @@ def _misfit(value: Any, kind: Any) -> str:
 
 
 def _text(kind: Any) -> str:
-  """A type as it is written."""
+  """A type as written in code."""
   return inspect.formatannotation(kind, getattr(kind, '__module__', None))
 
 
@@ -313,7 +310,7 @@ def _from_fields(cls: type, fields: Mapping[str, Any]) -> Any:
     raise ConfigError(f'config.{missing[0]}: {cls.__name__} has no such field')
   values = {}
   for name, value in fields.items():
-    if not known[name].init:  # `__post_init__` makes it
+    if not known[name].init:  # set by `__post_init__`
       continue
     nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
     values[name] = _from_fields(kinds[name], value) if nested else _tuples(value)
@@ -325,7 +322,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-  """Python's own numbers of numpy's."""
+  """Converts NumPy numbers to Python numbers."""
   if isinstance(value, tuple):
     return tuple(map(_plain, value))
   return value.item() if isinstance(value, np.generic) else value

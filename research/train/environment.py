@@ -1,4 +1,4 @@
-"""What, besides the config, the numbers of a run depend on: code, versions and machine."""
+"""What results depend on besides the config: code, versions and machine."""
 
 import contextlib
 import importlib.metadata
@@ -35,7 +35,7 @@ def environment(config: Config) -> dict[str, Any]:
 
 
 def software(config: Config) -> dict[str, Any]:
-  """Code and versions; asks JAX for no device."""
+  """Code and versions, without initializing JAX's devices."""
   return {
     'commit': commit(),
     'python': sys.version.split()[0],
@@ -45,7 +45,7 @@ def software(config: Config) -> dict[str, Any]:
 
 
 def changed(before: Start, now: Start) -> str:
-  """Files and versions that differ between two starts, on one line; '' if none of those that both know does."""
+  """Files and versions that differ between two starts, on one line; only those known to both are compared."""
   files = _differing(before.get('code', {}), now.get('code', {}))
   more = [f'and {len(files) - 5} more files'] if len(files) > 5 else []
   old, new = ({'python': start['python'], **start['versions']} for start in (before, now))
@@ -55,8 +55,8 @@ def changed(before: Start, now: Start) -> str:
 def changes(starts: Sequence[Start]) -> dict[int, str]:
   """What changed while a run was trained, by the step at which it changed.
 
-  Only starts whose steps are part of the run count: one that continues from an earlier step than the start before it
-  takes the steps of that one again. Older workdirs know neither step nor code of their starts.
+  Only starts whose steps are part of the final run count: one that continues from an earlier step repeats the steps of
+  the start before. Older workdirs have neither step nor code of their starts.
   """
   kept: list[Start] = []
   for start in starts:
@@ -70,7 +70,7 @@ def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def commit() -> str:
-  """Commit of the code; '-dirty' after it where code is not committed (results and texts may well be new)."""
+  """Commit of the code, with '-dirty' if code is not committed (results and texts may be)."""
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
     head = _git('rev-parse', '--short=12', 'HEAD')
     return head + ('-dirty' if _git('status', '--porcelain', '--', '*.py', '*.cfg', '*.toml') else '')
@@ -78,13 +78,13 @@ def commit() -> str:
 
 
 def uncommitted() -> list[str]:
-  """Files, relative to the root, that differ from the commit or that git neither has nor ignores."""
+  """Files, relative to the root, that differ from the commit or are untracked."""
   changed = _git('diff', '--name-only', '--relative', '-z', 'HEAD')
   return [name for name in (changed + _git('ls-files', '--others', '--exclude-standard', '-z')).split('\0') if name]
 
 
 def is_kept() -> bool:
-  """Whether the commit of the code belongs to a branch or tag, without which git would drop it some day."""
+  """Whether the commit is on a branch or tag, as git would eventually drop it otherwise."""
   return bool(_git('for-each-ref', '--contains', 'HEAD', '--count=1'))
 
 
@@ -93,7 +93,7 @@ def _git(*command: str) -> str:
 
 
 def device() -> str:
-  """Number and kind of the devices; JAX calls every processor `cpu`."""
+  """Number and kind of the devices; for CPUs the model, as JAX says only `cpu`."""
   kind, cpuinfo = jax.devices()[0].device_kind, Path('/proc/cpuinfo')
   if kind == 'cpu' and cpuinfo.exists():
     models = [line.split(': ')[1] for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]

@@ -1,4 +1,4 @@
-"""What a config builds: all the parts of an experiment, wired."""
+"""What a config builds: the parts of an experiment."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -17,43 +17,43 @@ from research.tasks.base import State, Task
 from research.train.description import Description, Shapes, shapes_of
 from research.types import Batch, Fitted, PyTree
 
-# (state, key) -> pairs of a name and a number, a text, a figure, or the exception that was raised in place of these
+# (state, key) -> pairs of a name and a number, text, figure, or the exception raised instead
 EvalFn = Callable[[State, Array], Iterator[tuple[str, Any]]]
 
 
 class Request(NamedTuple):
-  """What a sampler is asked for; it says itself what it can do without."""
+  """A request to a sampler, which decides what it needs."""
 
-  prompt: str = ''  # text that is continued, or translated
-  input: str = ''  # path of a file: what is heard, or what is forecast from
-  length: int | None = None  # tokens of a text
-  temperature: float | None = None  # of the distribution that is drawn from; 0 takes the likeliest
+  prompt: str = ''  # text to continue or translate
+  input: str = ''  # path of a file: a recording, or the past of a series
+  length: int | None = None  # in tokens
+  temperature: float | None = None  # of sampling; 0 is greedy
 
   def refuse(self, *names: str, instead: str) -> None:
-    """Raises ConfigError where one of the flags `names` is given, of which a sampler makes nothing."""
+    """Raises ConfigError if one of the flags `names`, which the sampler does not use, is given."""
     for name in names:
       if (value := getattr(self, name)) not in ('', None):
         raise ConfigError(f'--{name}={value!r}: is not used by this model; it takes --{instead}')
 
 
-# (variables, key, request) -> pairs of a name and a text or a figure
+# (variables, key, request) -> pairs of a name and a text or figure
 Sampler = Callable[[PyTree, Array, Request], Iterator[tuple[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-  """A task, the examples that it learns from and what is measured of it."""
+  """A task, its training examples and its evaluators."""
 
   task: Task
   train: Source
   evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # every `eval_every` steps
-  final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test set
-  score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation; the highest is the best checkpoint
-  predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model as it is evaluated
+  final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test split
+  score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation's metrics; higher is better
+  predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model in evaluation
   network: Callable[[PyTree, Batch], PyTree] | None = None  # (variables, raw inputs) -> outputs, as it is evaluated
   inputs: Callable[[], Shapes] = dict  # of one example, that the network reads
   fitted: Fitted = field(default_factory=dict)  # on the training data; all that the network is built of but the config
-  config: Any = None  # the config that built it, as it was then; `Config.build` of any class fills it in
+  config: Any = None  # a copy of the config that built it, set by `Config.build`
 
 
 def describe(experiment: Experiment) -> Description:
@@ -62,9 +62,9 @@ def describe(experiment: Experiment) -> Description:
 
 
 def checked(experiment: Experiment) -> Experiment:
-  """`experiment`, once all its examples are found to be right; streamed ones are checked as they are read.
+  """`experiment` with checked examples; streamed ones are checked as they are read.
 
-  Raises ConfigError for a model, and DataError for examples, that nothing can be learned from.
+  Raises ConfigError or DataError if the model or the examples are invalid.
   """
   check = checker(experiment.task)
 
@@ -84,7 +84,7 @@ def checker(task: Task, training: Batch | None = None) -> Callable[[str, Any], A
   traced = {}
 
   def expects(batch: Batch) -> Mapping[str, Expected]:
-    """Parts whose examples are alike are traced once."""
+    """Splits with equal shapes are traced once."""
     kind = tuple((name, array.shape, array.dtype) for name, array in batch.items())
     if kind not in traced:
       traced[kind] = batch, task.expects(batch)
@@ -101,7 +101,7 @@ def checker(task: Task, training: Batch | None = None) -> Callable[[str, Any], A
 
 
 def _check_parameters(task: Task, training: Batch, other: Batch) -> None:
-  """Raises DataError where the model has other parameters for `other` examples than for those it is trained on."""
+  """Raises DataError if the model would have different parameters for `other` examples than in training."""
   if other is training:
     return
   try:

@@ -1,4 +1,4 @@
-"""Counts, from a function's jaxpr, the operations of its products and the bytes that they move."""
+"""Counts FLOPs and bytes of matrix products and convolutions in a function's jaxpr."""
 
 import math
 from collections.abc import Callable
@@ -7,24 +7,23 @@ from typing import Any
 import jax
 from jax.extend import core
 
-Measure = Callable[[core.JaxprEqn], int]  # of a product or a convolution
+Measure = Callable[[core.JaxprEqn], int]  # of a matrix product or convolution
 
 
 def count_flops(function: Callable, *arguments: Any) -> int:
-  """Operations of matrix products and convolutions in one call, two to a multiply-add; `arguments` may be abstract.
+  """FLOPs of matrix products and convolutions in a call, two per multiply-add; `arguments` may be abstract.
 
-  The body of a scan counts once a turn, which XLA's own cost analysis misses; of the branches of a `cond` the
-  longest counts, and the body of a `while`, whose turns are not known, once. What a convolution does on its padding
-  counts; the zeros between dilated inputs, which the gradient of a strided one has, do not.
+  The body of a scan counts once per iteration, which XLA's own cost analysis misses; a `cond` counts its longest
+  branch, and a `while` its body once. Operations on padding count; the zeros between dilated inputs, as in the gradient
+  of a strided convolution, do not.
   """
   return _count(jax.make_jaxpr(function)(*arguments).jaxpr, _operations)
 
 
 def count_bytes(function: Callable, *arguments: Any) -> int:
-  """Bytes that matrix products and convolutions read and write in one call, each its operands and its result once.
+  """Bytes read and written by matrix products and convolutions in a call: operands and results, once each.
 
-  What is computed element by element is taken to be a part of the product before or after it. Scans and branches count
-  as in `count_flops`.
+  Elementwise operations are assumed to be fused. Scans and branches count as in `count_flops`.
   """
   return _count(jax.make_jaxpr(function)(*arguments).jaxpr, _bytes)
 
@@ -39,7 +38,7 @@ def _measured(equation: core.JaxprEqn, measure: Measure) -> int:
       return measure(equation)
     case 'scan':
       return equation.params['length'] * _count(equation.params['jaxpr'].jaxpr, measure)
-    case 'shard_map':  # of pmap too: each device runs the body
+    case 'shard_map':  # also of pmap: each device runs the body
       return equation.params['mesh'].size * _count(equation.params['jaxpr'], measure)
     case 'cond':
       return max(_count(branch.jaxpr, measure) for branch in equation.params['branches'])

@@ -1,4 +1,4 @@
-"""All that a run leaves in its workdir: checkpoints, the lines that belong to them, figures and the result."""
+"""What a run writes to its workdir: checkpoints, metrics, figures and the result."""
 
 import contextlib
 import os
@@ -19,16 +19,16 @@ from research.types import PyTree
 
 
 class Journal:
-  """Writes to the workdir of a run; a context manager. See `NoJournal` for a run that leaves nothing.
+  """Writes to the workdir of a run; a context manager. See `NoJournal` for a run without a workdir.
 
-  Of many processes all save their part of a checkpoint, and the first one writes everything else.
+  With many processes, each saves its shards of a checkpoint, and the first writes everything else.
   """
 
   def __init__(self, path: str | os.PathLike, config: Config):
     self._stack = contextlib.ExitStack()
     self._workdir = Workdir(path, config)
     self.path = self._workdir.path
-    self.result: Mapping[str, Any] | None = None  # of a run that an earlier start has finished, once restored
+    self.result: Mapping[str, Any] | None = None  # of a finished run, once restored
 
   def __enter__(self) -> 'Journal':
     with contextlib.ExitStack() as stack:
@@ -44,7 +44,7 @@ class Journal:
     self._stack.close()
 
   def has_checkpoint(self) -> bool:
-    """Whether there is one to restore; its files have not been looked at. All processes must call it."""
+    """Whether there is a checkpoint, without verifying its files. All processes must call it."""
     return bool(processes.from_first(len(self._checkpoints.steps())))
 
   def restore(self, abstract: PyTree, fingerprints: Mapping[str, str], described: str) -> tuple[int, PyTree | None]:
@@ -57,7 +57,7 @@ class Journal:
     """
     if processes.is_first():
       self._begin(fingerprints, described)
-    self._checkpoints.try_out()  # a training would be lost
+    self._checkpoints.try_out()  # before any training could be lost
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
     lines = int(tree.pop('lines')) if tree else 0
     self.result = self._result_of(step)
@@ -69,7 +69,7 @@ class Journal:
     return step, tree
 
   def _result_of(self, step: int) -> Mapping[str, Any] | None:
-    """What result.json holds if it is of `step`; other processes than the first learn no more than that it is."""
+    """The content of result.json if it is for `step`; other processes only learn that it is."""
     result = self._workdir.result_of(step) if processes.is_first() else None
     return result or {'metrics': {}} if processes.from_first(int(result is not None)) else None
 
@@ -81,41 +81,41 @@ class Journal:
     self._workdir.note_network(described)
 
   def save(self, step: int, tree: PyTree, score: float | None) -> None:
-    """Saves in the background, after every line up to here has reached the disk."""
+    """Saves in the background, once all lines so far are on disk."""
     self._workdir.check()
     self._checkpoints.save(step, {**tree, 'lines': np.int32(self._recorder.sync())}, score)
 
   def note_source(self, facts: Mapping[str, Any]) -> None:
-    """Adds to environment.json what was taken from another run."""
+    """Records in environment.json what was loaded from another run."""
     if processes.is_first():
       self._workdir.note_source(facts)
 
   def is_best(self, score: float) -> bool:
-    """Whether a checkpoint of this score would be among the best that are kept."""
+    """Whether a checkpoint with this score would be among the best to keep."""
     return self._checkpoints.is_best(score)
 
   def rescore(self, step: int, score: float) -> None:
-    """Gives the checkpoint of `step` a score that was measured after it had been saved."""
+    """Sets the score of the checkpoint of `step`, measured after it was saved."""
     self._checkpoints.rescore(step, score)
 
   def wait(self) -> None:
-    """Until the save under way is complete."""
+    """Waits for the current save."""
     self._checkpoints.wait()
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """A line of metrics.jsonl."""
+    """Writes a line to metrics.jsonl."""
     self._recorder.write(step, values)
 
   def show(self, step: int, name: str, value: Any) -> None:
-    """A text or a figure."""
+    """Writes a text or a figure."""
     self._recorder.show(step, name, value)
 
   def write_hash(self, step: int, state: State) -> None:
-    """A line with the hash of the State, by which two runs are compared."""
+    """Writes a line with the hash of the State, for comparing runs."""
     self._recorder.write(step, {'state_sha256': tree_sha256(state)})
 
   def finish(self, result: Mapping[str, Any], state: State) -> None:
-    """Writes result.json, last of all."""
+    """Writes result.json, as the last file."""
     self._workdir.check()
     self._recorder.sync()
     result = {**result, 'state_sha256': tree_sha256(state)}
@@ -124,7 +124,7 @@ class Journal:
 
 
 class NoJournal(contextlib.nullcontext):
-  """For a run without a workdir, in a notebook: nothing is kept."""
+  """For a run without a workdir, as in a notebook: writes nothing."""
 
   path = ''
   result = None

@@ -1,8 +1,8 @@
-"""The training loop: a generator that yields a record whenever something was logged or is about to happen.
+"""The training loop: a generator that yields a record whenever something is logged or about to happen.
 
 The order within a step is a contract: batch -> step -> log (fetched one step late, so that nothing waits) -> evaluate
--> checkpoint. Whatever a step draws is a function of (seed, step), so a run that was killed and started again ends
-with the same bits as one that was left alone.
+-> checkpoint. All randomness in a step is a function of (seed, step), so a run that was killed and restarted ends
+bitwise the same as an uninterrupted one.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ def train(
 ) -> Iterator[Record]:
   """Trains from the newest checkpoint in `workdir`, or from the start; without a workdir nothing is written.
 
-  The experiment is `config.build()`, once the config is found valid and the workdir is locked, unless one built from
-  this config is given. Signals are handled while a record is made, and are the caller's in between; a program that is
-  to handle them throughout enters a `stop` of its own.
+  The experiment is `config.build()`, once the config is validated and the workdir locked, unless one built from this
+  config is given. Signals are handled while a record is computed, and are the caller's in between; a program that
+  handles them throughout enters its own `stop`.
 
   Raises:
-    ConfigError, WorkdirError: before any data are fetched.
+    ConfigError, WorkdirError: before any data are downloaded.
     DataError: before anything is compiled.
-    NotFiniteError: the metrics of a step were NaN or infinite; the last good checkpoint is kept.
+    NotFiniteError: metrics were NaN or infinite; the last valid checkpoint is kept.
     Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.
   """
-  workdir = local(workdir, 'workdir') if workdir else ''  # now: the current folder may be another at the first record
+  workdir = local(workdir, 'workdir') if workdir else ''  # now, as the current folder may change
   if stop is not None:
     return _records(config, workdir, stop, experiment)
   stop = Stop(alone=jax.process_count() == 1)
@@ -63,10 +63,10 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
     if note := cut_short(config.optimizer, config.steps):
       logging.warning(note)
     yield from run.begin()
-    if run.result is not None:  # of an earlier start: nothing is left to do
+    if run.result is not None:  # finished by an earlier start
       yield run.tell('done', run.result['metrics'])
       return
-    yield from run.evaluate_if_due()  # where a signal had put it off
+    yield from run.evaluate_if_due()  # if a signal postponed it
     yield from run.save_if_due()
     while run.step < config.steps:
       run.advance()
@@ -77,7 +77,7 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
 
 
 def _built(config: Config, stop: Stop, workdir: str | os.PathLike) -> Experiment:
-  """The config's experiment. A signal while its data are fetched ends the run, which has nothing to save yet."""
+  """The config's experiment. A signal while its data are downloaded ends the run, with nothing to save yet."""
   try:
     with stop.interrupting():
       return config.build()

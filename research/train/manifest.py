@@ -1,4 +1,4 @@
-"""A list of every file of a folder with its size and sha256, written last: what it agrees with is whole."""
+"""Manifests: all files of a folder with size and sha256, written last, so a matching folder is complete."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ NAME = 'manifest'
 
 
 class DamagedError(Exception):
-  """A folder that is not what its manifest says; the message names the file and the fault."""
+  """A folder that does not match its manifest; the message names the file and the fault."""
 
 
 def write(folder: Path, **facts: Any) -> None:
-  """Writes the manifest of what is in `folder`, with `facts` (JSON) beside; it is on the disk on return.
+  """Writes the manifest of `folder`, with `facts` (JSON), and flushes it to disk.
 
   Two lines: the sha256 of the second, which is JSON. Raises OSError.
   """
@@ -25,14 +25,14 @@ def write(folder: Path, **facts: Any) -> None:
 
 
 def update(folder: Path, temporary: Path, **facts: Any) -> None:
-  """Changes facts of a manifest, whole or not at all, by way of a file `temporary`. Raises DamagedError, OSError."""
+  """Atomically changes facts of a manifest, through the file `temporary`. Raises DamagedError, OSError."""
   _dump({**read(folder), **facts}, temporary)
   temporary.replace(folder / NAME)
   sync(folder)
 
 
 def read(folder: Path) -> dict[str, Any]:
-  """The manifest alone, checked against its own sum but not against the files. Raises DamagedError."""
+  """The manifest, verified against its own checksum but not against the files. Raises DamagedError."""
   path = folder / NAME
   if not path.is_file():
     raise DamagedError(f'{path} is missing')
@@ -43,7 +43,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-  """The manifest, once every file has been found with its size and sum. Raises DamagedError or OSError."""
+  """The manifest, once all files are verified. Raises DamagedError or OSError."""
   manifest = read(folder)
   found, expected = _files(folder), manifest['files']
   for name in sorted(found.keys() ^ expected.keys()):
@@ -54,7 +54,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def sync(folder: Path) -> None:
-  """Puts the names in `folder` on the disk: a rename may otherwise be lost when the power goes."""
+  """Flushes the names in `folder` to disk; a rename might otherwise be lost in a power failure."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The Python files that a config comes from: where its class lives, and how it is found there again."""
+"""The Python files of configs: importing them, and finding a config's class again."""
 
 import ast
 import errno
@@ -14,18 +14,18 @@ from typing import Any
 from research.errors import ConfigError
 from research.paths import ROOT
 
-ROOMS = ('research', 'experiments')  # packages whose code the numbers of a run depend on
+ROOMS = ('research', 'experiments')  # packages whose code affects results
 
 
 def import_file(path: Path) -> ModuleType:
-  """The module in a Python file; like `import`, it runs the file once in a process.
+  """Imports a Python file, once per process.
 
-  A file in experiments/ is the module that `import experiments...` gives, so that its classes exist once and can be
-  pickled. Any other file gets a name of its own and may import the modules beside it.
+  A file in experiments/ is the same module as `import experiments...`, so its classes exist once and can be pickled.
+  Any other file gets a unique name and may import modules next to it.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ConfigError: it is not a Python file, or it would import another module in place of one beside it.
+    FileNotFoundError: no such file.
+    ConfigError: not a Python file, or it would import another module instead of one next to it.
   """
   path = path.resolve()
   if not path.is_file():
@@ -40,9 +40,9 @@ def import_file(path: Path) -> ModuleType:
 
 
 def home_of(config: Any) -> tuple[str, str]:
-  """File and name of a config's class; a file in the repository is given relative to it.
+  """File and name of a config's class; files in the repository are relative to it.
 
-  Raises ConfigError if no other process could import the class, since a notebook, script or function defines it.
+  Raises ConfigError for a class defined in a notebook, script or function, which no other process could import.
   """
   cls = type(config)
   if cls.__module__ == '__main__' or '<locals>' in cls.__qualname__:
@@ -55,7 +55,7 @@ def home_of(config: Any) -> tuple[str, str]:
 
 
 def class_at(file: str, name: str) -> type:
-  """The class of that name in a file, as `home_of` gives them. Raises ConfigError if there is none."""
+  """The class of the given file and name, as from `home_of`. Raises ConfigError if there is none."""
   module = import_file(ROOT / file)
   try:
     return operator.attrgetter(name)(module)
@@ -64,9 +64,8 @@ def class_at(file: str, name: str) -> type:
 
 
 def code_of(config: Any) -> dict[str, str]:
-  """The code of a run: the first digits of the sha256 of every file, by its path.
-
-  These are the config's own file and the modules imported so far from research/, experiments/ and the config's folder.
+  """The code of a run: truncated sha256 by path, of the config's file and of all modules imported so far
+  from research/, experiments/ and the config's folder.
   """
   own = _file_of(config)
   homes = {**{file.stem: own.parent for file in own.parent.iterdir()}, **dict.fromkeys(ROOMS, ROOT)}
@@ -101,7 +100,7 @@ def _import_as(name: str, path: Path) -> ModuleType:
 
 
 def _check_neighbors(path: Path) -> None:
-  """Raises ConfigError if the file imports a module beside it, but `import` would find another one of that name."""
+  """Raises ConfigError if the file imports a module next to it, but `import` would find another of that name."""
   nodes = list(ast.walk(ast.parse(path.read_bytes(), str(path))))
   names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
   names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]

@@ -1,4 +1,4 @@
-"""What an update of the parameters is: one dataclass of settings and two pure functions that read it."""
+"""Optimizers: a dataclass of settings, and the schedule and Optax transformation built from it."""
 
 import dataclasses
 import fnmatch
@@ -13,44 +13,44 @@ from research.errors import ConfigError, alike, check_range, unknown
 
 RULES = ('sgd', 'momentum', 'nesterov', 'adagrad', 'rmsprop', 'adam', 'adamw')
 SCHEDULES = ('constant', 'step', 'linear', 'cosine', 'inverse_sqrt', 'wsd')
-PHASED = ('linear', 'cosine', 'wsd')  # schedules that come to an end, by default with the run
-SHARES = ('momentum', 'rho', 'b1', 'b2')  # fields that are less than 1
+PHASED = ('linear', 'cosine', 'wsd')  # schedules that end, by default with the run
+SHARES = ('momentum', 'rho', 'b1', 'b2')  # fields that must be less than 1
 
 
 @dataclasses.dataclass
 class Optimizer:
-  """An update rule, its learning rate over time, and what holds the parameters back."""
+  """An update rule, its learning rate schedule, clipping and regularization."""
 
-  name: str = 'adam'  # sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or any of optax, such as lion
-  lr: float = 1e-3  # highest learning rate
+  name: str = 'adam'  # sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or any in Optax, such as lion
+  lr: float = 1e-3  # peak learning rate
   schedule: str = 'constant'  # constant, step, linear, cosine, inverse_sqrt or wsd (warm-up, stable, decay)
-  warmup_steps: int = 0  # steps in which the learning rate rises linearly to lr, under any schedule
+  warmup_steps: int = 0  # steps of linear warm-up to lr, with any schedule
   schedule_steps: int = 0  # length of the schedule in steps; 0 = the run's steps
-  final_lr_fraction: float = 0.0  # where linear, cosine and wsd end, as a fraction of lr
-  milestones: tuple[int, ...] = ()  # step: at each of these steps the learning rate falls
-  decay_rate: float = 0.1  # step: the factor by which it falls
-  decay_steps: int = 0  # wsd: length of the last phase in steps; 0 = a fifth of the schedule
-  momentum: float = 0.9  # momentum, nesterov: share of the past in the velocity
+  final_lr_fraction: float = 0.0  # final learning rate of linear, cosine and wsd, as a fraction of lr
+  milestones: tuple[int, ...] = ()  # step: steps at which the learning rate drops
+  decay_rate: float = 0.1  # step: the factor at each milestone
+  decay_steps: int = 0  # wsd: steps of the decay phase; 0 = a fifth of the schedule
+  momentum: float = 0.9  # momentum, nesterov: decay of the velocity
   rho: float = 0.9  # rmsprop: decay of the average of squared gradients
   b1: float = 0.9  # adam, adamw: decay of the average of gradients
   b2: float = 0.999  # adam, adamw: decay of the average of squared gradients
   eps: float = 1e-8  # rmsprop, adam, adamw: added to the root of the squared gradients; adagrad: under the root
-  clip_value: float = 0.0  # every entry of the gradient is cut to +- this; 0 = off
-  clip_norm: float = 0.0  # the gradient as one vector is shortened to this length; 0 = off
-  l1: float = 0.0  # penalty l1 * sum |w| in the gradient; biases and norms are left alone
-  l2: float = 0.0  # penalty l2 / 2 * sum w^2 in the gradient (coupled); biases and norms are left alone
-  weight_decay: float = 0.0  # w -= learning rate * weight_decay * w (decoupled, makes adam adamw); likewise
-  freeze: tuple[str, ...] = ()  # parameters that never change, by path: 'encoder/*', 'block_0/*'
+  clip_value: float = 0.0  # clips each entry of the gradient to +- this; 0 = off
+  clip_norm: float = 0.0  # clips the global norm of the gradient; 0 = off
+  l1: float = 0.0  # penalty l1 * sum |w| in the gradient, except for biases and norms
+  l2: float = 0.0  # penalty l2 / 2 * sum w^2 in the gradient (coupled), except for biases and norms
+  weight_decay: float = 0.0  # w -= learning rate * weight_decay * w (decoupled, as in adamw), likewise
+  freeze: tuple[str, ...] = ()  # frozen parameters, by path: 'encoder/*', 'block_0/*'
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
   """Learning rate as a function of the number of updates done; `steps` is the length of the run.
 
-  Warm-up multiplies the schedule by min(1, (step + 1) / warmup), so that no step is lost to a rate of 0.
-  'linear' and 'cosine' (Loshchilov & Hutter 2017) begin to fall after the warm-up; 'inverse_sqrt' is
-  sqrt(warmup / (step + 1)) after it (Vaswani et al. 2017, section 5.3); 'wsd' is that of Hu et al. 2024
-  with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or phases that are longer
-  than `schedule_steps`; in a run that is too short for them they are shortened, see `phases`.
+  Warm-up multiplies the schedule by min(1, (step + 1) / warmup_steps), so that no step has a rate of 0.
+  'linear' and 'cosine' (Loshchilov & Hutter 2017) start to decay after the warm-up; 'inverse_sqrt' is
+  sqrt(warmup_steps / (step + 1)) after it (Vaswani et al. 2017, section 5.3); 'wsd' is that of Hu et al. 2024
+  with a linear decay. Raises ConfigError for an unknown name, 'step' without milestones, or phases longer than
+  `schedule_steps`; if the run itself is too short, they are shortened, see `phases`.
   """
   length, warmup_steps, decay_steps = phases(config, steps)
   if config.schedule not in SCHEDULES:
@@ -88,10 +88,10 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
 
 def phases(config: Optimizer, steps: int) -> tuple[int, int, int]:
-  """Steps of the schedule, of its warm-up and of its last phase (of 'wsd').
+  """Steps of the schedule, of its warm-up and of its decay phase ('wsd').
 
-  A run of a few steps is a first look at an experiment, which is not to fail for a warm-up that is meant for many:
-  where the schedule ends with the run and the two phases do not fit, they share half of it in proportion.
+  A short run should not fail because of a long warm-up: if the schedule ends with the run and the two phases do not
+  fit, they share half of it in proportion.
   """
   length = config.schedule_steps or steps
   warmup_steps, decay = config.warmup_steps, config.decay_steps or max(length // 5, 1)
@@ -104,7 +104,7 @@ def phases(config: Optimizer, steps: int) -> tuple[int, int, int]:
 
 
 def cut_short(config: Optimizer, steps: int) -> str:
-  """A line that says what of its schedule a run is too short for, '' for nothing; `phases` has shortened some."""
+  """A line that says which parts of its schedule a run is too short for; '' for none."""
   if config.warmup_steps > steps and config.schedule not in PHASED:
     return f'config.steps={steps}: the run ends within optimizer.warmup_steps={config.warmup_steps}'
   if config.schedule == 'step' and max(config.milestones) >= steps:
@@ -121,10 +121,10 @@ def cut_short(config: Optimizer, steps: int) -> str:
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
   """Clipping by value, by norm, then L1 and L2, the rule, and decoupled decay times the learning rate.
 
-  The norm is taken over the parameters that are not frozen; those have no optimizer state either. A rule of
-  optax runs with its own defaults, except that a maskable decay inside it is the config's `weight_decay`.
-  Decoupled decay: Loshchilov & Hutter 2019. Raises ConfigError for an unknown name, a number out of its range, and
-  at init for a pattern in `freeze` that is the path of no parameter.
+  The norm is over parameters that are not frozen; frozen ones have no optimizer state. An Optax rule uses its
+  own defaults, except that a maskable decay is the config's `weight_decay`.
+  Decoupled decay: Loshchilov & Hutter 2019. Raises ConfigError for an unknown name, a value out of range, and at
+  init for a pattern in `freeze` that matches no parameter.
   """
   for field in dataclasses.fields(config):
     if field.type in (int, float):
@@ -148,7 +148,7 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
 
 def decay_mask(params):
-  """True for weights, False for biases and the scales of norms: by name, and whatever has rank below 2."""
+  """True for weights, False for biases and norm scales: by name, and for any parameter of rank below 2."""
 
   def decays(path, leaf):
     return jnp.ndim(leaf) >= 2 and _name(path).split('/')[-1] not in ('bias', 'scale')
@@ -157,7 +157,7 @@ def decay_mask(params):
 
 
 def _rule(config: Optimizer, schedule: optax.Schedule) -> list[optax.GradientTransformation]:
-  """The rule, and the decay unless the rule has one of its own."""
+  """The rule, and weight decay unless it is part of the rule."""
   decay = [_decoupled_decay(config.weight_decay, schedule)] if config.weight_decay else []
   match config.name:
     case 'sgd':
@@ -189,14 +189,14 @@ def _optax_rule(config: Optimizer, schedule: optax.Schedule, decay: list) -> lis
 
 
 def _optax_rules() -> dict:
-  """Optimizers of optax by name: what takes a learning rate first."""
+  """Optax optimizers by name: those whose first argument is a learning rate."""
   functions = inspect.getmembers(optax, inspect.isfunction)
   return {
     name: function
     for name, function in functions
     if next(iter(inspect.signature(function).parameters), '') == 'learning_rate'
     and not name.startswith(('_', 'scale_by_'))
-    and name not in ('lbfgs', 'optimistic_adam')  # one needs the loss as well, the other is deprecated
+    and name not in ('lbfgs', 'optimistic_adam')  # one also needs the loss, the other is deprecated
   }
 
 

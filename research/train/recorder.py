@@ -1,4 +1,4 @@
-"""Writes what a run reports: metrics.jsonl, which is the truth, and the same for TensorBoard."""
+"""Writes metrics to metrics.jsonl, the reference, and to TensorBoard."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ class Recorder:
 
   Args:
     workdir: folder of the run.
-    lines: lines of metrics.jsonl that belong to the checkpoint a run goes on from; later ones are cut off.
+    lines: lines of metrics.jsonl up to the restored checkpoint; later ones are removed.
     step: step of that checkpoint.
   """
 
@@ -38,7 +38,7 @@ class Recorder:
       self._file.close()
 
   def write(self, step: int, values: Mapping[str, float | str]) -> None:
-    """One line of numbers (and hashes) of a step."""
+    """Writes a line of metrics (and hashes) of a step."""
     with naming(self._workdir):
       self._file.write(json.dumps({'step': step, **values}, allow_nan=False) + '\n')
       self._file.flush()
@@ -48,8 +48,8 @@ class Recorder:
           self._board.scalar(step, name, value)
 
   def show(self, step: int, name: str, value: Any) -> None:
-    """A text or a Matplotlib figure, kept as figures/NAME."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, which no start should wait for
+    """Writes a text or a Matplotlib figure, saved as figures/NAME."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second
     from matplotlib.figure import Figure
 
     folder = self._workdir / 'figures'
@@ -67,7 +67,7 @@ class Recorder:
         self._board.image(step, name, np.asarray(canvas.buffer_rgba())[..., :3])
 
   def sync(self) -> int:
-    """Brings every line to the disk; their number."""
+    """Flushes every line to disk; returns their number."""
     with naming(self._workdir):
       self._file.flush()
       os.fsync(self._file.fileno())
@@ -76,7 +76,7 @@ class Recorder:
 
 
 class NoRecorder(contextlib.nullcontext):
-  """For processes other than the first: nothing is written."""
+  """For processes other than the first: writes nothing."""
 
   lines = 0
 
@@ -90,7 +90,7 @@ class NoRecorder(contextlib.nullcontext):
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-  """Records of a run, in the order of their steps; a damaged line is left out, with a warning."""
+  """Records of a run, in the order of steps; damaged lines are skipped with a warning."""
   path, records = workdir / 'metrics.jsonl', []
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
     try:
@@ -101,7 +101,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-  """The record on a line. Raises ValueError, TypeError or KeyError where it is damaged."""
+  """The record on a line. Raises ValueError, TypeError or KeyError if it is damaged."""
   record = dict(json.loads(line))
   numbers = [record['step'], *(value for name, value in record.items() if '/' in name)]
   if not all(isinstance(number, (int, float)) for number in numbers):
@@ -110,11 +110,11 @@ def _record(line: bytes) -> dict[str, Any]:
 
 
 def _cut(path: Path, lines: int) -> int:
-  """Leaves the first `lines` lines; their number, fewer where the file has fewer."""
+  """Keeps the first `lines` lines; returns their number, fewer if the file has fewer."""
   kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
   with path.open('r+b' if path.exists() else 'wb') as file:
     file.truncate(sum(map(len, kept)))
-    if kept and not kept[-1].endswith(b'\n'):  # damaged: the next line must not become a part of it
+    if kept and not kept[-1].endswith(b'\n'):  # damaged: the next line must not be appended to it
       file.seek(0, os.SEEK_END)
       file.write(b'\n')
   return len(kept)

@@ -1,4 +1,4 @@
-"""Where to run something again: in a workdir that holds the very same run, or else in a fresh one."""
+"""Choosing workdirs for reruns: one with the same run, or a fresh one."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ SAME = ('commit', 'python', 'versions', 'device', 'cores')  # of environment.jso
 
 
 def folds_of(config: Config, seed: int) -> list[Config]:
-  """The config with a seed: once, or for every part of a cross-validation."""
+  """The config with a seed: once, or for every fold of a cross-validation."""
   config = dataclasses.replace(config, seed=seed)
   if not hasattr(config, 'num_folds'):
     return [config]
@@ -30,7 +30,7 @@ def workdir_for(root: Path, config: Config) -> Path:
 
 
 def finished(workdir: Path) -> bool:
-  """Whether the run in a workdir has come to its end."""
+  """Whether the run in a workdir is finished."""
   return (workdir / 'result.json').exists()
 
 
@@ -43,5 +43,5 @@ def _is_same(workdir: Path, config: Config, here: Mapping[str, Any]) -> bool:
   fields = json.loads(json.dumps(dataclasses.asdict(config)))
   known = here['commit'] and not here['commit'].endswith('-dirty')
   same = all(all(start[name] == here[name] for name in SAME) and not changed(start, here) for start in starts)
-  # Code that is not committed may have changed since: what it has finished proves nothing about it now.
+  # Uncommitted code may have changed since, so a finished run proves nothing about it now.
   return saved == fields and same and (known or not finished(workdir))

@@ -1,4 +1,4 @@
-"""Reads a State out of a run's workdir, in another process or a notebook, also while the run goes on."""
+"""Restores a State from a workdir, in another process or a notebook, even while the run continues."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ from research.types import PyTree
 
 
 def parse_checkpoint(text: str, workdir: Path) -> int:
-  """The step that --checkpoint means, or -1 for 'best' and 'latest'. Raises ConfigError that lists the steps."""
+  """The step given by --checkpoint, or -1 for 'best' and 'latest'. Raises ConfigError that lists the steps."""
   if text not in ('best', 'latest') and not text.isdecimal():
     steps = ', '.join(map(str, Checkpoints(workdir / 'checkpoints').steps())) or 'none yet'
     raise ConfigError(f'--checkpoint={text}: must be best, latest or a step of {workdir}: {steps}')
@@ -61,9 +61,9 @@ def restore_network(workdir: str | os.PathLike) -> tuple[Network, Shapes]:
 
 
 def restore_variables(workdir: str | os.PathLike, step: int = -1, best: bool = False) -> tuple[int, PyTree]:
-  """Step and the Linen variables to sample with, as numpy arrays, by what is written in a checkpoint alone.
+  """Step and the Linen variables for sampling, as NumPy arrays, from a checkpoint alone.
 
-  Neither data nor model is needed; which checkpoint, and what is raised, as for `restore_state`.
+  Needs neither data nor model; for the choice of checkpoint and exceptions see `restore_state`.
   """
   prefixes = tuple(f'state/{part}/' for part in ('params', 'ema', 'mutable', 'frozen'))
   restored = Checkpoints(local(workdir, 'workdir') / 'checkpoints').restore_named(prefixes, step, best)
@@ -79,7 +79,7 @@ def _no_checkpoint(workdir: str | os.PathLike) -> CheckpointError:
 
 
 def _abstract(experiment: Experiment, config: Config, batch: Shapes) -> State:
-  """Shapes of the State, laid out over the config's mesh; over all local devices where there are too few for it."""
+  """Shapes of the State on the config's mesh, or on all local devices if there are too few for it."""
   try:
     mesh = make_mesh(config.mesh, batch_size=0)  # evaluation pads its batches
   except ConfigError:

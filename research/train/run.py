@@ -1,4 +1,4 @@
-"""A run under way: its State, and the things that happen to it in the order that the loop says."""
+"""A run in progress: its State, and the operations that the loop calls in order."""
 
 import contextlib
 import math
@@ -40,24 +40,24 @@ from research.train.transfer import Transfer, plan, read_source, transferred
 from research.types import Batch, PyTree
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})
-DEBUGGING = ('jax_disable_jit', 'jax_debug_nans', 'jax_debug_infs')  # what needs more than a compiled step
+DEBUGGING = ('jax_disable_jit', 'jax_debug_nans', 'jax_debug_infs')  # flags that need more than a compiled step
 LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, flax, optax))
-HASHED_STEPS = (0, 1, 10, 100)  # where the first difference between two runs is looked for
+HASHED_STEPS = (0, 1, 10, 100)  # steps at which runs are compared
 
 
 class Record(NamedTuple):
-  """What the loop tells: the numbers of a step, or with empty `metrics` what it is about to do."""
+  """A record of the loop: the metrics of a step, or with empty `metrics` what it is about to do."""
 
   step: int
   metrics: Mapping[str, float]
   status: str  # compiling, training, evaluating, saving or done
-  state: State | None  # the newest, maybe a step ahead; valid until the generator goes on and reuses its memory
-  note: str = ''  # lines worth keeping on the screen
+  state: State | None  # the newest, maybe a step ahead; valid until the generator continues and donates it
+  note: str = ''  # lines to keep on the screen
 
 
 @flax.struct.dataclass
 class Running:
-  """Sums since the last log, and the first step whose metrics were not finite (0 = none)."""
+  """Totals since the last log, and the first step with non-finite metrics (0 = none)."""
 
   metrics: Metrics
   bad_step: Array
@@ -73,7 +73,7 @@ class Interrupted(RunError):
 
 
 def make_step(task: Task, feed: Feed) -> Callable[[State, Running, Any, Array], tuple[State, Running]]:
-  """The step that is compiled: the batch and the noise are made in it, as functions of the step's number."""
+  """The step to compile, which makes its batch and noise as functions of the step number."""
 
   def step(state: State, running: Running, inputs: Any, key: Array) -> tuple[State, Running]:
     batch = feed.batch(inputs, state.step)
@@ -86,7 +86,7 @@ def make_step(task: Task, feed: Feed) -> Callable[[State, Running, Any, Array], 
 
 
 def first_state(task: Task, batch: Batch, key: Array) -> tuple[State, Running]:
-  """What a run begins with; `key` is the run's."""
+  """The initial State; `key` is the run's."""
   state = task.init(random.stream(key, 'init'), batch)
   metrics = jax.eval_shape(task.train_step, state, batch, key)[1]
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
@@ -94,7 +94,7 @@ def first_state(task: Task, batch: Batch, key: Array) -> tuple[State, Running]:
 
 
 def to_save(state: State, running: Running, evaluated: bool = False, seconds: float = 0.0) -> dict[str, PyTree]:
-  """The tree of a checkpoint, but for what the journal adds; of abstract leaves what to restore it to."""
+  """The tree of a checkpoint, except what the journal adds; also with abstract leaves, for restoring."""
   return {'state': state, 'running': running, 'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
 
 
@@ -103,7 +103,7 @@ def _all_finite(tree: PyTree) -> Array:
 
 
 class Run:
-  """What `train` does: a method for each word of its contract."""
+  """The operations of `train`: a method for each part of its contract."""
 
   def __init__(
     self,
@@ -123,24 +123,24 @@ class Run:
     self.step = 0
     self._state: State | None = None
     self._unlogged: tuple[int, Running] | None = None
-    self._evaluated = True  # whether the evaluation that is due at this step is done
-    self._score: float | None = None  # of the evaluation at this very step
-    self._saved_step = 0  # the first State needs no checkpoint, unless it came from another run
+    self._evaluated = True  # whether a due evaluation is done
+    self._score: float | None = None  # of the evaluation at this step
+    self._saved_step = 0  # the initial State needs no checkpoint, unless it came from another run
 
   def tell(self, status: str, metrics: Mapping[str, float] = EMPTY, note: str = '') -> Record:
-    """A record of this moment."""
+    """A record of the current step."""
     return Record(self.step, metrics, status, self._state, note)
 
   def begin(self) -> Iterator[Record]:
-    """Restores the newest good checkpoint or makes the first State, and compiles the step unless the run has ended."""
+    """Restores the newest valid checkpoint or initializes the State, and compiles the step unless the run is done."""
     yield self.tell('compiling')
     inputs = self._feed.inputs(0)
     batch = jax.eval_shape(self._feed.batch, inputs, 0)
     task, layout = on_mesh(self._experiment.task, self._config.mesh, self._mesh, self._key, batch)
-    self._task = task._replace(train_step=jax.jit(task.train_step))  # for its metrics and the step: one trace
+    self._task = task._replace(train_step=jax.jit(task.train_step))  # one trace for its metrics and the step
     place = (layout, self._everywhere)
     first = jax.jit(self._first_state, out_shardings=place)
-    with jax.set_mesh(self._mesh):  # as below, so that it is traced once
+    with jax.set_mesh(self._mesh):  # as below, to trace only once
       state, running = abstract(jax.eval_shape(first, self._key, inputs), place)
     self._zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, running), out_shardings=self._everywhere)
     transfer = None if self._journal.has_checkpoint() else self._transfer(state)  # before anything is written
@@ -151,11 +151,11 @@ class Run:
       self._evaluated, self._saved_step = bool(tree['evaluated']), self.step
     else:
       with jax.set_mesh(self._mesh):
-        self._state, self._running = first(self._key, inputs)  # no parameter ever exists on one device alone
+        self._state, self._running = first(self._key, inputs)  # parameters are sharded from the start
       if transfer := transfer or self._transfer(state):
         self._state = transferred(transfer, self._state)
         self._journal.note_source(transfer.facts())
-        self._saved_step = -1  # so that no later start needs the other run
+        self._saved_step = -1  # so that later starts do not need the other run
       self._journal.write_hash(0, self._state)
     if self.result is None:
       self._take_step = self._compiled(place, state, running, inputs)
@@ -165,17 +165,17 @@ class Run:
 
   @property
   def result(self) -> Mapping[str, Any] | None:
-    """What result.json holds where an earlier start has finished this run."""
+    """The content of result.json, if an earlier start has finished this run."""
     return self._journal.result
 
   def _transfer(self, state: State) -> Transfer | None:
-    """What the first State takes from another run."""
+    """What the initial State takes from another run."""
     if not self._config.init_from:
       return None
     return plan(read_source(self._config.init_from), state, self._config.init_map)
 
   def advance(self) -> None:
-    """Takes one step; returns before the devices have."""
+    """Takes one step, asynchronously."""
     inputs = self._feed.inputs(self.step)
     with self._debugging(f'step {self.step + 1}', self._experiment.train.not_finite):
       self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
@@ -185,7 +185,7 @@ class Run:
     self._score = None
 
   def log_if_due(self) -> Iterator[Record]:
-    """Logs the step before, which is done by now, and notes whether this one is to be logged."""
+    """Logs the previous step, which is done by now, and records whether to log this one."""
     yield from self._log()
     if self._due(self._config.log_every) or self.step == self._config.steps:
       self._stop.agree()
@@ -195,7 +195,7 @@ class Run:
       self._journal.write_hash(self.step, self._state)
 
   def evaluate_if_due(self) -> Iterator[Record]:
-    """Evaluates on the validation part; a signal puts the evaluation off to the next start."""
+    """Evaluates on the validation split; a signal postpones this to the next start."""
     if self._evaluated:
       return
     yield from self._log()
@@ -206,11 +206,11 @@ class Run:
     if self._stop.signum:
       yield from self._leave()
     self._score, self._evaluated = self._score_of(values), True
-    self._saved_step = -1  # what a signal had saved at this step has no score
+    self._saved_step = -1  # a checkpoint saved by a signal at this step has no score
     yield self.tell('training', values)
 
   def save_if_due(self) -> Iterator[Record]:
-    """Saves a checkpoint, also one that is among the best, or everything and leaves if a signal has come."""
+    """Saves a checkpoint, also if it is among the best; after a signal, saves and leaves."""
     if self._stop.signum:
       yield from self._leave()
     due = self._due(self._config.checkpoint_every) or self.step in (0, self._config.steps)
@@ -218,9 +218,9 @@ class Run:
       yield from self._save()
 
   def finish(self) -> Iterator[Record]:
-    """Measures the final State, on the test part too, which scores its checkpoint, and writes the result.
+    """Evaluates the final State, also on test, scores its checkpoint and writes the result.
 
-    Raises what a report has raised, once everything else is written; the next start measures the State again.
+    Raises an exception of a report once everything else is written; the next start evaluates again.
     """
     self._journal.wait()
     yield self.tell('evaluating')
@@ -237,7 +237,7 @@ class Run:
     yield self.tell('done', metrics)
 
   def _compiled(self, place: PyTree, *arguments: PyTree) -> Callable[..., tuple[State, Running]]:
-    """The step for such arguments; where JAX is to debug it, one that JAX can run operation by operation."""
+    """The compiled step; under JAX's debugging flags, one that JAX can run operation by operation."""
     step = make_step(self._task, self._feed)
     if names := [name.upper() for name in DEBUGGING if getattr(jax.config, name)]:
       logging.warning(f'{" and ".join(names)}: for debugging, the steps will be slow')
@@ -249,7 +249,7 @@ class Run:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
 
   def _introduction(self) -> str:
-    """What runs, on what, and from which step on."""
+    """What runs, on which devices, and from which step."""
     examples, last = len(self._experiment.train.examples), self._config.steps
     place = f'resumed at {self.step:,} of {last:,}' if self.step else f'0 of {last:,}'
     lines = {
@@ -287,7 +287,7 @@ class Run:
       raise self._not_finite(f'the loss of step {bad_step} is', cause, untrained=bad_step == 1)
 
   def _check_state(self) -> None:
-    """A gradient can be NaN where the loss is not; nothing is measured of such a State, nor is it saved."""
+    """Checks the State, as gradients can be NaN when the loss is not; such a State is neither evaluated nor saved."""
     self._check(self._running)
     if not self._finite((self._state.params, self._state.mutable, self._state.memory)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
@@ -306,7 +306,7 @@ class Run:
 
   @contextlib.contextmanager
   def _debugging(self, what: str, cause_at: Callable[[int], str] = lambda step: '') -> Iterator[None]:
-    """Tells in one line which operation JAX_DEBUG_NANS or JAX_DEBUG_INFS has found within, or which of the data."""
+    """Reports in one line the operation found by JAX_DEBUG_NANS or JAX_DEBUG_INFS, or the example."""
     try:
       yield
     except FloatingPointError as error:
@@ -321,16 +321,16 @@ class Run:
     return told(error, failure(name, error) + (kept if self._journal.path else ''))
 
   def _evaluate(self, evaluators: Mapping[str, EvalFn]) -> tuple[dict[str, float], dict[str, Exception]]:
-    """The numbers, which are written, and what reports have raised.
+    """Writes and returns the metrics, and the exceptions of reports.
 
-    Figures are drawn after everything has been measured, where no signal cuts one short.
+    Figures are drawn after all metrics, where no signal interrupts them.
     """
     values, failed, shown = {}, {}, {}
     debugging = self._debugging(f'the evaluation after step {self.step}')
     with debugging, jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):
-          if isinstance(value, numbers.Real):  # numpy's too
+          if isinstance(value, numbers.Real):  # including NumPy's
             values[f'{split}/{name}'] = float(value)
           else:
             (failed if isinstance(value, Exception) else shown)[f'{split}/{name}'] = value
@@ -346,7 +346,7 @@ class Run:
     return values, failed
 
   def _show(self, shown: Mapping[str, Any]) -> dict[str, Exception]:
-    """Keeps texts and figures; what was raised by those that cannot be drawn."""
+    """Saves texts and figures; returns the exceptions of those that cannot be drawn."""
     failed = {}
     for name, value in shown.items():
       try:
@@ -358,7 +358,7 @@ class Run:
     return failed
 
   def _score_of(self, values: Mapping[str, float]) -> float | None:
-    """The score of an evaluation, if it has one; an exception of `score` costs a best checkpoint, but not the run."""
+    """The score of an evaluation, if any; an exception in `score` loses a best checkpoint, but not the run."""
     if not (self._experiment.score and values):
       return None
     try:
@@ -385,7 +385,7 @@ class Run:
 
   @contextlib.contextmanager
   def _paused(self) -> Iterator[None]:
-    """Time spent here does not count against the speed of training."""
+    """Excludes the time spent within from the training speed."""
     paused = time.monotonic()
     yield
     since, step = self._window

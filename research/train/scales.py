@@ -1,4 +1,4 @@
-"""Smaller runs of an experiment: the recorded config with fewer steps, and everything measured in steps with it."""
+"""Smaller runs of an experiment: the recorded config with all numbers of steps scaled down."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from typing import Any
 from research.errors import ConfigError
 from research.train.config import Config
 
-FAST = 50  # times fewer steps than the recorded run
+FAST = 50  # factor by which steps are reduced
 IN_STEPS = ('log_every', 'eval_every', 'checkpoint_every')
 OPTIMIZER_IN_STEPS = ('warmup_steps', 'schedule_steps', 'decay_steps', 'milestones')
 
 
 def scales(recorded: Config, **tiny: Any) -> dict[str, Config]:
-  """The scales of every experiment, by name: '' is recorded, 'fast' a first look at it, 'tiny' is for tests.
+  """The scales of an experiment, by name: '' is the recorded one, 'fast' a first look, 'tiny' is for tests.
 
-  Both of the latter have the recorded optimizer, schedule, clipping and averages, shrunk to their steps. `fast` has a
-  fiftieth of the steps; `tiny` takes its `steps` and sizes from the fields given here.
+  The latter two have the recorded optimizer, schedule, clipping and EMA, scaled to their steps. `fast` has a fiftieth
+  of the steps; `tiny` takes its `steps` and sizes from the fields given here.
   """
   smaller = shrunk(recorded, tiny['steps'])
   return {
@@ -34,7 +34,7 @@ def at_scale(scale: str, configs: Mapping[str, Config]) -> Config:
 
 
 def shrunk(config: Config, steps: int) -> Config:
-  """The config with so many steps, and every other number of steps in proportion: at least 1, but 0 stays off."""
+  """The config with `steps` steps and all other numbers of steps in proportion: at least 1, but 0 stays off."""
 
   def scaled(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
     if isinstance(value, tuple):
@@ -47,5 +47,5 @@ def shrunk(config: Config, steps: int) -> Config:
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:
-  """Steps that see every one of `examples` about `epochs` times."""
+  """Steps for about `epochs` epochs of `examples` examples."""
   return max(1, round(epochs * examples / batch_size))

@@ -1,4 +1,4 @@
-"""A run is asked to stop by SIGINT, SIGTERM or SIGHUP: once politely, twice at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first signal checkpoints and exits, the second exits immediately."""
 
 import contextlib
 import os
@@ -10,21 +10,21 @@ from typing import Any
 from research.parallel import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal hangs up twice: the kernel does, and the shell
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal sends SIGHUP twice, from the kernel and the shell
 
 
 class Stopped(BaseException):
-  """Raised in the middle of work that can be thrown away; no handler of errors in that work catches it."""
+  """Raised within work that can be discarded; no `except Exception` catches it."""
 
 
 class Stop:
-  """Notes the first signal in `signum` (0 before it).
+  """Records the first signal in `signum` (0 before it).
 
-  As a context manager, for a program, it handles signals throughout, and a second one ends the process at once. With
-  `around`, for a notebook, it handles them only while a record is made; otherwise, and from the second one on, they are
-  the caller's. A signal that is ignored (`nohup`) stays so.
+  As a context manager, for a program, it handles signals throughout, and a second one exits immediately. With `around`,
+  for a notebook, it handles them only while a record is computed; otherwise, and from the second one on, they are the
+  caller's. Ignored signals (`nohup`) stay ignored.
 
-  Processes that train together must leave at the same step: there `signum` changes by `agree` alone, which all call.
+  With many processes all must leave at the same step: `signum` changes only in `agree`, which all call.
   """
 
   def __init__(self, alone: bool = True):
@@ -44,7 +44,7 @@ class Stop:
     self._counting.close()
 
   def around(self, items: Iterator[Any]) -> Iterator[Any]:
-    """Yields the items of a generator, and handles signals only while it makes the next one."""
+    """Yields the items of a generator, handling signals only while it computes the next one."""
     self._lent = True
     with contextlib.closing(items):
       while True:
@@ -58,12 +58,12 @@ class Stop:
         yield item
 
   def agree(self) -> None:
-    """Lets every process know of a signal that one has received."""
+    """Shares a signal received by one process with all."""
     self.signum = processes.highest(self._received)
 
   @contextlib.contextmanager
   def interrupting(self) -> Iterator[None]:
-    """Work inside is given up with `Stopped` as soon as a signal arrives; not where others take part in it."""
+    """Aborts the work within with `Stopped` when a signal arrives, unless other processes take part in it."""
     self._raises = self._alone
     try:
       if self.signum:
@@ -91,13 +91,13 @@ class Stop:
 
 
 def _in_main_thread() -> bool:
-  """Python lets the main thread alone set handlers; elsewhere the caller's stay in force."""
+  """Only the main thread may set handlers in Python; elsewhere the caller's stay in force."""
   return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
 def _ending_at_the_second() -> Iterator[None]:
-  """A thread that counts signals: Python's handlers wait until a compilation or another long call returns."""
+  """A thread that counts signals, as Python's handlers wait for a compilation or another long call to return."""
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

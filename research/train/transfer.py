@@ -1,4 +1,4 @@
-"""A run that starts from the parameters of another one: fine-tuning, a frozen backbone, a teacher."""
+"""Starting from another run's parameters: fine-tuning, a frozen backbone, a teacher."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,31 +18,31 @@ from research.tasks.base import LOSS_SCALE, State
 from research.train.checkpoint import NONE, Checkpoints, by_name, described
 from research.train.workdir import tree_sha256
 
-# Where a leaf of the new State is looked for, by the part of the State that it lies in. An average starts from the
-# parameter itself where the source has no averages; what is frozen starts from what the source is evaluated with.
+# Where to look for a leaf of the new State, by its part of the State. EMA falls back to the parameters of a source
+# without EMA; frozen leaves start from the source's evaluation variables.
 ORIGINS = {
   'params': ('params', 'frozen'),
   'mutable': ('mutable', 'frozen'),
   'ema': ('ema', 'params', 'mutable', 'frozen'),
   'frozen': ('ema', 'params', 'mutable', 'frozen'),
 }
-SHOWN = 5  # paths of a kind in the log; environment.json has all of them
+SHOWN = 5  # paths of each kind in the log; environment.json has all
 
 
 class Leaf(NamedTuple):
-  """The place of an array in a State."""
+  """The location of an array in a State."""
 
-  part: str  # of the State: params, mutable, ema or frozen
-  collection: str  # of Linen: params, batch_stats, ...
+  part: str  # part of the State: params, mutable, ema or frozen
+  collection: str  # Linen collection: params, batch_stats, ...
   path: str  # within the collection: encoder/conv/kernel
 
   def __str__(self) -> str:
-    """As in a checkpoint."""
+    """The name in a checkpoint."""
     return '/'.join(self[1:] if self.part == 'params' else self)
 
 
 class Source(NamedTuple):
-  """What another run starts from: the State of a checkpoint."""
+  """The source of a transfer: the State of a checkpoint."""
 
   workdir: Path
   step: int
@@ -50,12 +50,12 @@ class Source(NamedTuple):
 
 
 class Transfer(NamedTuple):
-  """Which leaves of a new State come from which of a source."""
+  """The mapping from leaves of a source to leaves of a new State."""
 
   source: Source
-  origins: Mapping[Leaf, Leaf]  # of the source, by leaf of the new State
-  new: Sequence[Leaf]  # of the new State, for which the source has nothing
-  left: Sequence[Leaf]  # of the source, that are not used
+  origins: Mapping[Leaf, Leaf]  # leaf of the source by leaf of the new State
+  new: Sequence[Leaf]  # leaves of the new State that are not in the source
+  left: Sequence[Leaf]  # unused leaves of the source
 
   def facts(self) -> dict[str, Any]:
     """For environment.json."""
@@ -70,13 +70,13 @@ class Transfer(NamedTuple):
 
 
 def check_source(workdir: str) -> None:
-  """Raises CheckpointError where a folder has no checkpoint; their files are not looked at."""
+  """Raises CheckpointError if a folder has no checkpoint, without verifying files."""
   if not _checkpoints(workdir).steps():
     raise _no_checkpoint(workdir)
 
 
 def read_source(workdir: str) -> Source:
-  """The State of the newest good checkpoint of a run; nothing is written there. Raises CheckpointError for none."""
+  """The State of the newest valid checkpoint of a run, read-only. Raises CheckpointError if there is none."""
   checkpoints = _checkpoints(workdir)
   step = processes.from_first(_newest_good(checkpoints) if processes.is_first() else NONE)
   if step == NONE:
@@ -86,9 +86,9 @@ def read_source(workdir: str) -> Source:
 
 
 def plan(source: Source, state: State, init_map: Sequence[str]) -> Transfer:
-  """What `state`, of abstract leaves, takes from a source.
+  """The transfer from a source to `state`, with abstract leaves.
 
-  Raises ConfigError for an entry of `init_map` that takes nothing, and CheckpointError for a leaf of another shape.
+  Raises ConfigError for an entry of `init_map` without effect, and CheckpointError for a leaf of another shape.
   """
   there, here = _leaves(source.arrays), _leaves(by_name(state))
   origins: dict[Leaf, Leaf] = {}
@@ -96,7 +96,7 @@ def plan(source: Source, state: State, init_map: Sequence[str]) -> Transfer:
     found = dict(_matches(entry, here, there))
     if not found:
       raise ConfigError(_nothing_taken(entry if init_map else '', here, there, source.workdir))
-    origins = {**found, **origins}  # the first entry that has something for a leaf counts
+    origins = {**found, **origins}  # the first matching entry counts
   for leaf, origin in origins.items():
     old, new = described(there[origin]), described(here[leaf])
     if old != new:
@@ -111,7 +111,7 @@ def plan(source: Source, state: State, init_map: Sequence[str]) -> Transfer:
 
 
 def transferred(transfer: Transfer, state: State) -> State:
-  """`state` with what comes from the source, laid out as before. Logs what is taken, new and left."""
+  """`state` with leaves from the source, in the same sharding. Logs which are loaded, new and unused."""
   source = transfer.source
   taken = {str(leaf): source.arrays[str(origin)] for leaf, origin in transfer.origins.items()}
   logging.info(
@@ -124,7 +124,7 @@ def transferred(transfer: Transfer, state: State) -> State:
     if name not in taken:
       return leaf
     placed = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: taken[name][index])
-    return jnp.copy(placed)  # a buffer of its own: two leaves may come from one, and a step donates them all
+    return jnp.copy(placed)  # a separate buffer: two leaves may share an origin, and a step donates them all
 
   return jax.tree.map_with_path(replaced, state)
 
@@ -150,7 +150,7 @@ def _no_checkpoint(workdir: str) -> CheckpointError:
 
 
 def _leaves(named: Mapping[str, Any]) -> dict[Leaf, Any]:
-  """What can be taken from a State, or replaced in one: all but its step, its optimizer and the loss scale."""
+  """The leaves of a State that can be transferred: all but step, optimizer state and loss scale."""
   leaves = {}
   for name, array in named.items():
     part, _, rest = name.partition('/')
@@ -161,7 +161,7 @@ def _leaves(named: Mapping[str, Any]) -> dict[Leaf, Any]:
 
 
 def _matches(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, Any]) -> Iterator[tuple[Leaf, Leaf]]:
-  """Leaves of the new State, and what they take by an entry of the map."""
+  """Leaves of the new State, and their origins by an entry of the map."""
   source, _, target = entry.partition('=')
   for leaf in here:
     if match := re.fullmatch(_regex(target), leaf.path):
@@ -176,13 +176,13 @@ def _regex(pattern: str) -> str:
 
 
 def _filled(pattern: str, texts: Sequence[str]) -> str:
-  """`pattern` with a text in place of each asterisk."""
+  """`pattern` with each asterisk replaced by a text."""
   first, *rest = pattern.split('*')
   return first + ''.join(text + part for text, part in zip(texts, rest, strict=True))
 
 
 def _nothing_taken(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, Any], workdir: Path) -> str:
-  """What to say of an entry that takes nothing, '' where there are none and no path is in both."""
+  """The message for an entry without effect, or '' if none is given and no path is in both."""
   ours, theirs = ([leaf.path for leaf in leaves] for leaves in (here, there))
   if not entry:
     return f'config.init_from={workdir}: has none of the paths of this model; {_nearest(ours[0], theirs)}; see init_map'
@@ -200,7 +200,7 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
 
 
 def _listed(leaves: Sequence[Leaf] | Mapping[Leaf, Leaf]) -> str:
-  """How many, and the first of them."""
+  """The number of leaves, and the first of them."""
   names = list(map(str, leaves))
   more = ', ...' if len(names) > SHOWN else ''
   return f'{len(names)} ({", ".join(names[:SHOWN])}{more})' if names else '0'

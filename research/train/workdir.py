@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, one config for ever, and what is needed to run it again."""
+"""The workdir of a run, locked while in use and bound to one config."""
 
 import dataclasses
 import errno
@@ -28,11 +28,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Workdir:
-  """Holds the folder of `config`'s run; a context manager. Of many processes the first one holds it.
+  """Locks the workdir of `config`'s run; a context manager. With many processes the first one holds the lock.
 
   Raises:
-    ConfigError: the config could not be loaded again, by its class or by its values.
-    WorkdirError: the folder cannot be written, is in use or belongs to another config; nothing in it has changed.
+    ConfigError: the config could not be loaded again.
+    WorkdirError: the folder is not writable, is in use or belongs to another config; it is left unchanged.
   """
 
   def __init__(self, path: str | os.PathLike, config: Config):
@@ -58,14 +58,14 @@ class Workdir:
       self._lock.close()
 
   def check_start(self) -> None:
-    """Raises WorkdirError where a run that has no checkpoint yet would start from another run than it did before."""
+    """Raises WorkdirError if a run without a checkpoint would start from a different run than before."""
     if (self.path / 'config.json').exists():
       _refuse_differences(facts_of(saved_config(self.path)), self._facts, self.path, START)
 
   def note_config(self, fingerprints: Mapping[str, str]) -> None:
-    """Writes config.json; sooner, a config that cannot be built would own the folder.
+    """Writes config.json, after the experiment is built, so that an invalid config does not claim the folder.
 
-    Raises DataError when the data are not those of the start before.
+    Raises DataError if the data differ from those of the previous start.
     """
     data = starts[-1]['data'] if (starts := self.starts()) else {}
     for part in fingerprints:
@@ -87,7 +87,7 @@ class Workdir:
     write_text(self.path / description.NAME, text)
 
   def note_start(self, step: int, fingerprints: Mapping[str, str], described: str = '') -> None:
-    """Adds to environment.json that the run continues at `step`; warns if code or versions have changed."""
+    """Records in environment.json that the run continues at `step`; warns if code or versions have changed."""
     sums = {'data': dict(fingerprints)} | ({description.NAME: description.sha256_of(described)} if described else {})
     starts = [*self.starts(), {'step': step, **environment(self.config), **sums}]
     if what := changes(starts).get(step):
@@ -95,18 +95,18 @@ class Workdir:
     write_json(self.path / 'environment.json', starts)
 
   def note_source(self, facts: Mapping[str, Any]) -> None:
-    """Adds to environment.json what this start took from another run."""
+    """Records in environment.json what this start loaded from another run."""
     *before, last = self.starts()
     write_json(self.path / 'environment.json', [*before, {**last, 'init_from': facts}])
 
   def starts(self) -> list[dict[str, Any]]:
-    """What environment.json holds, a dict for each start so far."""
+    """The content of environment.json, a dict per start."""
     path = self.path / 'environment.json'
     lost = 'delete it to continue, without comparing the data with those of earlier starts'
     return _read_json(path, _starts_in, lost) if path.exists() else []
 
   def result_of(self, step: int) -> dict[str, Any] | None:
-    """What result.json holds, None where it is missing or of another step."""
+    """The content of result.json; None if it is missing or for another step."""
     path = self.path / 'result.json'
     if not path.exists():
       return None
@@ -114,12 +114,12 @@ class Workdir:
     return result if result['steps'] == step else None
 
   def _drop_result_of_other_steps(self) -> None:
-    """A run that is to take more steps has not come to its end."""
+    """Deletes the result of a run that is to take more steps."""
     if self.result_of(self.config.steps) is None:
       (self.path / 'result.json').unlink(missing_ok=True)
 
   def check(self) -> None:
-    """Raises WorkdirError where the folder was moved, deleted or replaced: it would be made anew, half empty."""
+    """Raises WorkdirError if the folder was moved, deleted or replaced; writing would recreate it half empty."""
     lock = self.path / 'lock'
     if self._lock and not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
       fault = f'workdir {self.path}: was moved, deleted or replaced during the run'
@@ -135,7 +135,7 @@ class Workdir:
 
 
 def take(folder: Path, kind: str, user: str) -> IO[str]:
-  """Makes a folder and takes its lock, which is held until the file is closed. Raises WorkdirError that names both."""
+  """Creates a folder and locks it until the returned file is closed. Raises WorkdirError."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / 'lock').open('a')
@@ -154,7 +154,7 @@ def take(folder: Path, kind: str, user: str) -> IO[str]:
 
 
 def in_use(folder: Path) -> bool:
-  """Whether a process holds the lock of a folder, which need not be there."""
+  """Whether a process holds the lock of a folder, which need not exist."""
   if not (folder / 'lock').exists():
     return False
   try:
@@ -165,18 +165,18 @@ def in_use(folder: Path) -> bool:
 
 
 def agree_on_run(config: Config, workdir: str | os.PathLike) -> None:
-  """Raises ConfigError in every process if one of them has another config, workdir, code or versions."""
+  """Raises ConfigError in every process if their configs, workdirs, code or versions differ."""
   if processes.alone():
     return
   values = {f'config.{name}': str(value) for name, value in flatten(config).items()}
   here = software(config)
-  commit = {'commit': here['commit'].removesuffix('-dirty')} if here['commit'] else {}  # files tell what is edited
+  commit = {'commit': here['commit'].removesuffix('-dirty')} if here['commit'] else {}  # edited files are in `code`
   own = {'class': type(config).__qualname__, 'workdir': str(workdir), 'python': here['python']}
   processes.agree({**own, **values, **commit, **here['versions'], **here['code']})
 
 
 def saved_config(workdir: str | os.PathLike) -> Config:
-  """The config of the run in `workdir`. Raises WorkdirError when there is none."""
+  """The config of the run in `workdir`. Raises WorkdirError if there is none."""
   path = local(workdir, 'workdir') / 'config.json'
   if not path.exists():
     raise WorkdirError(f'workdir {workdir}: {path} is missing, so there is no run to use; give the workdir of a run')
@@ -191,7 +191,7 @@ def saved_config(workdir: str | os.PathLike) -> Config:
 
 
 def _read_json(path: Path, pick: Callable[[Any], Any], advice: str) -> Any:
-  """What `pick` takes from a file. Raises WorkdirError where the file is not JSON, or `pick` does not find it."""
+  """`pick` of a file's JSON. Raises WorkdirError if the file is not JSON or `pick` fails."""
   try:
     return pick(json.loads(path.read_text()))
   except (ValueError, KeyError, TypeError) as error:
@@ -200,7 +200,7 @@ def _read_json(path: Path, pick: Callable[[Any], Any], advice: str) -> Any:
 
 def _starts_in(content: Any) -> list[dict[str, Any]]:
   for start in content:
-    operator.itemgetter('data', 'python', 'versions')(start)  # raises where one is missing
+    operator.itemgetter('data', 'python', 'versions')(start)  # raises if one is missing
   return list(content)
 
 
@@ -210,7 +210,7 @@ def _result_in(content: Any) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-  """Writes whole or not at all."""
+  """Writes atomically."""
   write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
@@ -225,7 +225,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def tree_sha256(tree: PyTree) -> str:
-  """Hash of the leaves in the order of their names: equal if and only if every bit is. All processes must call it."""
+  """Hash of all leaves, in the order of their names, for bitwise comparison. All processes must call it."""
   digest = hashlib.sha256()
   for name, leaf in sorted(by_name(tree).items()):
     array = placement.fetch(leaf)
@@ -235,13 +235,13 @@ def tree_sha256(tree: PyTree) -> str:
 
 
 def facts_of(config: Config) -> dict[str, Any]:
-  """What makes a config's runs different from others': its class, and its fields by dotted name."""
+  """What identifies a config's runs: its class, and its fields by dotted name."""
   file, name = home_of(config)
   return {'file': file, 'class': name, **flatten(config)}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[str]) -> str:
-  """What `names` stand for there and now, on one line."""
+  """The values of `names` there and now, on one line."""
   return '; '.join(f'{name}: {old.get(name)} there, {new.get(name)} now' for name in names)
 
 
