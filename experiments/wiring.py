@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import optax
+from flax import linen as nn
 from jax import Array
 
 from research.data.examples import Dataset
@@ -15,11 +16,22 @@ from research.models.remat import with_remat
 from research.tasks.base import State
 from research.tasks.network import predictor
 from research.tasks.supervised import supervised
-from research.train.config import Config
+from research.train.config import Config, as_field
 from research.train.description import as_json, shapes_of
 from research.train.experiment import Experiment
 from research.train.optimizer import make_optimizer
 from research.types import Batch, Fitted, Objective, PyTree
+
+
+def check_network(config: Config, fitted: Fitted, **fields: str) -> None:
+  """Raises ConfigError for the first config field that the network cannot be built with, before any data are read.
+
+  `fitted` stands in for what is fitted on the data. `fields` maps a model's argument to the config's field where the
+  names differ.
+  """
+  with as_field(**fields):
+    network = config.network(fitted)
+  _as_configured(network.model, config)
 
 
 def supervised_experiment(
@@ -45,8 +57,7 @@ def supervised_experiment(
   """
   fitted = as_json(fitted)  # as it will be read from the workdir
   network = config.network(fitted)
-  model = with_field(network.model, 'axis_name', config.mesh.axis_name) or network.model
-  model = with_remat(model, config.remat)
+  model = _as_configured(network.model, config)
   evaluated = dataclasses.replace(network, model=model).computing_in(config.precision)
   frozen, settings = config.optimizer.freeze, dataclasses.replace(config.optimizer, freeze=())
   optimizer = optimizer or make_optimizer(settings, config.steps)
@@ -66,3 +77,8 @@ def supervised_experiment(
     inputs=lambda: {name: leaf for name, leaf in shapes_of(data.train).items() if name in network.reads},
     fitted=fitted,
   )
+
+
+def _as_configured(model: nn.Module, config: Config) -> nn.Module:
+  """`model` with the fields that the config sets for any model."""
+  return with_remat(with_field(model, 'axis_name', config.mesh.axis_name) or model, config.remat)

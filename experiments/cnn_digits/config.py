@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import augment, images
+from research.data.augment import Augmentation
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.cnn import ConvNet
@@ -11,7 +12,7 @@ from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_at_least, check_below, check_each, check_filled
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -32,16 +33,19 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_filled(self, 'channels')
-    check_each(self, 1, 'channels', 'hidden_sizes')
-    check_below(self, 1, 'dropout_rate', 'label_smoothing')
-    check_at_least(self, 0, 'shift')
+    check_network(self, {'class_names': range(10)})
+    with as_field():
+      self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
 
   def network(self, fitted: Fitted) -> Network:
     model = ConvNet(
       self.channels, len(fitted['class_names']), self.hidden_sizes, norm='batch', dropout_rate=self.dropout_rate
     )
     return Network(model, standardize(mean=4.9, std=6.0))
+
+  def augmentation(self) -> Augmentation:
+    return augment.shift(self.shift)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.digits()
@@ -51,7 +55,7 @@ class Config(Base):
       fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      augment=augment.shift(self.shift),
+      augment=self.augmentation(),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import augment, images
+from research.data.augment import Augmentation
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.cnn import ConvNet
@@ -11,7 +12,7 @@ from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_at_least, check_below, check_each, check_filled
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
@@ -35,15 +36,18 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_filled(self, 'channels')
-    check_each(self, 1, 'channels', 'hidden_sizes')
-    check_at_least(self, 1, 'convs_per_stage')
-    check_below(self, 1, 'dropout_rate', 'label_smoothing', 'zoom')
+    check_network(self, {'class_names': range(10)})
+    with as_field(pixels='shift'):
+      self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
 
   def network(self, fitted: Fitted) -> Network:
     options = {'norm': 'batch', 'dropout_rate': self.dropout_rate}
     model = ConvNet(self.channels, len(fitted['class_names']), self.hidden_sizes, self.convs_per_stage, **options)
     return Network(model, standardize(mean=33.3, std=78.6))
+
+  def augmentation(self) -> Augmentation:
+    return augment.affine(self.degrees, self.zoom, self.shift)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.mnist()
@@ -53,7 +57,7 @@ class Config(Base):
       fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      augment=augment.affine(self.degrees, self.zoom, self.shift),
+      augment=self.augmentation(),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )

@@ -9,15 +9,16 @@ import numpy as np
 from jax import Array
 
 from experiments.series import padded
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import audio, augment, speech
+from research.data.augment import Augmentation
 from research.evaluate import transcripts
 from research.models.rnn import RNN, SequenceLabeler
 from research.objectives.ctc import ctc
 from research.report.agreement import Target
 from research.tasks.network import Network, plain_outputs
 from research.train.config import Config as Base
-from research.train.config import check_at_least, check_below, check_within
+from research.train.config import as_field, check_at_least, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -45,11 +46,12 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'train_size', 'hidden_size', 'num_layers', 'beam_size')
+    check_at_least(self, 1, 'train_size', 'beam_size')
     check_at_least(self, 2, 'test_size')
-    check_at_least(self, 0, 'freq_mask', 'time_mask')
-    check_below(self, 1, 'dropout_rate')
     check_within(self, 'frame_stack', 1, MOST_STACKED)
+    check_network(self, {'class_names': range(10)})
+    with as_field():
+      self.augmentation()
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     data = speech.digit_strings(self.train_size, self.seed, self.test_size)
@@ -59,12 +61,14 @@ class Config(Base):
       fitted or {'class_names': data.class_names},
       ctc(BLANK),
       score=lambda metrics: -metrics['validation/label_error_rate'],
-      augment=augment.chain(
-        lambda batch, key: FEATURES(batch), audio.spec_augment(2, self.freq_mask, 2, self.time_mask)
-      ),
+      augment=self.augmentation(),
       metrics=(transcripts.error_rates,),
       figures=(transcripts.heard(data.class_names, speech.RATE),),
     )
+
+  def augmentation(self) -> Augmentation:
+    masks = audio.spec_augment(2, self.freq_mask, 2, self.time_mask)
+    return augment.chain(lambda batch, key: FEATURES(batch), masks)
 
   def network(self, fitted: Fitted) -> Network:
     model = SequenceLabeler(

@@ -6,17 +6,17 @@ Reaches 94 % on the test split in ten seconds on two CPU cores: see README.md.
 import dataclasses
 
 from experiments.series import padded
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import augment_series, ucr
 from research.data.augment import Augmentation
 from research.evaluate import exact, figures, figures_series
 from research.models.frames import Frames
-from research.models.rnn import POOLING, RNN, SequenceClassifier
+from research.models.rnn import RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below, check_known
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -45,11 +45,10 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'frame_size', 'hidden_size', 'num_layers')
-    check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing')
-    check_known(self, 'pooling', POOLING)
+    check_network(self, {'class_names': range(10)}, size='frame_size')
     with as_field():
       self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
       ucr.archive(self.dataset)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:

@@ -7,7 +7,7 @@ CPU cores: see README.md.
 import dataclasses
 import math
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import finance
 from research.evaluate import volatility
 from research.models.forecasting import LogVariance
@@ -16,7 +16,7 @@ from research.objectives.forecasting import qlike
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below, check_within
+from research.train.config import as_field, check_at_least, check_within
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -39,10 +39,10 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'context', 'hidden_size')
-    check_below(self, 1, 'dropout_rate')
+    check_at_least(self, 1, 'context')
     check_within(self, 'num_folds', 1, YEARS)
     check_within(self, 'fold', 0, self.num_folds - 1)
+    check_network(self, {'mean_square': 1.0})
 
   def network(self, fitted: Fitted) -> Network:
     return Network(LogVariance(RNN(self.hidden_size, cell='gru'), math.log(fitted['mean_square']), self.dropout_rate))

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import forecasting
 from research.data.examples import Dataset
 from research.data.scaling import Scale, scale_of
@@ -25,7 +25,7 @@ from research.objectives.forecasting import check_quantiles, forecast_error
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below, check_known, check_within
+from research.train.config import as_field, check_at_least, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -52,14 +52,13 @@ class Config(Base):
   def validate(self) -> None:
     super().validate()
     check_known(self, 'series', SERIES)
-    check_at_least(self, 1, 'context', 'horizon', 'patch_size', 'hidden_size')
-    check_below(self, 1, 'dropout_rate')
+    check_at_least(self, 1, 'context')
     check_within(self, 'season_length', 1, self.context)
-    if self.model == 'lstm' and self.context % self.patch_size:
-      raise ConfigError(f'config.patch_size={self.patch_size}: must divide config.context={self.context}')
     with as_field():
       check_quantiles(self.quantiles)
-    self.forecaster()  # which knows the models
+    check_network(self, {})
+    if self.model == 'lstm' and self.context % self.patch_size:
+      raise ConfigError(f'config.patch_size={self.patch_size}: must divide config.context={self.context}')
 
   def network(self, fitted: Fitted) -> Network:
     return Network(self.forecaster())

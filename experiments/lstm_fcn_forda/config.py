@@ -6,17 +6,16 @@ Reaches 94 % on the test split in three minutes on two CPU cores: see README.md.
 import dataclasses
 
 from experiments.series import padded
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import augment_series, ucr
 from research.data.augment import Augmentation
-from research.errors import ConfigError
 from research.evaluate import exact, figures, figures_series
 from research.models.temporal import LSTMFCN
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -45,14 +44,10 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'stride', 'hidden_size')
-    check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing')
-    if not self.channels or min(self.channels) < 1:
-      raise ConfigError(f'config.channels={self.channels}: must be a number of at least 1 for each convolution')
-    if len(self.kernel_sizes) != len(self.channels) or min(self.kernel_sizes) < 1:
-      raise ConfigError(f'config.kernel_sizes={self.kernel_sizes}: must be {len(self.channels)} numbers of at least 1')
+    check_network(self, {'class_names': range(2), 'length': 1})
     with as_field():
       self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
       ucr.archive(self.dataset)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:

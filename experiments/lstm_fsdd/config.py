@@ -8,17 +8,17 @@ import numpy as np
 from jax import Array
 
 from experiments.series import padded
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import audio, augment, speech
+from research.data.augment import Augmentation
 from research.data.examples import Dataset
-from research.errors import ConfigError
 from research.evaluate import exact, figures, transcripts
-from research.models.rnn import POOLING, RNN, SequenceClassifier
+from research.models.rnn import RNN, SequenceClassifier
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_at_least, check_below, check_known, check_within
+from research.train.config import as_field, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -49,13 +49,11 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'hidden_size', 'num_layers')
-    check_known(self, 'pooling', POOLING)
     check_within(self, 'frame_stack', 1, MOST_STACKED)
-    check_at_least(self, 0, 'shift', 'freq_mask', 'time_mask')
-    check_below(self, 1, 'dropout_rate', 'recurrent_dropout_rate', 'label_smoothing', 'speed')
-    if self.snr_db[0] > self.snr_db[1]:
-      raise ConfigError(f'config.snr_db={self.snr_db}: must be two numbers in increasing order')
+    check_network(self, {'class_names': range(10)})
+    with as_field(noise='snr_db'):
+      self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     data = self.data()
@@ -65,13 +63,7 @@ class Config(Base):
       fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      augment=augment.chain(
-        audio.speed(self.speed),
-        audio.shift(self.shift),
-        audio.noise(*self.snr_db),
-        lambda batch, key: self.spectra(batch),
-        audio.spec_augment(2, self.freq_mask, 1, self.time_mask, max_fraction=0.2),
-      ),
+      augment=self.augmentation(),
       metrics=(exact.multiclass, exact.accuracy_by('speakers', speech.SPEAKERS)),
       figures=(
         figures.confusion(data.class_names),
@@ -87,6 +79,15 @@ class Config(Base):
     rnn = RNN(self.hidden_size, self.num_layers, 'lstm', True, self.dropout_rate, self.recurrent_dropout_rate)
     return Network(
       SequenceClassifier(rnn, len(fitted['class_names']), self.pooling, self.dropout_rate), self.preprocess
+    )
+
+  def augmentation(self) -> Augmentation:
+    return augment.chain(
+      audio.speed(self.speed),
+      audio.shift(self.shift),
+      audio.noise(*self.snr_db),
+      lambda batch, key: self.spectra(batch),
+      audio.spec_augment(2, self.freq_mask, 1, self.time_mask, max_fraction=0.2),
     )
 
   def spectra(self, batch: Batch) -> dict[str, Array]:

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 
 from jax import Array
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import text, windows
 from research.data.examples import Dataset
 from research.data.shakespeare import shakespeare
 from research.errors import ConfigError
 from research.evaluate import language, sampling
 from research.models.language import LanguageModel, Stream
-from research.models.rnn import GATES, RNN
+from research.models.rnn import RNN
 from research.objectives.classification import cross_entropies
 from research.objectives.language import next_token
 from research.report.agreement import Target
 from research.tasks.base import State
 from research.tasks.network import Network, predictor
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below, check_known, check_within
+from research.train.config import as_field, check_at_least, check_known, check_within
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -47,14 +47,13 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'sequence_length', 'num_layers', 'hidden_size', 'embed_dim')
+    check_at_least(self, 1, 'sequence_length')
     check_within(self, 'eval_context', 0, MOST)
     check_within(self, 'eval_length', 1, MOST)
-    check_below(self, 1, 'dropout_rate')
-    check_known(self, 'cell', GATES)
     check_known(self, 'tokenizer', text.KINDS)
     if self.tokenizer == 'byte_pairs':
       check_at_least(self, text.BYTES, 'vocab_size')
+    check_network(self, {'tokenizer': text.Bytes().to_json()})
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     corpus = shakespeare()

@@ -8,18 +8,17 @@ import dataclasses
 from flax import linen as nn
 from jax import Array
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import tables
 from research.data.preprocess import standardize
-from research.data.scaling import fit_scale
+from research.data.scaling import UNSCALED, fit_scale
 from research.evaluate import exact, figures
-from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.regression import huber
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_below, check_each, check_known
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -53,9 +52,9 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_each(self, 1, 'hidden_sizes')
-    check_known(self, 'activation', ACTIVATIONS)
-    check_below(self, 1, 'dropout_rate')
+    check_network(self, {'inputs': UNSCALED, 'targets': UNSCALED})
+    with as_field(delta='huber_delta'):
+      huber(self.huber_delta)
 
   def network(self, fitted: Fitted) -> Network:
     model = Rescaled(MLP(self.hidden_sizes, 1, self.activation, self.dropout_rate), **fitted['targets'])

@@ -2,17 +2,16 @@
 
 import dataclasses
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import images
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
-from research.models.activations import ACTIVATIONS
 from research.models.mlp import MLP
 from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_below, check_each, check_known
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
@@ -33,9 +32,9 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_each(self, 1, 'hidden_sizes')
-    check_known(self, 'activation', ACTIVATIONS)
-    check_below(self, 1, 'dropout_rate', 'label_smoothing')
+    check_network(self, {'class_names': range(10)})
+    with as_field():
+      softmax_cross_entropy(self.label_smoothing)
 
   def network(self, fitted: Fitted) -> Network:
     model = MLP(self.hidden_sizes, len(fitted['class_names']), self.activation, self.dropout_rate, self.norm)

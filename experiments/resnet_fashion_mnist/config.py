@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import augment, images
+from research.data.augment import Augmentation
 from research.data.preprocess import standardize
 from research.evaluate import exact, figures
 from research.models.resnet import resnet
@@ -12,7 +13,7 @@ from research.objectives.classification import softmax_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import check_at_least, check_below
+from research.train.config import as_field
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales, steps_of
@@ -36,14 +37,18 @@ class Config(Base):
 
   def validate(self) -> None:
     super().validate()
-    check_at_least(self, 1, 'width')
-    check_below(self, 1, 'label_smoothing')
-    check_at_least(self, 0, 'crop_padding', 'tta_shift')
+    check_network(self, {'class_names': range(10)}, pixels='tta_shift')
+    with as_field(crop='crop_padding'):
+      self.augmentation()
+      softmax_cross_entropy(self.label_smoothing)
 
   def network(self, fitted: Fitted) -> Network:
     options = {'width': self.width, 'stem': self.stem, 'norm': self.norm, 'preactivation': self.preactivation}
     model = TenViews(resnet(self.depth, len(fitted['class_names']), **options), self.tta_shift)
     return Network(model, standardize(mean=72.9, std=90.0))
+
+  def augmentation(self) -> Augmentation:
+    return augment.chain(augment.crop(self.crop_padding), augment.flip())
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     data = images.fashion_mnist()
@@ -53,7 +58,7 @@ class Config(Base):
       fitted or {'class_names': data.class_names},
       softmax_cross_entropy(self.label_smoothing),
       score=lambda metrics: metrics['validation/accuracy'],
-      augment=augment.chain(augment.crop(self.crop_padding), augment.flip()),
+      augment=self.augmentation(),
       metrics=(exact.multiclass,),
       figures=(figures.confusion(data.class_names), figures.mistakes(data.class_names)),
     )

@@ -4,7 +4,6 @@ Reaches a BLEU of 10 on unseen books in seven minutes on two CPU cores: see READ
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,20 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.wiring import supervised_experiment
+from experiments.wiring import check_network, supervised_experiment
 from research.data import bible, text
 from research.data import pairs as parallel
 from research.data.examples import Dataset
-from research.errors import ConfigError
+from research.errors import ConfigError, check_range
 from research.evaluate import translation
-from research.models.rnn import GATES, RNN, Padded
+from research.models.rnn import RNN, Padded
 from research.models.search import Hypotheses
-from research.models.seq2seq import SCORES, BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
+from research.models.seq2seq import BahdanauDecoder, LuongDecoder, Pair, Seq2Seq, translate
 from research.objectives.translation import token_cross_entropy
 from research.report.agreement import Target
 from research.tasks.network import Network
 from research.train.config import Config as Base
-from research.train.config import as_field, check_at_least, check_below, check_known
+from research.train.config import as_field, check_at_least
 from research.train.experiment import Experiment, Request, Sampler
 from research.train.optimizer import Optimizer
 from research.train.scales import at_scale, scales
@@ -57,20 +56,13 @@ class Config(Base):
   def validate(self) -> None:
     super().validate()
     check_at_least(self, text.BYTES + 1, 'vocab_size')  # and END
-    check_at_least(self, 1, 'max_length', 'embed_dim', 'encoder_hidden_size', 'decoder_hidden_size')
-    check_at_least(self, 1, 'beam_size', 'max_validation_verses')
-    check_below(self, 1, 'dropout_rate', 'label_smoothing')
-    check_below(self, math.inf, 'length_penalty')
-    check_known(self, 'cell', GATES)
-    check_known(self, 'attention_score', SCORES)
+    check_at_least(self, 1, 'max_length', 'beam_size', 'max_validation_verses')
     if self.verses < 0:
       raise ConfigError(f'config.verses={self.verses}: must not be negative (0 is all)')
-    if self.attention_score == 'dot' and self.decoder_hidden_size != 2 * self.encoder_hidden_size:
-      raise ConfigError(
-        f'config.decoder_hidden_size={self.decoder_hidden_size}: must be 2 x config.encoder_hidden_size='
-        f'{self.encoder_hidden_size} for attention_score dot; general works with any size'
-      )
-    self.model(vocab_size=1)  # which knows the decoders
+    check_network(self, {'tokenizer': text.Bytes().to_json()}, score='attention_score')
+    with as_field():
+      check_range('length_penalty', self.length_penalty)
+      token_cross_entropy(self.label_smoothing)
 
   def build(self, fitted: Fitted | None = None) -> Experiment:
     verses = parallel.Splits(*(part.every(self.verses) for part in bible.bible_en_es()))
@@ -94,15 +86,18 @@ class Config(Base):
     return Network(self.model(text.from_json(fitted['tokenizer']).size), as_pair, self.translate)
 
   def model(self, vocab_size: int) -> Seq2Seq:
-    encoder = RNN(self.encoder_hidden_size, cell=self.cell, bidirectional=True)
-    match self.decoder:
-      case 'luong':
-        decoder = LuongDecoder(RNN(self.decoder_hidden_size, cell=self.cell), self.attention_score)
-      case 'bahdanau':
-        decoder = BahdanauDecoder(self.decoder_hidden_size, self.attention_score)
-      case _:
-        raise ConfigError(f'config.decoder={self.decoder!r}: must be luong or bahdanau')
-    return Seq2Seq(vocab_size, self.embed_dim, encoder, decoder, self.dropout_rate)
+    with as_field(hidden_size='encoder_hidden_size'):
+      encoder = RNN(self.encoder_hidden_size, cell=self.cell, bidirectional=True)
+    return Seq2Seq(vocab_size, self.embed_dim, encoder, self.decoder_model(), self.dropout_rate)
+
+  def decoder_model(self) -> LuongDecoder | BahdanauDecoder:
+    with as_field(hidden_size='decoder_hidden_size', score='attention_score'):
+      match self.decoder:
+        case 'luong':
+          return LuongDecoder(RNN(self.decoder_hidden_size, cell=self.cell), self.attention_score)
+        case 'bahdanau':
+          return BahdanauDecoder(self.decoder_hidden_size, self.attention_score)
+    raise ConfigError(f'config.decoder={self.decoder!r}: must be luong or bahdanau')
 
   def translate(self, model: Model, variables: PyTree, batch: Batch) -> Hypotheses:
     """Translations of a batch's inputs; attention weights in half precision, to save memory."""

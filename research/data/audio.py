@@ -325,8 +325,8 @@ def speed(fraction: float) -> Augmentation:
 
 def noise(min_snr_db: float, max_snr_db: float) -> Augmentation:
   """Adds white noise to the valid samples, at a signal-to-noise ratio uniform from `min_snr_db` to `max_snr_db`."""
-  check_range('noise', min_snr_db, above=-math.inf)
-  check_range('noise', max_snr_db, at_least=min_snr_db)
+  if not -math.inf < min_snr_db <= max_snr_db < math.inf:
+    raise ConfigError(f'noise={(min_snr_db, max_snr_db)}: must be two finite numbers in increasing order')
 
   def augment(batch: Batch, key: Key[Array, '']) -> Batch:
     waveforms = batch['inputs'].astype(jnp.float32)

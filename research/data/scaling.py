@@ -7,6 +7,7 @@ import numpy as np
 
 from research.errors import DataError
 
+UNSCALED = {'mean': 0.0, 'std': 1.0}  # stands in for a scale that is not fitted yet
 ROUNDING = 100  # ulps of its largest value by which a constant column may vary
 
 

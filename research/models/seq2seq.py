@@ -59,11 +59,6 @@ class Attention(nn.Module):
 
   def remember(self, values: Float[Array, 'batch source features'], mask: Bool[Array, 'batch source']) -> Memory:
     """The query-independent part, computed once for all steps."""
-    if self.score == 'dot' and values.shape[-1] != self.hidden_size:
-      raise ConfigError(
-        f'attention: dot needs as many units in the decoder, {self.hidden_size}, as in both directions of '
-        f'the encoder, {values.shape[-1]}; general does not'
-      )
     return Memory(values, values if self.score == 'dot' else self.key(values), mask)
 
   def __call__(
@@ -98,7 +93,11 @@ class LuongDecoder(nn.Module):
     super().__post_init__()
 
   def setup(self):
-    self.attention = Attention(self.rnn.hidden_size, self.score)
+    self.attention = Attention(self.hidden_size, self.score)
+
+  @property
+  def hidden_size(self) -> int:
+    return self.rnn.hidden_size
 
   def initial_carry(self, batch_size: int) -> PyTree:
     return self.rnn.initial_carry(batch_size)
@@ -169,6 +168,12 @@ class Seq2Seq(nn.Module):
 
   def __post_init__(self):
     check_counts(vocab_size=self.vocab_size, embed_dim=self.embed_dim)
+    encoded = self.encoder.hidden_size * (2 if self.encoder.bidirectional else 1)
+    if self.decoder.score == 'dot' and self.decoder.hidden_size != encoded:
+      raise ConfigError(
+        f'score=dot: needs as many units in the decoder, {self.decoder.hidden_size}, as in all directions of the '
+        f'encoder, {encoded}; general works with any'
+      )
     check_range('dropout_rate', self.dropout_rate, below=1)
     super().__post_init__()
 

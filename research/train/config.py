@@ -7,13 +7,14 @@ import functools
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from research.errors import ConfigError, check_range, unknown
+from research.errors import ConfigError, check_choice, unknown
 from research.parallel.mesh import MeshShape
 from research.tasks.descend import Compute
 from research.tasks.network import Network
@@ -167,26 +168,6 @@ def check_at_least(config: Config, at_least: int, *names: str) -> None:
       raise ConfigError(f'config.{name}={getattr(config, name)}: {bound}')
 
 
-def check_each(config: Config, at_least: int, *names: str) -> None:
-  """Raises ConfigError for the first of these tuples with a smaller entry."""
-  for name in names:
-    if min(getattr(config, name), default=at_least) < at_least:
-      raise ConfigError(f'config.{name}={getattr(config, name)}: each must be at least {at_least}')
-
-
-def check_filled(config: Config, *names: str) -> None:
-  """Raises ConfigError for the first of these tuples that is empty."""
-  for name in names:
-    if not getattr(config, name):
-      raise ConfigError(f'config.{name}=(): must have at least one entry')
-
-
-def check_below(config: Config, below: float, *names: str) -> None:
-  """Raises ConfigError for the first of these fields that is negative or not less than `below`."""
-  for name in names:
-    check_range(f'config.{name}', getattr(config, name), below)
-
-
 def check_within(config: Config, name: str, at_least: int, at_most: int) -> None:
   """Raises ConfigError unless the field is from `at_least` to `at_most`."""
   if not at_least <= getattr(config, name) <= at_most:
@@ -195,17 +176,23 @@ def check_within(config: Config, name: str, at_least: int, at_most: int) -> None
 
 def check_known(config: Config, name: str, known: Collection[str]) -> None:
   """Raises ConfigError unless the field is one of `known`."""
-  if (value := getattr(config, name)) not in known:
-    raise ConfigError(f'config.{name}={value!r}: {unknown(value, known)}')
+  check_choice(f'config.{name}', getattr(config, name), known)
 
 
 @contextlib.contextmanager
-def as_field() -> Iterator[None]:
-  """Prefixes a ConfigError raised within, which starts with a field's name, with `config.`."""
+def as_field(**fields: str) -> Iterator[None]:
+  """Makes a ConfigError raised within, which starts with an argument's name, name the config's field.
+
+  `fields` maps arguments to fields where the names differ: `beam='beam_size'` turns "beam=0: ..." into
+  "config.beam_size=0: ...".
+  """
   try:
     yield
   except ConfigError as error:
-    raise ConfigError(f'config.{error}') from error
+    if str(error).startswith('config.'):
+      raise
+    name, rest = re.fullmatch(r'(\w*)(.*)', str(error), re.DOTALL).groups()
+    raise ConfigError(f'config.{fields.get(name, name)}{rest}') from error
 
 
 def from_fields(cls: type, fields: Mapping[str, Any]) -> Any:

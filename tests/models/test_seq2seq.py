@@ -236,7 +236,7 @@ def test_dropout_acts_in_training_alone():
 def test_scores_that_cannot_be():
   with pytest.raises(ConfigError, match="score='cosine': is unknown; nearest: dot, general, additive"):
     make(LuongDecoder(RNN(DECODER), 'cosine'))
-  with pytest.raises(ConfigError, match='dot needs as many units in the decoder, 4, as in both directions'):
+  with pytest.raises(ConfigError, match='score=dot: needs as many units in the decoder, 4, as in all directions'):
     make(LuongDecoder(RNN(4), 'dot'))
   with pytest.raises(ConfigError, match='hidden_size=0'):
     make(BahdanauDecoder(0))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +12,9 @@ from research.parallel.mesh import MeshShape
 from research.train.config import (
   REMAT,
   Config,
+  as_field,
   check_at_least,
   check_comes_back,
-  check_each,
-  check_filled,
   check_within,
   flatten,
   from_fields,
@@ -187,14 +185,19 @@ def test_fields_of_an_experiment_within_their_ends():
     check_at_least(config, 6, 'steps')
 
 
-def test_tuples_of_an_experiment_with_entries_that_are_enough():
-  config = SimpleNamespace(hidden_sizes=(3, 2), blocks=())
-  check_each(config, 2, 'hidden_sizes', 'blocks')
-  check_filled(config, 'hidden_sizes')
-  with pytest.raises(ConfigError, match=r'config.hidden_sizes=\(3, 2\): each must be at least 3'):
-    check_each(config, 3, 'blocks', 'hidden_sizes')
-  with pytest.raises(ConfigError, match=r'config.blocks=\(\): must have at least one entry'):
-    check_filled(config, 'hidden_sizes', 'blocks')
+@pytest.mark.parametrize(
+  ('raised', 'told'),
+  [
+    ('beam=0: must be more', 'config.beam_size=0: must be more'),
+    ('width=0: must be more', 'config.width=0: must be more'),
+    ('beam: is missing', 'config.beam_size: is missing'),
+    ('config.beam=0: must be more', 'config.beam=0: must be more'),
+  ],
+)
+def test_an_error_of_an_argument_names_the_field_that_it_came_from(raised, told):
+  with pytest.raises(ConfigError) as caught, as_field(beam='beam_size'):
+    raise ConfigError(raised)
+  assert str(caught.value) == told
 
 
 def test_a_field_that_config_json_would_not_give_back_is_named():
