@@ -76,6 +76,16 @@ def test_fine_tuning_starts_from_another_run_and_then_needs_it_no_more(source, t
   assert outcome(tmp_path / 'resumed') == outcome(tmp_path / 'alone')
 
 
+def test_what_is_frozen_starts_from_what_the_other_run_was_evaluated_with(source, tmp_path):
+  folder, old = source
+  config = make('regularized', optimizer=Optimizer('adam', freeze=('norm_0/*',)), init_from=str(folder))
+  state = first_state(config, tmp_path)
+  for collection, modules in state.frozen.items():
+    assert_equal(modules['norm_0'], old.ema[collection]['norm_0'])
+  assert set(state.frozen) == {'params', 'batch_stats'} and 'norm_0' not in state.params
+  assert_equal(state.params, {name: tree for name, tree in old.params.items() if name != 'norm_0'})
+
+
 def test_meshes_of_the_two_runs_may_differ(tmp_path):
   config = make('classifier', steps=1, optimizer=Optimizer('adam'), mesh=MeshShape(4, 2))
   old = run(config, tmp_path / 'old')
