@@ -1,4 +1,4 @@
-"""Activation functions by the names the field gives them."""
+"""Activation functions by their usual names."""
 
 from collections.abc import Callable
 

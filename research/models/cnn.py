@@ -45,7 +45,7 @@ class LeNet5(nn.Module):
 
 
 class ConvNet(nn.Module):
-  """Stages of convolutions, each followed by max-pooling that halves the image, then dense layers."""
+  """Stages of convolutions, each followed by 2x2 max pooling, then dense layers."""
 
   channels: Sequence[int]  # of each stage
   num_classes: int

@@ -119,7 +119,7 @@ def moving_average(
 
 
 def check_odd(name: str, steps: int) -> None:
-  """Raises ConfigError unless a number of steps has a middle."""
+  """Raises ConfigError unless `steps` is odd."""
   if steps < 1 or steps % 2 == 0:
     raise ConfigError(f'{name}={steps}: must be an odd number of steps')
 

@@ -32,7 +32,7 @@ class Frames(nn.Module):
 
 
 def framed(values: Num[Array, 'batch length features'], size: int) -> Num[Array, 'batch frames width']:
-  """Frames of `size` steps after one another, each as one vector."""
+  """Consecutive frames of `size` steps, each concatenated into one vector."""
   batch, length, features = values.shape
   filled = jnp.pad(values, ((0, 0), (0, -length % size), (0, 0)))
   return filled.reshape(batch, -1, size * features)

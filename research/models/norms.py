@@ -22,8 +22,8 @@ def norm(
 ) -> Callable[..., Array]:
   """A layer called `name` that normalizes `channels` features: `kind` is 'batch', 'layer', 'group', or '' for none.
 
-  Under pmap the batch of 'batch' spans the devices of `axis_name`. Raises ConfigError for another kind, and for
-  channels that do not make whole groups.
+  Under pmap the batch of 'batch' spans the devices of `axis_name`. Raises ConfigError for an unknown kind, and for
+  a number of channels that groups do not divide.
   """
   match kind:
     case '':
@@ -85,7 +85,7 @@ class GroupNorm(nn.Module):
   def __call__(
     self, x: Float[ArrayLike, 'batch *shape channels'], mask: Bool[Array, 'batch *shape channels'] | None = None
   ) -> Float[Array, 'batch *shape channels']:
-    """Positions where `mask` is False count in no statistic."""
+    """Positions where `mask` is False are excluded from the statistics."""
     y, _, _ = normalized(x, *_scale_and_bias(self, x), min(GROUP, x.shape[-1]), 1e-5, mask)
     return y.astype(x.dtype)
 

@@ -11,13 +11,13 @@ from research.models.fields import innermost, with_field
 
 
 def remat(block: Callable, policy: str) -> Callable:
-  """`block`, a method (module, x, ...) of a Linen module, that keeps of its activations what `policy` says.
+  """`block`, a method (module, x, ...) of a Linen module, with its activations rematerialized according to `policy`.
 
-  'everything' keeps nothing but `x`; other names are those of `jax.checkpoint_policies`; '' is `block` itself.
-  Names of parameters and streams of noise are the same. The arguments after `x` are static.
+  'everything' saves only `x`; other names are those of `jax.checkpoint_policies`; '' returns `block` unchanged.
+  Parameter names and random streams stay the same. The arguments after `x` are static.
 
-  XLA's compiler for CPU drops the barriers that hold the second computation back until it is needed, and then little
-  or nothing is saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`, as by `launch.cpu`.
+  XLA's CPU compiler removes the barriers that delay the recomputation until it is needed, so little or no memory is
+  saved there unless XLA_FLAGS has `--xla_disable_hlo_passes=cse_barrier_expander`, which `launch.cpu` sets.
 
   Raises ConfigError for an unknown policy.
   """
@@ -31,7 +31,7 @@ def remat(block: Callable, policy: str) -> Callable:
 
 
 def with_remat(model: nn.Module, policy: str) -> nn.Module:
-  """`model`, or the model that it wraps, with `policy` on its blocks. Raises ConfigError where there are none."""
+  """`model`, or the model that it wraps, with `policy` for its blocks. Raises ConfigError if it has none."""
   found = with_field(model, 'remat', policy) if policy else model
   if found is None:
     raise ConfigError(

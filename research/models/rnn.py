@@ -152,7 +152,7 @@ def _shapes(arrays: PyTree) -> PyTree:
 def _check_shapes(name: str, given: PyTree, needed: PyTree) -> None:
   """Raises ConfigError for arrays that JAX would broadcast, or refuse with an obscure message."""
   if given != needed:
-    raise ConfigError(f'{name}: of shape {given}, and this network needs {needed} for its inputs')
+    raise ConfigError(f'{name}: has shape {given}; must be {needed} for these inputs')
 
 
 def check_forward(rnn: RNN, what: str) -> None:

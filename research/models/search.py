@@ -92,7 +92,7 @@ def _over(at: _Beams, limits: Array) -> Bool[Array, 'batch beams']:
 
 
 def _next(extend: Step, at: _Beams, limits: Array, eos_id: int) -> _Beams:
-  """Extends all hypotheses that are not over by a token."""
+  """Extends all unfinished hypotheses by a token."""
   over = _over(at, limits)
   carry, log_probs, kept = extend(at.carry, at.tokens)
   vocab_size = log_probs.shape[-1]

@@ -175,8 +175,8 @@ class TCN(nn.Module):
   """The temporal convolutional network of Bai, Kolter and Koltun (2018): causal, doubling the dilation in each block.
 
   A block is two causal convolutions with weight norm, each followed by the activation and by dropout of whole
-  channels, beside a shortcut (figure 1). Its filters begin with norm 1, by Linen's weight norm. An output sees its
-  step and the (kernel - 1) * 2 * (2 ** blocks - 1) before it.
+  channels, and a shortcut (figure 1). Linen's weight norm initializes filters with norm 1. The receptive field of an
+  output is its own step and the (kernel - 1) * 2 * (2 ** blocks - 1) steps before it.
   """
 
   num_classes: int

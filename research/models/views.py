@@ -13,9 +13,9 @@ from research.errors import check_count
 class TenViews(nn.Module):
   """A classifier that averages log-probabilities over ten views of each image in evaluation.
 
-  The image itself and four that are moved by `pixels`, up, down, left and right, with their mirror images
-  (Krizhevsky, Sutskever and Hinton 2012, section 4.1, with shifts in place of crops). Training sees `model` alone.
-  Raises ConfigError for a move as far as the image reaches, or a negative one.
+  The views are the image and its shifts by `pixels` up, down, left and right, and their mirror images (Krizhevsky,
+  Sutskever and Hinton 2012, section 4.1, with shifts instead of crops). Training uses `model` alone.
+  Raises ConfigError for a negative shift, or one of at least the image's size.
   """
 
   model: nn.Module

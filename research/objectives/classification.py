@@ -40,7 +40,7 @@ def softmax_cross_entropy(
     mask = batch.get('mask')
     targets = filled(batch['targets'], mask)
     if targets.shape != logits.shape[:-1]:  # which could broadcast
-      raise ConfigError(f'targets: are {targets.shape}, and must be {logits.shape[:-1]} for logits {logits.shape}')
+      raise ConfigError(f'targets: have shape {targets.shape}; must be {logits.shape[:-1]} for logits {logits.shape}')
     losses = cross_entropies(logits, targets, label_smoothing)
     metrics = {'accuracy': mean(is_largest(logits, targets).astype(logits.dtype), mask)}
     if top_k:
@@ -84,7 +84,7 @@ def _check_fields(label_smoothing: float, class_weights: Sequence[float]) -> Non
 def _check_weights(class_weights: Sequence[float], num_classes: int) -> None:
   """Without this check JAX would use the last weight for classes without one."""
   if len(class_weights) not in (0, num_classes):
-    raise ConfigError(f'class_weights: there are {len(class_weights)}, for {num_classes} classes')
+    raise ConfigError(f'class_weights: has {len(class_weights)} entries; must be {num_classes}, one per class')
 
 
 def cross_entropies(

@@ -35,7 +35,7 @@ def forecast_error(
   def objective(model, variables, batch, key, train):
     outputs, mutable = apply(model, variables, batch, key, train)
     if outputs.shape[-1] != 1 + len(quantiles):
-      raise ConfigError(f'{len(quantiles)} quantiles and a point: the model has {outputs.shape[-1]} outputs a value')
+      raise ConfigError(f'{len(quantiles)} quantiles and a point: the model has {outputs.shape[-1]} outputs per value')
     mask, point = batch.get('mask'), outputs[..., 0]
     targets = filled(batch['targets'], mask)
     errors = point_error(point, targets)

@@ -42,7 +42,7 @@ def next_token(characters: np.ndarray | None = None) -> Objective:
     metrics = {'accuracy': _weighted(right, weights), 'bits_per_token': Mean(bits, loss.count)}
     if characters is not None:
       if len(characters) != logits.shape[-1]:
-        raise ConfigError(f'characters: there are {len(characters)}, for {logits.shape[-1]} tokens')
+        raise ConfigError(f'characters: has {len(characters)} entries; must be {logits.shape[-1]}, one per token')
       length = _weighted(take(jnp.asarray(characters, jnp.float32), targets), weights).total
       metrics['bits_per_character'] = Mean(bits, length)
     return loss, Aux(metrics, mutable)

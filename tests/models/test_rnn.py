@@ -237,16 +237,16 @@ def test_what_cannot_be_is_told_in_one_line(make, message):
 )
 def test_a_carry_of_another_network_is_refused(other):
   rnn, variables = made(num_layers=2)
-  with pytest.raises(ConfigError, match=r'^carry: of shape '):
+  with pytest.raises(ConfigError, match=r'^carry: has shape '):
     rnn.apply(variables, INPUTS, carry=other.initial_carry(BATCH))
 
 
 def test_a_batch_of_another_size_is_refused(monkeypatch):
   monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)  # which users do not have
   rnn, variables = made()
-  with pytest.raises(ConfigError, match=r'^carry: of shape .*\(1, 4\)'):
+  with pytest.raises(ConfigError, match=r'^carry: has shape .*\(1, 4\)'):
     rnn.apply(variables, INPUTS, carry=rnn.initial_carry(1))
-  with pytest.raises(ConfigError, match=r'^lengths: of shape \(1,\), and this network needs \(3,\)'):
+  with pytest.raises(ConfigError, match=r'^lengths: has shape \(1,\); must be \(3,\)'):
     rnn.apply(variables, INPUTS, LENGTHS[:1])
 
 

@@ -117,7 +117,7 @@ def test_what_cannot_be_meant_is_refused(objective):
   for smoothing in (-0.1, 1.0, float('nan')):
     with pytest.raises(ConfigError, match='label_smoothing'):
       objective(smoothing)
-  with pytest.raises(ConfigError, match='class_weights: there are 3, for'):
+  with pytest.raises(ConfigError, match='class_weights: has 3 entries; must be'):
     measure(objective(class_weights=(1.0, 2.0, 3.0)), LOGITS[:, :2], TARGETS[:2, None] * np.ones(2, int))
 
   for weight in (-1.0, float('nan'), float('inf')):
@@ -135,9 +135,9 @@ def test_more_largest_logits_than_classes_are_refused():
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_targets_are_not_broadcast(smoothing):
-  with pytest.raises(ConfigError, match=r'targets: are \(6, 1\), and must be \(6,\)'):
+  with pytest.raises(ConfigError, match=r'targets: have shape \(6, 1\); must be \(6,\)'):
     measure(softmax_cross_entropy(smoothing), LOGITS, TARGETS[:, None])
-  with pytest.raises(ConfigError, match=r'targets: are \(2,\), and must be \(2, 3\) for logits \(2, 3, 4\)'):
+  with pytest.raises(ConfigError, match=r'targets: have shape \(2,\); must be \(2, 3\) for logits \(2, 3, 4\)'):
     measure(softmax_cross_entropy(smoothing), LOGITS.reshape(2, 3, 4), TARGETS[:2])
 
 

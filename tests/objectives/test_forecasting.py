@@ -84,7 +84,7 @@ def test_another_error_of_the_point_and_no_quantiles():
 
 @pytest.mark.parametrize('quantiles', [(), (0.5,), (0.1, 0.9)])
 def test_a_model_of_other_outputs_is_refused(quantiles):
-  with pytest.raises(ConfigError, match=f'{len(quantiles)} quantiles and a point: the model has 4 outputs a value'):
+  with pytest.raises(ConfigError, match=f'{len(quantiles)} quantiles and a point: the model has 4 outputs per value'):
     measure(forecast_error(quantiles), OUTPUTS, TARGETS)
 
 

@@ -75,7 +75,7 @@ def test_a_weight_for_each_target_is_expected():
 def test_characters_of_another_vocabulary_are_refused():
   batch = {'inputs': jnp.asarray(TARGETS), 'targets': jnp.asarray(TARGETS)}
   objective = next_token(np.ones(LOGITS.shape[-1] - 1))
-  with pytest.raises(ConfigError, match=f'characters: there are {LOGITS.shape[-1] - 1}, for {LOGITS.shape[-1]} tokens'):
+  with pytest.raises(ConfigError, match=f'characters: has {LOGITS.shape[-1] - 1} entries; must be {LOGITS.shape[-1]},'):
     objective(Table(), {'params': jnp.asarray(LOGITS)}, batch, jax.random.key(0), False)
 
 
