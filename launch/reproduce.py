@@ -49,6 +49,8 @@ def main() -> None:
   folders = results.recorded() if ALL.value else [folder_of(EXPERIMENT.value)]
   if not folders:
     raise ConfigError('--all: no experiment has recorded runs; record some with --experiment=NAME --record')
+  if RECORD.value:
+    check_committed(folders)
   if faults := [fault for folder in folders if (fault := reproduce(folder))]:
     raise RunError('; '.join(faults))
 
@@ -97,8 +99,6 @@ def module_of(folder: Path) -> ModuleType:
   if variant and variant not in variants:
     listed = unknown(variant, variants) if variants else 'the experiment has no VARIANTS'
     raise ConfigError(f'--variant={variant}: {listed} ({path})')
-  if RECORD.value:
-    check_committed(folder)
   return module
 
 
@@ -114,16 +114,17 @@ def configs_of(module: ModuleType, records: Sequence[results.Record], path: Path
   return [one for seed in seeds for one in folds_of(config, seed)[: 1 if QUICK.value else None]]
 
 
-def check_committed(folder: Path) -> None:
-  """Raises ConfigError unless the commit that a record will name is one where a reader finds this very code.
+def check_committed(folders: Sequence[Path]) -> None:
+  """Raises ConfigError unless a reader who checks out the recorded commit gets the code that is about to run.
 
-  Nothing may differ from it but what recording changes: the folder's results, README and pictures, and the table in
+  Nothing else may be changed but what recording changes: the folders' results, READMEs and pictures, and the table in
   the project's README.
   """
+  homes = {folder.resolve() for folder in folders}
 
   def is_output(path: Path) -> bool:
     own = path.name in ('results.jsonl', 'README.md') or path.suffix == '.png'
-    return path == ROOT / 'README.md' or (path.parent == folder.resolve() and own)
+    return path == ROOT / 'README.md' or (path.parent in homes and own)
 
   if not commit():
     raise ConfigError(f'--record: {ROOT} is not a git checkout, so no commit could be recorded; work in a clone')

@@ -56,7 +56,7 @@ check_committed = reproduce.check_committed
 def committed():
   """Whoever works on the code can run these tests before a commit."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(reproduce, 'check_committed', lambda folder: None)
+    patch.setattr(reproduce, 'check_committed', lambda folders: None)
     yield
 
 
@@ -287,37 +287,38 @@ def test_a_record_may_only_name_a_commit_that_holds_its_code(clone):
   folder, git = clone
   for name in ('results.jsonl', 'README.md', 'new.png', '../../README.md'):
     (folder / name).write_text('changed')
-  check_committed(folder)
+  check_committed([folder])
   for name in ('config.py', 'notes.txt', '../other/results.jsonl', '../../tests.py'):
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     before = path.read_text() if path.exists() else ''
     path.write_text('changed')
     with pytest.raises(ConfigError, match=f'--record: {path.resolve().relative_to(reproduce.ROOT)} is not committed'):
-      check_committed(folder)
+      check_committed([folder])
     path.write_text(before) if before else path.unlink()
-  check_committed(folder)
+  (folder.parent / 'other' / 'results.jsonl').write_text('changed')
+  check_committed([folder, folder.parent / 'other'])  # which are recorded together
 
 
 def test_code_that_is_not_committed_is_told(clone, told, fault):
   folder, _ = clone
   (folder / 'config.py').write_text('changed')
-  line, code = told(lambda: check_committed(folder))
+  line, code = told(lambda: check_committed([folder]))
   fault('--record with changed code', line, code, 'nothing is started')
 
 
 def test_a_record_may_only_name_a_commit_that_git_keeps(clone):
   folder, git = clone
   git('switch', '--quiet', '--detach')
-  check_committed(folder)
+  check_committed([folder])
   git('commit', '--quiet', '--allow-empty', '--message=Second')
   with pytest.raises(ConfigError, match='is on no branch and could be lost'):
-    check_committed(folder)
+    check_committed([folder])
   git('tag', 'kept')
-  check_committed(folder)
+  check_committed([folder])
   shutil.rmtree(reproduce.ROOT / '.git')
   with pytest.raises(ConfigError, match='is not a git checkout'):
-    check_committed(folder)
+    check_committed([folder])
 
 
 @pytest.fixture
