@@ -182,7 +182,7 @@ def _filled(pattern: str, texts: Sequence[str]) -> str:
 
 
 def _nothing_taken(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, Any], workdir: Path) -> str:
-  """The message for an entry without effect, or '' if none is given and no path is in both."""
+  """The message for an entry without effect; '' stands for no map at all, where no path is in both."""
   ours, theirs = ([leaf.path for leaf in leaves] for leaves in (here, there))
   if not entry:
     return f'config.init_from={workdir}: has none of the paths of this model; {_nearest(ours[0], theirs)}; see init_map'
@@ -195,8 +195,11 @@ def _nothing_taken(entry: str, here: Mapping[Leaf, Any], there: Mapping[Leaf, An
   return f'config.init_map: {entry!r}: {workdir} has no {wanted} for {path} of this model; {_nearest(wanted, theirs)}'
 
 
-def _nearest(path: str, paths: Sequence[str]) -> str:
-  return f'nearest: {", ".join(alike(path, paths) or paths[:3])}'
+def _nearest(pattern: str, paths: Sequence[str]) -> str:
+  """The nearest paths, or beginnings of paths that are as deep as the pattern: conv_0 for con_*."""
+  depth = pattern.count('/') + 1
+  beginnings = list(dict.fromkeys('/'.join(path.split('/')[:depth]) for path in paths))
+  return f'nearest: {", ".join(alike(pattern, beginnings) or beginnings[:3])}'
 
 
 def _listed(leaves: Sequence[Leaf] | Mapping[Leaf, Leaf]) -> str:

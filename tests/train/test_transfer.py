@@ -175,6 +175,7 @@ def test_averages_and_frozen_parts_take_what_there_is():
   [
     ((), 'config.init_from=w: has none of the paths of this model; nearest: encoder/k; see init_map'),
     (('encodr/*=backbone/*',), "config.init_map: 'encodr/*=backbone/*': w has nothing at encodr/*; nearest: encoder/k"),
+    (('encod_*=backbone*',), "config.init_map: 'encod_*=backbone*': w has nothing at encod_*; nearest: encoder"),
     (('encoder/*=bakbone/*',), 'this model has nothing at bakbone/*; nearest: backbone/k'),
     (('encoder/k/*=backbone/k*',), 'w has nothing at encoder/k/*; nearest: encoder/k'),
     (('encoder/*z=backbone/*z', 'encoder/*=backbone/*'), 'w has nothing at encoder/*z; nearest: encoder/k'),
