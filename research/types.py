@@ -11,7 +11,7 @@ from research.metrics import Mean, Metrics
 PyTree = Any
 Batch = Mapping[str, Array]
 Rows = Mapping[str, np.ndarray]  # a batch on the host
-Fitted = Mapping[str, Any]  # on training data, by name: texts, numbers, lists and arrays that JSON can hold
+Fitted = Mapping[str, Any]  # what was fitted on training data: strings, numbers, lists and arrays, by name
 
 
 class Aux(NamedTuple):

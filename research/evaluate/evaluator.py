@@ -22,7 +22,7 @@ from research.tasks.base import State, Task
 from research.types import Batch, PyTree, Rows
 
 EvalStep = Callable[[State, Batch, Array], tuple[Metrics, PyTree]]
-AHEAD = 2  # batches that the devices have been given when the outputs of one are fetched
+AHEAD = 2  # batches dispatched before the outputs of one are fetched
 
 
 def make_eval_step(task: Task, predict: Callable[[State, Batch], PyTree]) -> EvalStep:
@@ -64,12 +64,12 @@ class Evaluator:
       yield from attempt.result()
 
   def collect(self, state: State, key: Array) -> tuple[Metrics, PyTree]:
-    """Metrics over all examples, and the outputs [examples, ...] of those that count, in their order."""
+    """Metrics over all examples, and the outputs [examples, ...] of those that are not masked, in order."""
     metrics, outputs, _ = zip(*self._batches(state, key, fetch=True), strict=True)
     return _total(metrics), joined(outputs)
 
   def _batches(self, state: State, key: Array, fetch: bool) -> Iterator[tuple[Metrics, PyTree, Rows]]:
-    """Metrics of each batch and, if `fetch`, outputs and rows of its examples that count; the next are under way."""
+    """Metrics of each batch, and its unmasked outputs and rows if `fetch`, while the devices compute the next."""
     sharding = placement.batch_sharding(_mesh_of(state))
     waiting = collections.deque()
     for index in self._indices(placement.num_shards(sharding.mesh)):
@@ -83,19 +83,19 @@ class Evaluator:
       yield self._fetched(*waiting.popleft())
 
   def _indices(self, parts: int) -> Iterator[np.ndarray]:
-    """Numbers of the examples of each batch, of which every device has as many; the last ones may not be there."""
+    """Example numbers of each batch, a multiple of `parts`; the last ones may lie past the end."""
     size = -(-self.batch_size // parts) * parts
     return (np.arange(start, start + size, dtype=np.int32) for start in range(0, len(self.examples), size))
 
   def _padded(self, index: np.ndarray, rows: Rows, own: np.ndarray) -> dict[str, np.ndarray]:
-    """The examples `own` of a batch, whose `rows` have been read already or are not needed on the host."""
+    """The examples `own` of the batch `index`, from its `rows` if they have been read."""
     if not rows:
       return padded_rows(self.examples, own)
     rows = with_mask(rows, index < len(self.examples))
     return rows if len(own) == len(index) else {name: array[own - index[0]] for name, array in rows.items()}
 
   def _fetched(self, metrics: Metrics, outputs: PyTree, rows: Rows) -> tuple[Metrics, PyTree, Rows]:
-    """All on the host, and of outputs and rows the examples of which anything counts."""
+    """Everything as NumPy arrays, outputs and rows without padding and fully masked examples."""
     metrics, outputs = placement.fetch((metrics, outputs))
     kept = counting(rows, 'index') & (rows['index'] < len(self.examples))
     if kept.all():
@@ -103,7 +103,7 @@ class Evaluator:
     return metrics, *jax.tree.map(lambda array: array[kept], (outputs, rows))
 
   def _check(self, metrics: Metrics, state: State) -> None:
-    """Raises what the class says of the means."""
+    """Raises the errors of the class."""
     if bad := next((name for name, metric in metrics.items() if not np.isfinite(metric).all()), ''):
       numbers = np.arange(len(self.examples))
       parts = (numbers[start : start + self.batch_size] for start in numbers[:: self.batch_size])
@@ -116,7 +116,7 @@ class Evaluator:
 
 
 class _Attempt:
-  """A report under way, or the exception that it raised."""
+  """A report in the middle of an evaluation, or the exception that it raised."""
 
   def __init__(self, report: Report, size: int):
     self._name, self._running, self._error = name_of(report), begin(report, size), None
@@ -139,7 +139,7 @@ class _Attempt:
 
 
 def _total(metrics: Sequence[Metrics]) -> Metrics:
-  """Sums over all batches."""
+  """Sum over all batches."""
   return jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *metrics)
 
 

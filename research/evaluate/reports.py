@@ -1,8 +1,8 @@
-"""What is measured and drawn of a part of the data, from the outputs for its examples.
+"""Reports: exact metrics and figures of a split, from the outputs for its examples.
 
-A report is a function `(outputs, rows)` of all the examples that count, which yields pairs of a name and a number, a
-text or a figure. It is given everything but the `inputs`, which may not fit into memory. A `Streamed` report is given
-everything, batch by batch, and keeps what it needs.
+A report is a function `(outputs, rows)` of all unmasked examples that yields pairs of a name and a number, text or
+figure. Its rows have every array of the examples except `inputs`, which might not fit in memory. A `Streamed` report
+sees the inputs too, one batch at a time, and keeps what it needs.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,26 +19,26 @@ Function = Callable[[PyTree, Rows], Findings]
 
 
 class Running(Protocol):
-  """A report under way."""
+  """A report in the middle of an evaluation."""
 
   def update(self, outputs: PyTree, rows: Rows) -> None:
-    """Reads the examples of a batch that count, each with its `index`."""
+    """Reads the unmasked examples of a batch; `rows` has their `index`."""
     ...
 
   def result(self) -> Findings:
-    """What is found, after the last batch."""
+    """Names and values, after the last batch."""
     ...
 
 
 @dataclass(frozen=True)
 class Streamed:
-  """A report that reads batch by batch; `begin` is given the number of examples of the part."""
+  """A report that reads batch by batch; `begin` takes the number of examples of the split."""
 
   name: str
   begin: Callable[[int], Running]
 
   def __call__(self, outputs: PyTree, rows: Rows) -> Findings:
-    """The report of examples that are all in memory."""
+    """Reports on examples that are all in memory."""
     size = len(jax.tree.leaves(outputs)[0])
     running = self.begin(size)
     running.update(outputs, {'index': np.arange(size), **rows})
@@ -49,12 +49,12 @@ Report = Function | Streamed
 
 
 def begin(report: Report, size: int) -> Running:
-  """The report under way, on a part of `size` examples."""
+  """Starts a report on a split of `size` examples."""
   return report.begin(size) if isinstance(report, Streamed) else Collected(report)
 
 
 def name_of(report: Report) -> str:
-  """Name of a report, or of the function that made it."""
+  """Name of a report, or of the function that returned it."""
   if isinstance(report, Streamed):
     return report.name
   names = getattr(report, '__qualname__', repr(report)).split('.<locals>.')
@@ -66,7 +66,7 @@ def without_inputs(outputs: PyTree, rows: Rows) -> tuple[PyTree, Rows]:
 
 
 class Collected:
-  """A function's report: keeps of each batch what `reads(outputs, rows)` returns, and is made of all of it."""
+  """Calls a report with everything that `reads(outputs, rows)` returned for each batch."""
 
   def __init__(self, report: Function, reads: Callable[[PyTree, Rows], tuple[PyTree, Rows]] = without_inputs):
     self._report, self._reads = report, reads
@@ -80,12 +80,12 @@ class Collected:
 
 
 def reading(reads: Callable[[PyTree, Rows], tuple[PyTree, Rows]]) -> Callable[[Function], Streamed]:
-  """Decorator of a report that reads only what `reads(outputs, rows)` returns; nothing else is kept of a batch."""
+  """Decorator for a report that needs only what `reads(outputs, rows)` returns; the rest of each batch is dropped."""
   return lambda report: Streamed(report.__name__, lambda size: Collected(report, reads))
 
 
 class Summed:
-  """Adds up `terms(outputs, rows)`, a tree of arrays for each batch, and reports `finish(sums)`."""
+  """Sums `terms(outputs, rows)`, a pytree of arrays, over batches, and reports `finish(sums)`."""
 
   def __init__(self, terms: Callable[[PyTree, Rows], PyTree], finish: Callable[[PyTree], Findings]):
     self._terms, self._finish = terms, finish
@@ -100,9 +100,9 @@ class Summed:
 
 
 class Highest:
-  """Keeps the examples of the highest `score(outputs, rows)` [batch], the highest first, and reports on these.
+  """Keeps the examples with the highest `score(outputs, rows)` [batch], the highest first, and reports on them.
 
-  At most `max_count`; of equal scores the first ones, and none of -inf.
+  At most `max_count`; among equal scores the first, and never one of -inf.
   """
 
   def __init__(self, report: Function, score: Callable[[PyTree, Rows], np.ndarray], max_count: int):
@@ -123,5 +123,5 @@ class Highest:
 
 
 def joined(parts: list[PyTree]) -> PyTree:
-  """One tree of arrays [examples, ...] of those of several batches."""
+  """Concatenates the arrays of several batches."""
   return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)

@@ -1,4 +1,4 @@
-"""What a trained model computes from raw inputs, as it is evaluated, sampled and exported."""
+"""What a trained model computes from raw inputs: evaluated, sampled and exported."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,15 +15,15 @@ def plain_outputs(model: Model, variables: PyTree, batch: Batch) -> PyTree:
 
 @dataclass(frozen=True, eq=False)  # so that it is hashable, for jax.jit
 class Network:
-  """A model and the preprocessing of its inputs: `network(variables, batch)` are the outputs for raw inputs.
+  """A model with the preprocessing of its inputs: `network(variables, batch)` returns the outputs for raw inputs.
 
-  It sees nothing of a batch but the arrays named in `reads`, so no output can depend on a target.
+  Of a batch it reads only the arrays named in `reads`, so no output can depend on a target.
   """
 
   model: Model
   preprocess: Callable[[Batch], Batch] = lambda batch: batch
-  outputs: Callable[[Model, PyTree, Batch], PyTree] = plain_outputs  # of a preprocessed batch; a decoder, for example
-  reads: tuple[str, ...] = ('inputs', 'lengths')  # those that the examples have
+  outputs: Callable[[Model, PyTree, Batch], PyTree] = plain_outputs  # for a preprocessed batch; may decode
+  reads: tuple[str, ...] = ('inputs', 'lengths')  # as far as the examples have them
 
   def __call__(self, variables: PyTree, batch: Batch) -> PyTree:
     raw = {name: batch[name] for name in self.reads if name in batch}
@@ -35,5 +35,5 @@ class Network:
 
 
 def predictor(network: Callable[[PyTree, Batch], PyTree]) -> Callable[[State, Batch], PyTree]:
-  """Function (state, batch) -> outputs of the network, with the variables that are evaluated."""
+  """Function (state, batch) -> outputs of the network, with the evaluation variables."""
   return lambda state, batch: network(evaluation_variables(state), batch)

@@ -75,13 +75,13 @@ class Config:
   def build(self) -> Experiment:
     """Builds the experiment.
 
-    A config that fits something on its training data takes it, `build(fitted=None)`: where it is given, no training
-    data are read for it.
+    A config that fits something on its training data overrides `build(fitted=None)`; if it is given `fitted`, it fits
+    nothing again.
     """
     raise ConfigError(f'config: its class {type(self).__name__} has no method build')
 
   def network(self, fitted: Fitted) -> Network:
-    """The network, from this config and what was fitted on the training data: no other data are read."""
+    """The network, built from this config and what was fitted on the training data; reads no data."""
     raise ConfigError(f'config: its class {type(self).__name__} has no method network')
 
   def sampler(self, fitted: Fitted) -> Sampler:

@@ -50,9 +50,9 @@ class Experiment:
   final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test split
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation's metrics; higher is better
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model in evaluation
-  network: Callable[[PyTree, Batch], PyTree] | None = None  # (variables, raw inputs) -> outputs, as it is evaluated
-  inputs: Callable[[], Shapes] = dict  # of one example, that the network reads
-  fitted: Fitted = field(default_factory=dict)  # on the training data; all that the network is built of but the config
+  network: Callable[[PyTree, Batch], PyTree] | None = None  # (variables, raw inputs) -> outputs, in evaluation mode
+  inputs: Callable[[], Shapes] = dict  # the network's raw inputs, of one example
+  fitted: Fitted = field(default_factory=dict)  # with the config, everything the network is built from
   config: Any = None  # a copy of the config that built it, set by `Config.build`
 
 
@@ -77,9 +77,9 @@ def checked(experiment: Experiment) -> Experiment:
 
 
 def checker(task: Task, training: Batch | None = None) -> Callable[[str, Any], Any]:
-  """Function (part, owner) -> `owner`, a source or an evaluator, once the examples that it has are found to be right.
+  """Function (part, owner) -> `owner`, a source or an evaluator, with its examples checked, if it has any.
 
-  `training` is an example that the parameters are made for, its shapes alone; without it the first one checked.
+  `training` has the shapes of a batch of one training example; without it, those checked first are the training ones.
   """
   traced = {}
 

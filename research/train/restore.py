@@ -52,9 +52,9 @@ def restore_state(
 
 
 def restore_network(workdir: str | os.PathLike) -> tuple[Network, Shapes]:
-  """The network of a run, as it is evaluated, and the shapes of one example's inputs; no data are read.
+  """The network of a run in evaluation mode, and the shapes of its raw inputs for one example; reads no data.
 
-  `network(restore_variables(workdir)[1], batch)` are the outputs for raw inputs [batch, ...].
+  `network(restore_variables(workdir)[1], batch)` returns the outputs for raw inputs [batch, ...].
   """
   config, described = saved_config(workdir), load_description(workdir)
   return config.network(described.fitted).computing_in(config.precision), described.inputs

@@ -79,10 +79,10 @@ class Workdir:
     write_json(self.path / 'config.json', {'file': file, 'class': name, 'config': dataclasses.asdict(self.config)})
 
   def note_network(self, text: str) -> None:
-    """Writes network.json. Raises DataError where the run was trained with another one."""
+    """Writes network.json. Raises DataError if the run began with a different one."""
     before = self.starts()[-1].get(description.NAME) if self.starts() else None
     if before not in (None, description.sha256_of(text)):
-      fault = f'workdir {self.path}: what is fitted on the training data now is not what {description.NAME} had'
+      fault = f'workdir {self.path}: fitting on the training data no longer gives what is in {description.NAME}'
       raise DataError(f'{fault}; use the code and versions in environment.json, or a new workdir')
     write_text(self.path / description.NAME, text)
 

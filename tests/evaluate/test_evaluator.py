@@ -18,6 +18,7 @@ from research.evaluate.reports import Highest, Streamed, Summed
 from research.metrics import mean
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.regression import mean_squared_error
+from research.parallel import placement
 from research.parallel.mesh import MeshShape, make_mesh, replicated
 from research.tasks.base import Task
 from research.tasks.network import Network, predictor
@@ -91,7 +92,9 @@ def test_what_a_report_raises_is_yielded_under_its_name(state):
   def broken(outputs, rows):
     raise OSError
 
-  assert type(dict(Evaluator(EVAL_STEP, EXAMPLES, 10, (broken,))(state, KEY))['broken']) is OSError
+  streamed = Streamed('streamed', lambda size: Summed(broken, broken))
+  failed = dict(Evaluator(EVAL_STEP, EXAMPLES, 10, (broken, streamed))(state, KEY))
+  assert type(failed['broken']) is type(failed['streamed']) is OSError and 'loss' in failed
   assert dict(exact.multiclass(logits_of(state.ema['params']), EXAMPLES.arrays)).keys() < found.keys()
 
 
@@ -216,3 +219,10 @@ def test_no_inputs_are_kept_but_those_that_a_report_keeps(batch_size, state):
   np.testing.assert_allclose(found['sum'], EXAMPLES.arrays['inputs'].sum(dtype=np.float64))
   expected = dict(exact.multiclass(logits, EXAMPLES.arrays))
   np.testing.assert_allclose([found[name] for name in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_outputs_that_no_report_reads_stay_on_the_devices(state, monkeypatch):
+  fetched = []
+  monkeypatch.setattr(placement, 'fetch', lambda tree: fetched.append(tree) or jax.device_get(tree))
+  dict(Evaluator(EVAL_STEP, EXAMPLES, 10)(state, KEY))
+  assert [outputs for _, outputs in fetched] == [()] * 4

@@ -11,15 +11,21 @@ import pytest
 from runs import drain, make
 
 from launch.flags import load_config
-from research.errors import CheckpointError, WorkdirError
+from research.errors import CheckpointError, ConfigError, WorkdirError
 from research.parallel.mesh import MeshShape
 from research.tasks.base import evaluation_variables
-from research.train.description import load_description
+from research.train.description import as_json, load_description
 from research.train.loop import train
 from research.train.modules import import_file
 from research.train.restore import restore_network, restore_state, restore_variables
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+@pytest.mark.parametrize('value', [Path('scale'), {'scale': [object()]}])
+def test_fitted_that_json_cannot_hold_is_named(value):
+  with pytest.raises(ConfigError, match=r"^fitted\['scaler'\]: is a .*; must be made of strings, numbers"):
+    as_json({'names': ('a',), 'scaler': value})
 
 
 SUPERVISED = ('classifier', 'regularized', 'stream', 'transcriber', 'translator', 'series', 'forecaster', 'stored')
