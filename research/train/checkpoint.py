@@ -97,6 +97,16 @@ class Checkpoints:
     """Steps with a manifest, ascending, without verifying their files."""
     return [step for step in self._found() if (self._path(step) / manifest.NAME).is_file()]
 
+  def newest_good(self) -> int:
+    """The newest step whose files match their manifest, or NONE. Moves nothing, and one process may call it alone."""
+    for step in reversed(self.steps()):
+      try:
+        manifest.verify(self._path(step))
+        return step
+      except (manifest.DamagedError, FileNotFoundError) as error:
+        logging.warning('Checkpoint of step %d is damaged: %s. An older one is used.', step, error)
+    return NONE
+
   def restore(
     self, abstract: PyTree, step: int = -1, best: bool = False, set_aside: bool = True, part: bool = False
   ) -> tuple[int, PyTree] | None:

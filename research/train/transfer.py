@@ -78,7 +78,7 @@ def check_source(workdir: str) -> None:
 def read_source(workdir: str) -> Source:
   """The State of the newest valid checkpoint of a run, read-only. Raises CheckpointError if there is none."""
   checkpoints = _checkpoints(workdir)
-  step = processes.from_first(_newest_good(checkpoints) if processes.is_first() else NONE)
+  step = processes.from_first(checkpoints.newest_good() if processes.is_first() else NONE)
   if step == NONE:
     raise _no_checkpoint(workdir)
   _, arrays = checkpoints.restore_named(('state/',), step)
@@ -131,16 +131,6 @@ def transferred(transfer: Transfer, state: State) -> State:
 
 def _checkpoints(workdir: str) -> Checkpoints:
   return Checkpoints(local(workdir, 'config.init_from') / 'checkpoints')
-
-
-def _newest_good(checkpoints: Checkpoints) -> int:
-  for step in reversed(checkpoints.steps()):
-    try:
-      checkpoints.restore_named(('state/step',), step)
-      return step
-    except CheckpointError as error:
-      logging.warning('config.init_from: %s', error)
-  return NONE
 
 
 def _no_checkpoint(workdir: str) -> CheckpointError:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from forks import Program
-from runs import free_port, wait_for_line
+from runs import free_port, make, untold, wait_for_line
 
 from research.errors import ConfigError
 from research.parallel import processes
@@ -125,7 +125,10 @@ def test_all_processes_are_told_the_same_of_one_that_differs(facts, expected, mo
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
-  flags = ('--config.mesh.data=2', '--config.steps=100000', '--config.checkpoint_every=0', QUIET)
+  """Of a run that starts from another one, which both processes read."""
+  untold(make('classifier', steps=1), tmp_path / 'other')
+  start = f'--config.init_from={tmp_path / "other"}'
+  flags = ('--config.mesh.data=2', '--config.steps=100000', '--config.checkpoint_every=0', start, QUIET)
   processes = together(2, 'classifier', tmp_path / 'run', *flags)
   wait_for_line(processes[0], 'training')
   processes[1].send_signal(signal.SIGTERM)
@@ -133,6 +136,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(together, tmp_path):
   assert [code for code, _ in found] == [143, 143], found
   steps = {errors.splitlines()[-1].split(' at step ')[1].split(':')[0] for _, errors in found}
   assert len(steps) == 1 and (tmp_path / 'run' / 'checkpoints' / steps.pop()).is_dir()
+  assert json.loads((tmp_path / 'run' / 'environment.json').read_text())[0]['init_from']['step'] == 1
 
 
 def test_a_killed_process_ends_the_others_and_a_restart_loses_nothing(together, tmp_path):
