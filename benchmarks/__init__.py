@@ -1,1 +1,1 @@
-"""What measures the project itself."""
+"""Benchmarks of the project."""

@@ -1,7 +1,7 @@
-"""The steps that are measured: one size of each family of models, the same in every library.
+"""The steps to measure: one size per model family, the same in every library.
 
-A new family joins by one entry here and, where no file of a library has such a model yet, by a function of one name in
-each of `ours`, `stock`, `torch_peer` and `keras_peer`. Those are imported only in a process that measures them.
+To add a family, add an entry here and, if the libraries have no such model yet, a function of the same name in `ours`,
+`stock`, `torch_peer` and `keras_peer`, which are imported only in the process that measures them.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ Batch = Callable[[np.random.Generator], dict[str, np.ndarray]]
 class Family:
   """One training step: float32, Adam at 1e-3, the mean loss of one batch.
 
-  The loss is the cross-entropy where targets are integers, else the squared error.
+  The loss is cross-entropy for integer targets, else squared error.
   """
 
   name: str
-  about: str  # its sizes, for the tables
+  about: str  # sizes, for the tables
   draw: Batch  # 'inputs' and 'targets'
-  build: Callable[[ModuleType], Any]  # a library's file -> its model
-  goals: Mapping[str, float] = field(default_factory=dict)  # highest ratio of times to reach, ours over a library's
+  build: Callable[[ModuleType], Any]  # a library's module -> its model
+  goals: Mapping[str, float] = field(default_factory=dict)  # targets: highest ratio of our time to a library's
 
   def batch(self) -> dict[str, np.ndarray]:
     """The batch that every library is given."""
@@ -33,7 +33,7 @@ class Family:
 
 
 def images(batch: int, *shape: int, num_classes: int = 10) -> Batch:
-  """Noise [batch, *shape] with a class each."""
+  """Noise [batch, *shape] with random classes."""
   return lambda rng: {
     'inputs': rng.normal(size=(batch, *shape)).astype(np.float32),
     'targets': rng.integers(num_classes, size=batch, dtype=np.int32),
@@ -41,7 +41,7 @@ def images(batch: int, *shape: int, num_classes: int = 10) -> Batch:
 
 
 def texts(batch: int, length: int, vocab_size: int) -> Batch:
-  """Random tokens [batch, length], each with the one that follows."""
+  """Random tokens [batch, length] with next-token targets."""
 
   def draw(rng: np.random.Generator) -> dict[str, np.ndarray]:
     tokens = rng.integers(vocab_size, size=(batch, length + 1), dtype=np.int32)
@@ -51,7 +51,7 @@ def texts(batch: int, length: int, vocab_size: int) -> Batch:
 
 
 def noise(batch: int, size: int, *shape: int) -> Batch:
-  """Noise [batch, size], with images [batch, *shape] to make of it."""
+  """Noise [batch, size] with random target images [batch, *shape]."""
   return lambda rng: {
     'inputs': rng.normal(size=(batch, size)).astype(np.float32),
     'targets': rng.uniform(-1, 1, size=(batch, *shape)).astype(np.float32),

@@ -1,10 +1,10 @@
-"""How fast batches reach a step: our feeds, PyTorch's DataLoader and plain numpy, each in a process of its own.
+"""Input throughput: our feeds, PyTorch's DataLoader and plain NumPy, each in its own process.
 
 python -m benchmarks.inputs --gigabytes=5
 
-Three sets, all read in a random order: the images of MNIST and windows of a text, which are held in memory, and images
-of 64x64 pixels in a file of so many gigabytes that is made for it. A batch counts as read once a step could take it.
-Memory is the most that the process held, without the workers of a DataLoader.
+Three datasets, all read in random order: MNIST images and windows of a text, both in memory, and 64x64 images in a
+generated file of the given size. A batch counts as read once a step could use it. Memory is the peak of the process,
+without the workers of a DataLoader.
 """
 
 import importlib.util
@@ -38,12 +38,12 @@ from research.parallel.mesh import MeshShape, make_mesh
 from research.report.tables import grid
 
 SHAPE = (64, 64, 3)  # of an image in the file
-CHUNK = 2**13  # of them that are made at once
+CHUNK = 2**13  # images generated at a time
 
 
 @dataclass(frozen=True)
 class Stored:
-  """Images in a file: those of a batch are mapped into memory, and let go of with it."""
+  """Images in a memory-mapped file, which is unmapped after each batch."""
 
   path: Path
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def readers() -> list[str]:
-  """Those that are installed."""
+  """The installed readers."""
   if importlib.util.find_spec('torch'):
     return list(READERS)
   print("torch is left out: it is not installed; pip install -e '.[peers]'")
@@ -73,7 +73,7 @@ def readers() -> list[str]:
 
 
 def make_images(path: Path, gigabytes: float) -> None:
-  """Writes about so much noise."""
+  """Writes about that much noise."""
   rng, size = np.random.default_rng(0), int(np.prod(SHAPE))
   count = max(1, round(gigabytes * 1e9 / size))
   with path.open('wb') as file:
@@ -87,7 +87,7 @@ def mnist() -> Source:
 
 
 def text() -> Source:
-  """Batches of 32 windows of 64 characters, with those that follow."""
+  """Batches of 32 windows of 64 characters, with targets."""
   plays = [np.frombuffer(play.encode(), np.uint8).astype(np.int32) for play in shakespeare().train.values()]
   return Source(stream_examples(plays, 32, 64), 32)
 
@@ -100,7 +100,7 @@ def stored(path: Path) -> Source:
 def measured(
   sets: dict[str, Callable[[], Source]], readers: Sequence[str], rounds: int, seconds: float
 ) -> Iterator[Row]:
-  """A row for each set that can be had and each reader."""
+  """A row per available dataset and reader."""
   with ProcessPoolExecutor(1, get_context('spawn'), max_tasks_per_child=1) as processes:
     for name, make in sets.items():
       try:
@@ -112,7 +112,7 @@ def measured(
 
 
 def measure(make: Callable[[], Source], reader: str, rounds: int, seconds: float) -> dict[str, Any]:
-  """Examples a second that a reader brings, median over rounds of so many seconds each, and memory."""
+  """Examples per second of a reader, the median over rounds of `seconds` each, and memory."""
   cpu.tune()
   source = make()
   batches = READERS[reader](source)
@@ -137,7 +137,7 @@ def _examples_per_second(batches: Iterator[Any], seconds: float, batch_size: int
 
 
 def by_feed(source: Source) -> Iterator[Any]:
-  """As the training loop takes them: on the device."""
+  """As in the training loop: on the device."""
   with make_feed(source, make_mesh(MeshShape(), source.batch_size)) as feed:
     batch = jax.jit(feed.batch)
     for step in itertools.count():
@@ -145,7 +145,7 @@ def by_feed(source: Source) -> Iterator[Any]:
 
 
 def by_numpy(source: Source) -> Iterator[Any]:
-  """As in a loop written by hand: a permutation every epoch, and its rows."""
+  """As in a hand-written loop: rows of a permutation per epoch."""
   rng, size = np.random.default_rng(0), source.batch_size
   while True:
     order = rng.permutation(len(source.examples))
@@ -154,7 +154,7 @@ def by_numpy(source: Source) -> Iterator[Any]:
 
 
 def by_torch(source: Source, workers: int) -> Iterator[Any]:
-  """By a DataLoader that reads a batch at once, which takes it much less time than example by example."""
+  """With a DataLoader that reads whole batches, which is much faster than single examples."""
   from torch.utils.data import DataLoader
 
   options = {'num_workers': workers, 'persistent_workers': workers > 0, 'collate_fn': _tensors}
@@ -165,7 +165,7 @@ def by_torch(source: Source, workers: int) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Batched:
-  """Examples as a DataLoader asks for them."""
+  """Examples for a DataLoader."""
 
   examples: Examples
 
@@ -191,7 +191,7 @@ READERS = {
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Speed and memory of each set and reader."""
+  """Speed and memory per dataset and reader."""
   heading = ('set', 'reader', 'examples/s', 'from', 'to', 'MB/s', 'MB after a batch', 'MB at most')
   return grid([heading, *map(_cells, rows)])
 

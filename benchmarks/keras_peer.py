@@ -1,4 +1,4 @@
-"""The same steps in Keras 3 on JAX, by its `fit`; layers bear our names, by which weights find their way."""
+"""The same steps in Keras 3 on JAX, with `fit`; layers have our names, for copying weights."""
 
 import itertools
 import sys
@@ -43,7 +43,7 @@ def _block(x, name: str, norm: str, channels: int, stride: int):
 
 
 def _convolved(x, conv_name: str, norm_name: str, norm: str, channels: int, kernel: int, stride: int = 1):
-  """Convolution and norm; `same` would pad one side alone at a stride."""
+  """Convolution and norm; with a stride, `same` would pad one side only."""
   if stride > 1 and kernel > 1:
     x = layers.ZeroPadding2D(kernel // 2)(x)
   padding = 'same' if stride == 1 else 'valid'
@@ -60,7 +60,7 @@ def language_model(cell: str, vocab_size: int, hidden_size: int) -> keras.Model:
 
 
 class Positions(layers.Layer):
-  """Adds a vector of its own to each position."""
+  """Adds a learned vector to each position."""
 
   def build(self, shape):
     self.positions = self.add_weight(shape=shape[1:], name='positions')
@@ -103,7 +103,7 @@ def _batch_normalized(x, name: str):
 
 
 def steps(family: Family, weights: Path) -> Callable[[int], float]:
-  """Function that takes a number of steps, an epoch of `fit`, and returns their mean loss."""
+  """Function that runs a number of steps, an epoch of `fit`, and returns their mean loss."""
   batch, model = family.batch(), family.build(sys.modules[__name__])
   load(model, dict(np.load(weights)))
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -119,24 +119,24 @@ def steps(family: Family, weights: Path) -> Callable[[int], float]:
 
 
 def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-  """Gives the model our parameters. Raises KeyError or ValueError where either has some that the other lacks."""
+  """Copies our parameters to the model. Raises KeyError or ValueError if they do not match."""
   left = dict(weights)
   for layer in model.layers:
     if layer.trainable_weights:
       arrays = _arrays(layer, layer.name.replace('.', '/'), left)
-      layer.set_weights([*arrays, *layer.get_weights()[len(arrays) :]])  # after them the statistics of a batch norm
+      layer.set_weights([*arrays, *layer.get_weights()[len(arrays) :]])  # followed by batch norm statistics
   if left:
     raise ValueError(f'parameters that Keras has no place for: {", ".join(left)}')
 
 
 def _arrays(layer: layers.Layer, path: str, left: dict[str, np.ndarray]) -> list[np.ndarray]:
-  """Values of a layer's weights in their order, taken from those of ours that are `left`."""
+  """Values of a layer's weights in order, popped from ours that are `left`."""
 
   def ours(*leaves: str) -> list[np.ndarray]:
     return [left.pop(f'{path}/{leaf}') for leaf in leaves]
 
   match layer:
-    case layers.Conv2DTranspose():  # Keras's is the gradient of a convolution, ours a convolution of spread inputs
+    case layers.Conv2DTranspose():  # Keras's is the gradient of a convolution, ours a convolution of dilated inputs
       (kernel,) = ours('kernel')
       return [kernel[::-1, ::-1].swapaxes(2, 3), *ours(*['bias'] * layer.use_bias)]
     case layers.Dense() | layers.Conv2D():
@@ -155,7 +155,7 @@ def _arrays(layer: layers.Layer, path: str, left: dict[str, np.ndarray]) -> list
 
 
 def _gru(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, within: np.ndarray) -> list[np.ndarray]:
-  """Keras has the update gate before the reset gate, and a second bias, which only the new state's part needs."""
+  """Keras has the update gate before the reset gate, and a second bias, used only for the candidate state."""
 
   def ordered(array: np.ndarray) -> np.ndarray:
     reset, update, new = np.split(array, 3, -1)
@@ -166,7 +166,7 @@ def _gru(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, within: np
 
 
 def _attention(layer: layers.MultiHeadAttention, block: str, left: dict[str, np.ndarray]) -> list[np.ndarray]:
-  """Queries, keys and values in a layer each, with an axis for the heads."""
+  """Separate layers for queries, keys and values, with a head axis."""
   kernels, biases = (np.split(left.pop(f'{block}qkv/{leaf}'), 3, -1) for leaf in ('kernel', 'bias'))
   pairs = [array for pair in zip(kernels, biases, strict=True) for array in pair]
   arrays = [*pairs, left.pop(f'{block}out/kernel'), left.pop(f'{block}out/bias')]

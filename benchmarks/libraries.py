@@ -1,4 +1,4 @@
-"""What the steps are measured in: for each library how it begins, and the environment of its process."""
+"""The libraries to measure: how to start each, and the environment of its process."""
 
 import ctypes.util
 import importlib.util
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from benchmarks.families import Family
 
-Run = Callable[[int], float]  # takes a number of steps and returns a loss: after one step, the one before it
+Run = Callable[[int], float]  # runs a number of steps and returns a loss: for one step, the loss before it
 
 
 @dataclass(frozen=True)
 class Library:
-  """A way to take a step; `begin(family, weights)` imports what it needs."""
+  """A library; `begin(family, weights)` imports what it needs."""
 
   about: str
   begin: Callable[[Family, Path], Run]
-  package: str = ''  # of the extra `peers`, that it needs
+  package: str = ''  # that it needs, of the extra `peers`
   environment: Mapping[str, str] = field(default_factory=dict)
 
   @property
@@ -53,7 +53,7 @@ def _keras(family: Family, weights: Path) -> Run:
 
 
 def _tcmalloc() -> dict[str, str]:
-  """What preloads an allocator that keeps the memory of a step, as PyTorch's tuning guide for CPUs advises."""
+  """LD_PRELOAD for an allocator that keeps freed memory, as PyTorch's CPU tuning guide recommends."""
   found = ctypes.util.find_library('tcmalloc_minimal') or ctypes.util.find_library('tcmalloc')
   return {'LD_PRELOAD': found} if found else {}
 

@@ -1,6 +1,6 @@
-"""The most that this machine can do, and the least that a step asks of it.
+"""The machine's peak rates, and the work of a step.
 
-python -m benchmarks.limits prints both rates, measured, in JSON.
+python -m benchmarks.limits prints both measured rates as JSON.
 """
 
 import json
@@ -18,12 +18,12 @@ from research.train.flops import count_bytes, count_flops
 
 
 def rates() -> dict[str, float]:
-  """Operations a second of the fastest large product, and bytes a second that all cores read and write in a copy."""
+  """FLOPs per second of the fastest large product, and bytes per second read and written in a copy by all cores."""
   return {'flops_per_second': max(map(_multiplied, (1024, 2048))), 'bytes_per_second': _copied(2**28)}
 
 
 def _multiplied(size: int) -> float:
-  """By XLA or by numpy, whichever is faster."""
+  """With XLA or NumPy, whichever is faster."""
   matrix = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
   product, x = jax.jit(jax.numpy.matmul), jax.device_put(matrix)
   seconds = min(_least(lambda: product(x, x).block_until_ready()), _least(lambda: matrix @ matrix))
@@ -38,7 +38,7 @@ def _copied(size: int) -> float:
 
 
 def _least(call: Callable[[], object], times: int = 5) -> float:
-  """Seconds of the fastest call but the first."""
+  """Seconds of the fastest call, except the first."""
   call()
   seconds = []
   for _ in range(times):
@@ -49,10 +49,10 @@ def _least(call: Callable[[], object], times: int = 5) -> float:
 
 
 def work(family: Family) -> dict[str, int]:
-  """Operations and bytes of a step, counted in the plain formulation of Flax's own layers.
+  """FLOPs and bytes of a step, counted for Flax's own layers.
 
-  The bytes are those that products and convolutions read and write, and seven times the parameters for Adam, which
-  reads parameters, gradients and two moments and writes all but the gradients.
+  Bytes are those read and written by products and convolutions, plus seven times the parameters for Adam, which reads
+  parameters, gradients and two moments and writes all but the gradients.
   """
   step, arguments = stock.abstract_step(family)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(arguments[0]))

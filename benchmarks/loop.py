@@ -1,11 +1,10 @@
-"""What the training loop costs: every recorded experiment beside a bare jitted loop over the same step.
+"""Overhead of the training loop: every recorded experiment compared with a bare jitted loop over the same step.
 
 python -m benchmarks.loop
 python -m benchmarks.loop --config=mlp_mnist --config.batch_size=64
 
-The loop logs, saves and shows a progress bar as `launch.train` does, as often as the experiment says before its last
-step. It does not evaluate: that is work of its own. The two take turns in one process; times are medians over the
-turns, and the ratio is the median of each turn's.
+The loop logs, saves and shows a progress bar as `launch.train` does, as often as the experiment says. It does not
+evaluate, which is separate work. The two take turns in one process; times and ratios are medians over turns.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ from research.train.loop import train
 from research.train.run import HASHED_STEPS, Record
 
 CONFIG = define_config()
-RATIO, EXTRA = 1.03, 50e-6  # the loop meets its target with either: ratio of times, or seconds more for a step
+RATIO, EXTRA = 1.03, 50e-6  # targets, either of which is enough: ratio of times, or extra seconds per step
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def all_recorded(rounds: int, seconds: float) -> Iterator[Row]:
-  """A row for each experiment on record whose data can be had."""
+  """A row per recorded experiment whose data are available."""
   for folder in recorded():
     try:
       yield measure(folder.name, load_config(str(folder / 'config.py')), rounds, seconds)
@@ -63,7 +62,7 @@ def all_recorded(rounds: int, seconds: float) -> Iterator[Row]:
 
 
 def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
-  """Times of a step by the training loop and by hand, in turns that take about so many seconds."""
+  """Step times of the training loop and the bare loop, in turns of about `seconds`."""
   config.validate()
   endless = without_end(config)
   experiment = checked(endless.build())
@@ -71,23 +70,23 @@ def measure(name: str, config: Config, rounds: int, seconds: float) -> Row:
   with make_feed(experiment.train, mesh) as feed, tempfile.TemporaryDirectory() as workdir:
     bare = bare_loop(experiment.task, feed, config.seed)
     steps = steps_within(seconds, bare)
-    endless.log_every = min(config.log_every, steps)  # every turn logs, even where a step takes long
+    endless.log_every = min(config.log_every, steps)  # every turn logs, even with long steps
     steps -= steps % endless.log_every
     with contextlib.closing(train(endless, workdir, experiment=experiment)) as records:
       loop = full_loop(records, endless.steps)
-      loop(max(steps, HASHED_STEPS[-2] + 1))  # beyond the first steps, whose State is hashed
+      loop(max(steps, HASHED_STEPS[-2] + 1))  # past the first steps, whose State is hashed
       turns = [(timed(loop, steps), timed(bare, steps)) for _ in range(rounds)]
   return {'experiment': name, 'steps': steps, **compared(turns, steps)}
 
 
 def without_end(config: Config) -> Config:
-  """The config of a run that never comes to its last step and what is saved there, and does not evaluate."""
+  """The config without an end, final checkpoint and evaluations."""
   every = config.checkpoint_every if config.checkpoint_every < config.steps else 0
   return dataclasses.replace(config, steps=10**9, eval_every=0, checkpoint_every=every)
 
 
 def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
-  """Function that takes a number of steps and does nothing else; nobody looks at their metrics."""
+  """Function that runs a number of steps and nothing else."""
 
   def step(state, inputs, key):
     batch = feed.batch(inputs, state.step)
@@ -107,7 +106,7 @@ def bare_loop(task: Task, feed: Feed, seed: int) -> Callable[[int], None]:
 
 
 def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
-  """Function that lets the training loop log its way through a number of steps, with a bar that nobody sees."""
+  """Function that runs the training loop for a number of steps, with a hidden progress bar."""
   progress, reached = Progress(total, stream=Terminal()), 0
 
   def run(steps: int) -> None:
@@ -123,15 +122,15 @@ def full_loop(records: Iterator[Record], total: int) -> Callable[[int], None]:
 
 
 class Terminal(io.StringIO):
-  """A terminal that nobody looks at."""
+  """A fake terminal."""
 
   def isatty(self) -> bool:
     return True
 
 
 def steps_within(seconds: float, run: Callable[[int], None]) -> int:
-  """About how many steps `run` takes in that time, at least one."""
-  run(2)  # both compile: the State of the second step lies where the first one has put it
+  """Number of steps that `run` takes in about that time, at least one."""
+  run(2)  # both compile, as the first step changes the State's layout
   steps = 1
   while (taken := timed(run, steps)) < seconds / 4:
     steps *= 2
@@ -139,14 +138,14 @@ def steps_within(seconds: float, run: Callable[[int], None]) -> int:
 
 
 def timed(run: Callable[[int], None], steps: int) -> float:
-  """Seconds that so many steps take."""
+  """Seconds for a number of steps."""
   start = time.perf_counter()
   run(steps)
   return time.perf_counter() - start
 
 
 def compared(turns: Sequence[tuple[float, float]], steps: int) -> Row:
-  """Medians over turns of (the loop's seconds, the bare loop's), and how far the ratios spread."""
+  """Medians over turns of (loop, bare loop) seconds, and the range of ratios."""
   ratios = [loop / bare for loop, bare in turns]
   loop, bare = (statistics.median(seconds) / steps for seconds in zip(*turns, strict=True))
   extra = statistics.median((loop - bare) / steps for loop, bare in turns)
@@ -162,7 +161,7 @@ def compared(turns: Sequence[tuple[float, float]], steps: int) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """A line for each experiment."""
+  """A row per experiment."""
   heading = ('experiment', 'bare loop, ms a step', 'ratio', 'from', 'to', 'microseconds more a step', 'target met')
   return grid([heading, *map(_cells, rows)])
 

@@ -1,7 +1,7 @@
-"""The process that measures one family in one library: it tells of its start, then of each block it is asked for.
+"""The process that measures one family in one library: reports its start, then each requested block of steps.
 
-python -m benchmarks.measure FAMILY LIBRARY WEIGHTS, started by `benchmarks.steps`. Every line that it reads is a number
-of seconds, about so long a block takes; every line that begins with { is an answer.
+python -m benchmarks.measure FAMILY LIBRARY WEIGHTS, started by `benchmarks.steps`. Each input line is the duration of a
+block in seconds; each output line starting with { is an answer.
 """
 
 import json
@@ -25,16 +25,16 @@ def main(family: str, library: str, weights: str) -> None:
 
 
 def start(run: Run) -> dict[str, Any]:
-  """The losses before the first two steps, and the seconds to the end of the first, which compiles."""
+  """The losses before the first two steps, and the seconds of the first, including compilation."""
   begin = time.perf_counter()
   first = run(1)
   return {'first_seconds': time.perf_counter() - begin, 'losses': [first, run(1)]}
 
 
 def block(run: Run, seconds: float) -> dict[str, Any]:
-  """Seconds of a step over a block of steps, after a few to warm up; and what goes with that.
+  """Seconds per step over a block of steps, after a few to warm up, with context.
 
-  That is the most memory that was held until then, and how many processors others kept busy meanwhile, on average.
+  The context is the peak memory so far, and the average number of processors kept busy by others.
   """
   begin = time.perf_counter()
   run(1)
@@ -53,7 +53,7 @@ def block(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def others_seconds() -> float:
-  """Time of processors that other processes have had since the machine started; 0 where the system does not tell."""
+  """CPU time of other processes since boot; 0 if unknown."""
   if not PROCESSORS.exists():
     return 0.0
   user, nice, system = map(int, PROCESSORS.read_text().split()[1:4])
@@ -61,7 +61,7 @@ def others_seconds() -> float:
 
 
 def peak_bytes() -> int:
-  """The most physical memory that this process ever held; 0 where the system does not tell."""
+  """Peak physical memory of this process; 0 if unknown."""
   lines = STATUS.read_text().splitlines() if STATUS.exists() else []
   return next((1024 * int(line.split()[1]) for line in lines if line.startswith('VmHWM')), 0)
 

@@ -1,4 +1,4 @@
-"""Models that are measured before the library has a family of their kind."""
+"""Models of families that the library does not have yet."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +11,7 @@ from research.ops.layers import ConvTranspose, Dense, Embed
 
 
 class GPT(nn.Module):
-  """Decoder with learned positions, layer norm before each sub-layer and a head of its own (Radford et al. 2019)."""
+  """Pre-norm decoder with learned positions and an untied head (Radford et al. 2019)."""
 
   vocab_size: int = 256
   num_layers: int = 4
@@ -31,7 +31,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-  """Causal self-attention and a layer of four times the width, both added to what they read."""
+  """Causal self-attention and an MLP of four times the width, both residual."""
 
   num_heads: int
 
@@ -41,12 +41,12 @@ class Block(nn.Module):
     projected = Dense(3 * embed_dim, name='qkv')(LayerNorm(name='attention_norm')(x))
     queries, keys, values = jnp.moveaxis(projected.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)
     x += Dense(embed_dim, name='out')(attention(queries, keys, values, causal=True).reshape(x.shape))
-    hidden = nn.gelu(Dense(4 * embed_dim, name='up')(LayerNorm(name='mlp_norm')(x)))  # of the tanh kind
+    hidden = nn.gelu(Dense(4 * embed_dim, name='up')(LayerNorm(name='mlp_norm')(x)))  # the tanh approximation
     return x + Dense(embed_dim, name='down')(hidden)
 
 
 class Generator(nn.Module):
-  """Images [batch, 28, 28, 1] of noise: DCGAN's generator for this size (Radford et al. 2016)."""
+  """DCGAN's generator for images [batch, 28, 28, 1] (Radford et al. 2016)."""
 
   channels: tuple[int, int] = (256, 128)
 

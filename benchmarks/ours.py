@@ -1,4 +1,4 @@
-"""Our own step: as `launch.train` takes it, and in a bare loop."""
+"""Our own step: in `launch.train`, and in a bare loop."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def generator(noise: int, channels: tuple[int, int]) -> models.Generator:
 
 
 class Fixed:
-  """A feed that gives one batch at every step, split over a mesh."""
+  """A feed of a constant batch, sharded over a mesh."""
 
   def __init__(self, batch: Batch, mesh: Mesh):
     self._batch = jax.device_put(batch, placement.batch_sharding(mesh))
@@ -71,9 +71,9 @@ class Fixed:
 
 
 def as_launched(family: Family, weights: Path) -> Callable[[int], float]:
-  """Function that takes a number of steps as `launch.train` does, on all devices, and returns their mean loss.
+  """Function that runs a number of steps as `launch.train` does, on all devices, and returns their mean loss.
 
-  Writes the first parameters to the file `weights`, for the other libraries to begin with.
+  Saves the initial parameters to the file `weights`, for the other libraries.
   """
   task, batch = task_of(family), family.batch()
   mesh = make_mesh(MeshShape(), len(batch['inputs']))
@@ -101,7 +101,7 @@ def as_launched(family: Family, weights: Path) -> Callable[[int], float]:
 
 
 def bare(family: Family) -> Callable[[int], float]:
-  """Function that takes a number of steps of the task and does nothing else; it returns the last one's loss."""
+  """Function that runs a number of steps of the task and nothing else, and returns the last loss."""
   task, batch, key = task_of(family), jax.device_put(family.batch()), jax.random.key(0)
   state = jax.jit(task.init)(random.stream(key, 'init'), batch)
   step = jax.jit(task.train_step, donate_argnums=0)
@@ -117,13 +117,13 @@ def bare(family: Family) -> Callable[[int], float]:
 
 
 def save(path: Path, params: PyTree) -> None:
-  """Writes parameters by path, such as 'dense_0/kernel', in numpy's format .npz."""
+  """Writes parameters by path, such as 'dense_0/kernel', as .npz."""
   leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(params))
   np.savez(path, **{jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves})
 
 
 def task_of(family: Family) -> Task:
-  """The family's task, in our models and objectives."""
+  """The family's task, with our models and objectives."""
   optimizer = make_optimizer(Optimizer('adam', lr=1e-3), steps=10**6)
   return supervised(family.build(sys.modules[__name__]), _objective(family.batch()['targets']), optimizer)
 

@@ -1,9 +1,9 @@
-"""What benchmarks put on record: results/NAME.json, and of it alone a section of README.md.
+"""Records of benchmarks: results/NAME.json, and a section of README.md generated from it.
 
 python -m benchmarks.record
 
-writes all sections anew, after a table has changed. A benchmark has a function `table` of the rows that it measures and
-maybe one, `picture`, that draws them; what `benchmarks.steps` leaves is in report.py.
+regenerates all sections, after a table has changed. A benchmark has a function `table` of its rows, and optionally
+`picture`, which draws them; for `benchmarks.steps` see report.py.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def define_record_flag() -> None:
 
 
 def publish(name: str, rows: Sequence[Row], table: Table, picture: Picture | None = None) -> None:
-  """Prints the rows of a benchmark and, with --record, puts them on record."""
+  """Prints the rows of a benchmark and, with --record, records them."""
   print(table(rows))
   if flags.FLAGS.record:
     RESULTS.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def publish(name: str, rows: Sequence[Row], table: Table, picture: Picture | Non
 
 
 def write(name: str, table: Table, picture: Picture | None = None) -> None:
-  """Writes the section of a benchmark into the README, and its picture beside that."""
+  """Writes a benchmark's section of the README, and its figure."""
   result = json.loads((RESULTS / f'{name}.json').read_text())
   README.write_text(fill(README.read_text(), section(result, table), f'<!-- {name} -->', f'<!-- /{name} -->'))
   if picture:
@@ -68,14 +68,14 @@ def write(name: str, table: Table, picture: Picture | None = None) -> None:
 
 
 def section(result: Mapping[str, Any], table: Table) -> str:
-  """What stands between the markers of a benchmark: its table, and what was measured."""
+  """The content between a benchmark's markers: its table and environment."""
   versions = ', '.join(f'{name} {version}' for name, version in result['versions'].items())
   where = f'{result["device"]}, {result["cores"]} cores, commit {result["commit"]}, {result["date"]}; {versions}.'
   return f'{table(result["rows"])}\n\n{where}'
 
 
 def environment() -> dict[str, Any]:
-  """What the numbers depend on."""
+  """What the results depend on."""
   versions = {}
   for name in PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Tables and a picture of the times of steps, made of their record alone."""
+"""Tables and a figure of step times, generated from their record."""
 
 import json
 import statistics
@@ -33,7 +33,7 @@ Results = Mapping[str, Mapping[str, Any]]  # of each family: see `benchmarks.ste
 
 
 class Ratio(NamedTuple):
-  """How our times compare with another library's: less than 1 is faster."""
+  """Ratio of our times to another library's; below 1 is faster."""
 
   median: float
   lowest: float
@@ -41,7 +41,7 @@ class Ratio(NamedTuple):
 
 
 def ratio(libraries: Mapping[str, Any], ours: str, other: str) -> Ratio | None:
-  """Of the times measured in the same round; None where one of the two was not measured."""
+  """The ratio within rounds; None if either was not measured."""
   times = [libraries.get(name, {}).get('step_seconds') for name in (ours, other)]
   if not all(times):
     return None
@@ -50,7 +50,7 @@ def ratio(libraries: Mapping[str, Any], ours: str, other: str) -> Ratio | None:
 
 
 def overview(results: Results) -> str:
-  """Our time over every other library's, with one device and with two, and whether it is as low as wanted."""
+  """Our time over every other library's, with one and two devices, and whether it meets the target."""
   others = [name for name in LIBRARIES if name not in OURS]
   wanted = [name for name in others if any(name in family.goals for family in FAMILIES.values())]
   heading = [cell for name in others for cell in (LIBRARIES[name].about, *['target'] * (name in wanted))]
@@ -72,7 +72,7 @@ def _compared(family: str, libraries: Mapping[str, Any], ours: str, other: str, 
 
 
 def details(results: Results) -> str:
-  """Times, memory, compilation and the part of the machine's limit that each library reaches; then what went wrong."""
+  """Times, memory, compilation and fraction of the machine's limit per library, then errors."""
   rows = [('step', 'library', 'ms', 'ours / it', 'from - to', 'peak MB', 'compile s', 'of the limit')]
   notes = []
   for family, result in results.items():
@@ -103,12 +103,12 @@ def _figures(result: Mapping[str, Any], name: str) -> list[str]:
 
 
 def shortest(result: Mapping[str, Any]) -> float:
-  """Seconds that a step takes at least: for its operations or for its bytes, at the rates that the machine reaches."""
+  """Minimal seconds of a step, for its FLOPs or its bytes at the machine's peak rates."""
   return max(result[work] / result[f'{work}_per_second'] for work in ('flops', 'bytes'))
 
 
 def sizes(results: Results) -> str:
-  """What each step is, what it computes and moves, and the least time that this takes here."""
+  """Description, FLOPs, bytes and minimal time of each step."""
   rows = [('step', 'what', 'parameters', 'GFLOP', 'MB', 'limit, ms')]
   for family, result in results.items():
     amounts = f'{result["flops"] / 1e9:.2f}', f'{result["bytes"] / 1e6:.0f}', f'{1e3 * shortest(result):.1f}'
@@ -117,7 +117,7 @@ def sizes(results: Results) -> str:
 
 
 def conditions(results: Results) -> str:
-  """Where and of what code each family was measured; families alike in this share a line."""
+  """Machine and code of each family's measurement; equal ones share a line."""
   lines = {}
   for family, result in results.items():
     versions = ', '.join(f'{name} {version}' for name, version in result['versions'].items())
@@ -128,7 +128,7 @@ def conditions(results: Results) -> str:
 
 
 def bars(results: Results) -> 'Figure':
-  """Times over PyTorch's as it comes, of the families that it was measured in; its own is the line at 1."""
+  """Step times relative to eager PyTorch, the line at 1."""
   figure, (axis,) = make_figure(size=(9.2, 3.8))
   measured = {family: result['libraries'] for family, result in results.items()}
   known = {family: libraries for family, libraries in measured.items() if ratio(libraries, 'torch', 'torch')}
@@ -139,14 +139,14 @@ def bars(results: Results) -> 'Figure':
     axis.bar(places, heights, width, color=color, label=LIBRARIES[name].about)
   axis.axhline(1, color=INK, linewidth=THIN, label=LIBRARIES['torch'].about)
   axis.set_xticks(range(len(known)), known)
-  axis.set(title='Time of a training step on a CPU: less is faster', ylabel="time of a step over PyTorch's")
+  axis.set(title='Training step time on CPU (lower is better)', ylabel='step time relative to PyTorch')
   figure.legend(loc='outside lower center', frameon=False, fontsize=SMALL, ncols=len(COLORS) + 1)
   plain(axis)
   return figure
 
 
 def record(results: Results) -> list[Path]:
-  """Writes the families measured into the record, and of all that are there picture and table; returns the paths."""
+  """Updates the record with the measured families, and the figure and table; returns the paths."""
   before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
   merged = {**before, **results}
   merged = {family: merged[family] for family in FAMILIES if family in merged}
@@ -158,5 +158,5 @@ def record(results: Results) -> list[Path]:
 
 
 def table(results: Results) -> str:
-  """What stands between the markers of the README."""
+  """The content between the markers of the README."""
   return '\n\n'.join(part(results) for part in (overview, conditions, sizes, details))

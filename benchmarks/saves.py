@@ -1,11 +1,10 @@
-"""What checkpoints cost: the share of the time that saves take, by one a minute, of a State of 100 million parameters.
+"""Cost of checkpoints: the fraction of time spent saving a State of 100 million parameters once a minute.
 
 python -m benchmarks.saves --parameters=100_000_000 --seconds=60
 
-The training loop runs a multi-layer perceptron with Adam, whose State is three times its parameters, and saves every so
-many seconds. A save makes the steps wait while it copies the State, and slows them down while a thread writes the copy.
-What it costs is the time of those steps beyond that of as many others. Memory is the most that the process held, before
-the first save and after the last one.
+The training loop runs a multi-layer perceptron with Adam, whose State is three times its parameters, and saves every
+`seconds`. A save blocks while it copies the State, and slows down steps while a thread writes the copy. Its cost is the
+extra time of those steps. Memory is the peak of the process, before the first save and after the last one.
 """
 
 import collections
@@ -43,7 +42,7 @@ LAYERS, BATCH, CLASSES = 6, 8, 10
 
 
 class Step(NamedTuple):
-  """A step of the loop, with the save before it if there was one."""
+  """A step of the loop, including any save before it."""
 
   seconds: float
   writing: bool  # whether a save was still being written at its end
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def measure(parameters: int, rounds: int, seconds: float) -> Row:
-  """What a save costs, median over rounds."""
+  """Cost of a save, median over rounds."""
   config = Config(steps=10**9, batch_size=BATCH, log_every=1, eval_every=0, checkpoint_every=0)
   experiment = perceptron(parameters)
   with contextlib.closing(train(config, experiment=experiment)) as records:
@@ -73,7 +72,7 @@ def measure(parameters: int, rounds: int, seconds: float) -> Row:
 
 
 class Period:
-  """The steps from a save to the next one, the first of which waits for the save: their seconds."""
+  """Seconds of the steps from one save to the next; the first includes the save."""
 
   def __init__(self, steps: Iterable[Step]):
     first, *later = steps
@@ -81,7 +80,7 @@ class Period:
     self.others = [step.seconds for step in later if not step.writing]
 
   def costs(self, pace: float) -> dict[str, float]:
-    """Seconds of the period, and of its save where other steps take `pace` seconds."""
+    """Seconds of the period, and of its save if other steps take `pace` seconds."""
     return {
       'period_seconds': sum(self.during) + sum(self.others),
       'stall_seconds': self.during[0] - pace,
@@ -91,7 +90,7 @@ class Period:
 
 
 def summary(periods: Sequence[Period]) -> dict[str, float]:
-  """Mean of the steps that no save slows, and medians of the costs. Raises ConfigError where a save slows all."""
+  """Mean of unaffected steps, and medians of the costs. Raises ConfigError if saves affect all steps."""
   others = [seconds for period in periods for seconds in period.others]
   if not others:
     raise ConfigError('--seconds: a save takes longer; give more')
@@ -101,7 +100,7 @@ def summary(periods: Sequence[Period]) -> dict[str, float]:
 
 
 def perceptron(parameters: int) -> Experiment:
-  """Trains layers that have about so many parameters, on noise."""
+  """Trains an MLP with about that many parameters, on noise."""
   width, rng = math.isqrt(parameters // LAYERS), np.random.default_rng(0)
   inputs = rng.normal(size=(BATCH, width)).astype(np.float32)
   examples = Arrays({'inputs': inputs, 'targets': rng.integers(CLASSES, size=BATCH)})
@@ -120,7 +119,7 @@ def steps(records: Iterator[Record], workdir: Path = Path()) -> Iterator[Step]:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """What a save costs, one a line."""
+  """Costs of saves, one per row."""
   heading = (
     'parameters',
     'step, ms',

@@ -1,10 +1,10 @@
-"""How the time of a step grows with batch, length and depth, beside what its operations foretell, and on two devices.
+"""Scaling of step time with batch, length and depth, compared with FLOPs, and on two devices.
 
 python -m benchmarks.scaling --rounds=5
 
-The families are those of `benchmarks.steps`, each with one of its sizes changed, as launched, on one device. A dashed
-line is proportional to the operations of the step's products and convolutions, through the largest size. The devices
-are parts of one CPU, so that the operations are as many on each number of them.
+The families are those of `benchmarks.steps` with one size changed, as launched, on one device. Dashed lines are
+proportional to the FLOPs of products and convolutions, through the largest size. The devices are parts of one CPU, so
+total FLOPs are the same for any number of them.
 """
 
 import statistics
@@ -83,7 +83,7 @@ def curves() -> dict[tuple[str, str], Sequence[int]]:
 
 
 def measured(points: Sequence[Point], rounds: int, seconds: float) -> list[Row]:
-  """A row for each point; those of one number of devices take turns within a process."""
+  """A row per point; those with the same number of devices take turns within a process."""
   times: dict[Point, float] = {}
   with ProcessPoolExecutor(1, get_context('spawn'), max_tasks_per_child=1) as processes:
     for devices in sorted({point.devices for point in points}):
@@ -95,7 +95,7 @@ def measured(points: Sequence[Point], rounds: int, seconds: float) -> list[Row]:
 
 
 def in_turn(points: Sequence[Point], devices: int, rounds: int, seconds: float) -> list[float]:
-  """Seconds of a step of each, median over rounds."""
+  """Seconds per step of each point, median over rounds."""
   jax.config.update('jax_num_cpu_devices', devices)
   with tempfile.TemporaryDirectory() as folder:
     runs = [LIBRARIES['ours'].begin(point.build(), Path(folder) / 'weights.npz') for point in points]
@@ -104,7 +104,7 @@ def in_turn(points: Sequence[Point], devices: int, rounds: int, seconds: float) 
 
 
 def table(rows: Sequence[Row]) -> str:
-  """A line for each curve; the last column is how many times as long a step takes as the dashed line says."""
+  """A row per curve; the last column is the ratio of step time to the dashed line."""
   cells = [('against', 'family', 'sizes', 'ms a step', 'over the line')]
   for (against, family), points in by_curve(rows).items():
     sizes = (str(point['size']) for point in points)
@@ -123,13 +123,13 @@ def by_curve(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def expected(points: Sequence[Row]) -> list[float]:
-  """Seconds in proportion to the operations, through the last point."""
+  """Seconds proportional to FLOPs, through the last point."""
   last = points[-1]
   return [last['seconds'] * point['flops'] / last['flops'] for point in points]
 
 
 def picture(rows: Sequence[Row]) -> 'Figure':
-  """All curves, with dashed lines in proportion to the operations."""
+  """All curves, with dashed lines proportional to FLOPs."""
   figure, axes = make_figure(2, 2)
   axis_of = dict(zip(CURVES, axes, strict=True))
   for (against, family), points in by_curve(rows).items():
@@ -139,7 +139,7 @@ def picture(rows: Sequence[Row]) -> 'Figure':
     axis.loglog(sizes, [1e3 * seconds for seconds in expected(points)], linestyle='--', **{**line, 'linewidth': THIN})
     axis.set_xticks(sizes, map(str, sizes), minor=False)
     axis.set_xticks([], minor=True)
-    axis.set(xlabel=against, ylabel='ms a step')
+    axis.set(xlabel=against, ylabel='ms per step')
     axis.legend(frameon=False, fontsize=SMALL)
     plain(axis)
   return figure

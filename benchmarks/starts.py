@@ -1,9 +1,9 @@
-"""How long a start takes to the end of the first step, with every program compiled by an earlier start.
+"""Startup time to the end of the first step, with a warm compilation cache.
 
 python -m benchmarks.starts
 
-A start is `launch.train` of cnn_digits, a process in a new workdir; when its first State and its first step are done is
-read from metrics.jsonl. Importing `launch.train` alone is measured as well.
+A start is a process of `launch.train` on cnn_digits in a new workdir; the times of its first State and first step are
+read from metrics.jsonl. Importing `launch.train` alone is measured, too.
 """
 
 import statistics
@@ -25,7 +25,7 @@ from research.report.tables import grid
 CONFIG = 'experiments/cnn_digits/config.py'
 TARGET = 4.0  # seconds to the first step
 PARTS = {'imports': 'Python and its imports', 'first_state': 'to the first State', 'first_step': 'to the first step'}
-HASHED = {'first_state': 0, 'first_step': 1}  # steps whose hash is written at once
+HASHED = {'first_state': 0, 'first_step': 1}  # steps whose hash is written immediately
 
 Times = Mapping[str, float]
 
@@ -37,14 +37,14 @@ def main() -> None:
 
 
 def imports() -> float:
-  """Seconds of a process that imports what `launch.train` needs."""
+  """Seconds of a process that only imports `launch.train`."""
   begin = time.perf_counter()
   subprocess.run([sys.executable, '-c', 'import launch.train'], cwd=ROOT, check=True)
   return time.perf_counter() - begin
 
 
 def start(config: str) -> dict[str, float]:
-  """Seconds from the start of a process that trains to its first State and its first step; it is killed then."""
+  """Seconds from process start to the first State and the first step, after which it is killed."""
   with tempfile.TemporaryDirectory() as folder:
     workdir, messages = Path(folder) / 'run', Path(folder) / 'messages'
     command = ['launch.train', f'--config={config}', f'--workdir={workdir}', *app.machine_flags()]
@@ -61,7 +61,7 @@ def start(config: str) -> dict[str, float]:
 
 
 def _wait(process: subprocess.Popen, workdir: Path, step: int) -> float:
-  """The time at which the hash of a step is there. Raises RunError where the process ends without it."""
+  """Waits for the hash of a step and returns its time. Raises RunError if the process exits without it."""
   path, line = workdir / 'metrics.jsonl', f'{{"step": {step}, "state_sha256"'
   while not (path.exists() and line in path.read_text()):
     if process.poll() is not None:
@@ -71,7 +71,7 @@ def _wait(process: subprocess.Popen, workdir: Path, step: int) -> float:
 
 
 def summary(starts: Sequence[Times]) -> list[Row]:
-  """A row for each part of a start: its median, and the least and the most."""
+  """A row per part of a start: median, minimum and maximum."""
   columns = {part: [times[part] for times in starts] for part in PARTS}
   return [
     {'part': PARTS[part], 'seconds': statistics.median(seconds), 'spread': [min(seconds), max(seconds)]}

@@ -1,12 +1,12 @@
-"""Time and memory of a training step of every family, ours beside other libraries.
+"""Time and memory of a training step of every family, in our library and others.
 
 python -m benchmarks.steps --families=mlp,cnn --rounds=5
 python -m benchmarks.steps --record
 
-Each library is measured in a process of its own, on the same batch, from the same parameters, which is checked by its
-first losses. The processes of a family take turns: in every round each takes steps for about a second, and times are
-compared within the round. --record writes results/steps.json, and of it steps.png and the table in README.md; a family
-that was not measured stays as it was recorded.
+Each library is measured in its own process, on the same batch, from the same parameters, verified by its first losses.
+The processes of a family take turns: in every round each runs steps for about a second, and times are compared within
+the round. --record writes results/steps.json, and steps.png and the table in README.md from it; families that were not
+measured keep their records.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ from research.errors import ConfigError, RunError, unknown
 from research.paths import ROOT
 
 ADVICE = "is not installed; pip install -e '.[peers]'"
-ENVIRONMENT = dict(os.environ)  # as it is before the launcher gives it settings for JAX, which not all are to have
+ENVIRONMENT = dict(os.environ)  # before the launcher adds settings for JAX
 
 Result = dict[str, Any]
-QUIET, TRIES = 0.1, 3  # processors that others may keep busy during a block, and how often a block is tried
+QUIET, TRIES = 0.1, 3  # processors that others may keep busy during a block, and tries per block
 TOLERANCES = (1e-4, 1e-2)  # relative, of the losses before the first and before the second update
 
 
 class Process:
-  """A library that takes steps of a family, in a process which shares nothing with the others."""
+  """A library running steps of a family, in a separate process."""
 
   def __init__(self, family: str, library: str, folder: Path):
     self._family, self._library, self._errors = family, library, folder / f'{library}.txt'
@@ -64,7 +64,7 @@ class Process:
     self._process.stdout.close()
 
   def answer(self) -> dict[str, Any]:
-    """What it tells next; raises RunError with the last line that it complained in where it has ended."""
+    """Its next answer; raises RunError with its last error line if it has exited."""
     for line in self._process.stdout:
       if line.startswith('{'):
         return json.loads(line)
@@ -73,14 +73,14 @@ class Process:
     raise RunError([f'ended with {self._process.wait()}', *lines[-1:], *raised][-1])
 
   def failed(self, error: RunError) -> Result:
-    """The result of a library that cannot be measured; raises RunError for ours, with which all are compared."""
+    """The result of a library that cannot be measured; raises RunError for ours, the reference."""
     if self._library == 'ours':
       raise RunError(f'{self._family}: {error}') from error
     return {'error': str(error)}
 
   def ask(self, seconds: float) -> dict[str, Any]:
-    """The time of a step, of steps over so many seconds."""
-    with contextlib.suppress(BrokenPipeError):  # it has ended, and will not answer
+    """The step time, over a block of that many seconds."""
+    with contextlib.suppress(BrokenPipeError):  # it has exited
       print(seconds, file=self._process.stdin, flush=True)
     return self.answer()
 
@@ -98,19 +98,19 @@ def main() -> None:
     work = limits.work(FAMILIES[name])
     results[name] = {**environment(), **rates, **work, 'rounds': given.rounds, 'libraries': measured}
     print(report.details({name: results[name]}), '', sep='\n', flush=True)
-  results = {name: {**result, **rates} for name, result in results.items()}  # the best that was ever reached
+  results = {name: {**result, **rates} for name, result in results.items()}  # best so far
   print(report.overview(results), report.sizes(results), sep='\n\n')
   if given.record:
     print(*report.record(results), sep='\n')
 
 
 def _rates() -> dict[str, float]:
-  """What the machine can do, measured in a process of its own."""
+  """The machine's peak rates, measured in a separate process."""
   return json.loads(subprocess.check_output([sys.executable, '-m', 'benchmarks.limits'], text=True, cwd=ROOT))
 
 
 def chosen(flag: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-  """`names` in the order in which they are known. Raises ConfigError for another."""
+  """`names` in their known order. Raises ConfigError for an unknown one."""
   for name in names:
     if name not in known:
       raise ConfigError(f'--{flag}={name}: {unknown(name, known)}')
@@ -118,7 +118,7 @@ def chosen(flag: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def check_complete(libraries: Sequence[str]) -> None:
-  """Raises ConfigError where a record would lack a library."""
+  """Raises ConfigError if a record would lack a library."""
   if len(libraries) < len(LIBRARIES):
     raise ConfigError('--record: needs every library; leave --libraries out')
   for library in LIBRARIES.values():
@@ -127,7 +127,7 @@ def check_complete(libraries: Sequence[str]) -> None:
 
 
 def in_turn(family: Family, libraries: Sequence[str], rounds: int, seconds: float) -> dict[str, Result]:
-  """What each library measured, or an `error` in one line; raises RunError where ours has one."""
+  """Results per library, or a one-line `error`; raises RunError if ours fails."""
   results = {name: {'error': f'{LIBRARIES[name].package} {ADVICE}'} for name in libraries if LIBRARIES[name].missing}
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
     processes = {}
@@ -142,7 +142,7 @@ def in_turn(family: Family, libraries: Sequence[str], rounds: int, seconds: floa
 
 
 def _begun(process: Process, ours: Result | None) -> Result:
-  """What a library tells of its start; an error where its losses are not ours."""
+  """A library's report of its start; an error if its losses are not ours."""
   try:
     result = process.answer()
     for loss, own, tolerance in zip(result['losses'], (ours or result)['losses'], TOLERANCES, strict=True):
@@ -154,7 +154,7 @@ def _begun(process: Process, ours: Result | None) -> Result:
 
 
 def _continued(process: Process, result: Result, seconds: float) -> Result:
-  """The result with the times of one more block, taken anew while other processes are at work, but not for ever."""
+  """The result with another block of times, repeated a few times while other processes are busy."""
   try:
     for _ in range(TRIES):
       block = process.ask(seconds)

@@ -1,4 +1,4 @@
-"""The same steps of Flax's own layers, in the way of its tutorials."""
+"""The same steps with Flax's own layers, as in its tutorials."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

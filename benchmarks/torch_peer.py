@@ -1,4 +1,4 @@
-"""The same steps in PyTorch, as its users write them; layers bear our names, by which weights find their way."""
+"""The same steps in idiomatic PyTorch; layers have our names, for copying weights."""
 
 import sys
 from collections import OrderedDict

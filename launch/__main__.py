@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def commands() -> dict[str, str]:
-  """The first line of each command's docstring, by its name; read without importing it, so that none waits for JAX."""
+  """The first line of each command's docstring, by its name; read without importing it, to avoid importing JAX."""
   texts = {path.stem: path.read_text('utf-8') for path in sorted(Path(__file__).parent.glob('[!_]*.py'))}
   return {
     f'launch.{name}': ast.get_docstring(ast.parse(text)).partition('\n')[0]

@@ -1,4 +1,4 @@
-"""What every launcher shares: flags, settings of the machine, and exit codes instead of tracebacks."""
+"""Shared by all commands: flags, machine settings, and exit codes instead of tracebacks."""
 
 import contextlib
 import errno
@@ -39,10 +39,10 @@ ADVICE = {
 
 
 def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]] = parse) -> None:
-  """Runs `main` after the flags are parsed, and exits: with its number, or the one that its exception stands for.
+  """Parses the flags, runs `main`, and exits with its return value or the exit code of its exception.
 
-  RunError has an exit code of its own; 74 stands for an OSError, 130 for Ctrl-C. The traceback of these is shown
-  with --verbosity=1; whatever else is raised is a bug, and keeps its traceback.
+  A RunError has its own exit code; 74 is an OSError, 130 Ctrl-C. Their tracebacks are shown with --verbosity=1; any
+  other exception is a bug and keeps its traceback.
   """
   _open_streams()
   try:
@@ -54,7 +54,7 @@ def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]]
 
 
 def _line_of(error: BaseException) -> str:
-  """What is told of an exception; nothing of a bug."""
+  """The line for an exception; empty for a bug."""
   if line := getattr(error, 'told', ''):
     return line
   if isinstance(error, KeyboardInterrupt):
@@ -65,7 +65,7 @@ def _line_of(error: BaseException) -> str:
 
 
 def machine_flags() -> list[str]:
-  """The flags of this process that another launcher is to have too."""
+  """The machine flags of this process, to pass on to another command."""
   cache = [] if CACHE.value is None else [f'--compilation_cache={CACHE.value}']
   plain = [f'--plain_kernels={",".join(PLAIN.value)}'] if PLAIN.value else []
   return [f'--cpu_levers={CPU_LEVERS.value}', *plain, *cache]
@@ -86,7 +86,7 @@ def _main(main: Callable[[], int | None]) -> int | None:
 
 @contextlib.contextmanager
 def needing_devices() -> Iterator[None]:
-  """Raises ConfigError in place of what is raised within where JAX has no devices: it says so in many ways."""
+  """Turns the various errors of JAX without devices into a ConfigError."""
   try:
     yield
   except (RuntimeError, AssertionError):
@@ -102,21 +102,21 @@ def needing_devices() -> Iterator[None]:
 
 
 def _open_streams() -> None:
-  """Gives what was closed to the null device: the next file to be opened would take its number, and all output.
+  """Opens closed standard streams on the null device: otherwise the next opened file would get their output.
 
-  A character that an output's encoding lacks is written as its number.
+  Characters missing in an output's encoding are escaped.
   """
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     stream = getattr(sys, name)
     if stream is None:
       setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     elif mode == 'w' and isinstance(stream, io.TextIOWrapper):
-      with contextlib.suppress(OSError):  # of a pipe that took the place of a file
+      with contextlib.suppress(OSError):  # of a pipe
         stream.reconfigure(errors='backslashreplace')
 
 
 def _of_system(error: OSError) -> str:
-  """What the system said, of which file, and what would fix it."""
+  """The system's error, the file, and how to fix it."""
   if error.strerror is None:
     return str(error)
   place, advice = error.filename or 'standard output', ADVICE.get(error.errno, 'fix that')
@@ -130,19 +130,19 @@ def _tell(message: str, code: int) -> int:
   for stream in (sys.stdout, sys.stderr):
     try:
       stream.flush()
-    except OSError:  # Python would complain of it once more at its end
+    except OSError:  # Python would report it again at exit
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
   return code
 
 
 def _worth_showing(record) -> bool:
-  """Libraries tell much at this level; ours alone is shown below a warning."""
+  """Shows messages below warnings only from our own code."""
   ours = record.pathname.startswith(tuple(f'{ROOT}/{room}/' for room in ('launch', 'research', 'experiments')))
   return ours or record.levelno >= logging.converter.STANDARD_WARNING or logging.get_verbosity() > 0
 
 
 def _cache_compilations(folder: Path | str | None) -> None:
-  """Keeps every compiled program, so that the second start of a run need not compile."""
+  """Caches every compiled program, so that a second start need not compile."""
   if folder == '':
     return
   try:

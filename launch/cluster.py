@@ -1,4 +1,4 @@
-"""Jobs on a cluster: the resources that flags ask for, and `launch.train` as a job that a requeue resumes."""
+"""Cluster jobs: their resources, and `launch.train` as a job that resumes when requeued."""
 
 import re
 import signal
@@ -22,15 +22,15 @@ SBATCH = flags.DEFINE_list('sbatch', [], 'more options of sbatch, such as accoun
 LOGS = flags.DEFINE(PathParser(), 'logs', 'runs/jobs', 'folder of the logs; all nodes must see it')
 OWN = (CLUSTER, NODES, GPUS, CPUS, PARTITION, TIME, REQUEUE, SBATCH, LOGS)
 
-WARNING_SECONDS = 120  # from the signal to the end of a turn: a step, and a checkpoint
-TURNS = 1_000  # at most, of a job that runs out of time
+WARNING_SECONDS = 120  # from the signal to the time limit: enough for a step and a checkpoint
+TURNS = 1_000  # maximal number of requeues after a time limit
 
 
 def executor(whole: bool = False) -> Any:
-  """submitit's executor with the resources that the flags ask for.
+  """A submitit executor with the resources given by flags.
 
-  whole: a job is one task with all GPUs of its machine, and not a task for each.
-  Raises ConfigError where there is no such cluster, and for several machines of a whole job.
+  whole: a job is one task with all GPUs of its machine, instead of one task per GPU.
+  Raises ConfigError for an unavailable cluster, and for several machines with `whole`.
   """
   if whole and NODES.value > 1:
     raise ConfigError(f'--nodes={NODES.value}: a job of this launcher is one process; leave it 1')
@@ -48,18 +48,18 @@ def executor(whole: bool = False) -> Any:
 
 
 class TrainJob:
-  """What submitit calls in every task: `launch.train` with `words`, its command line."""
+  """Called by submitit in every task: runs `launch.train` with the command line `words`."""
 
   def __init__(self, words: Sequence[str], requeue: bool):
     self.words, self.requeue = list(words), requeue
     self._preempted = False
 
   def __call__(self) -> None:
-    """Trains, and has the job started again if it was to make room; raises SystemExit with the code of a fault."""
-    start_again = signal.getsignal(signal.SIGUSR2)  # what submitit does when a job is to make room
+    """Trains, and requeues the job if it was preempted; raises SystemExit with the exit code of an error."""
+    start_again = signal.getsignal(signal.SIGUSR2)  # submitit's handler, which requeues
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGUSR2, self._make_room)
-    from launch import app, distributed, train  # whose flags are none of a launcher that only submits
+    from launch import app, distributed, train  # whose flags a submitting command should not define
 
     sys.argv = ['launch.train', *self.words]
     try:
@@ -71,19 +71,19 @@ class TrainJob:
         raise
 
   def checkpoint(self) -> object:
-    """What submitit runs in the next turn: the same, as all else is in the workdir."""
+    """What submitit runs after a requeue: the same, as everything else is in the workdir."""
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(TrainJob(self.words, self.requeue))
 
   def _make_room(self, signum: int, frame) -> None:
-    """SIGUSR2 means what SIGTERM does, and often comes with one: it must not be the second, which ends at once."""
+    """Treats SIGUSR2 like SIGTERM, with which it often comes, without counting as a second signal."""
     self._preempted = True
     signal.getsignal(signal.SIGTERM)(signal.SIGTERM, frame)
 
 
 def minutes(text: str) -> int:
-  """Whole minutes of a time as SLURM writes it."""
+  """Minutes of a time in SLURM's format."""
   match = re.fullmatch(r'(?:(\d+)-)?(\d+):(\d\d):(\d\d)|(\d+)', text)
   if not match:
     raise ConfigError(f'--time={text}: must be minutes, HH:MM:SS or DAYS-HH:MM:SS')
@@ -92,7 +92,7 @@ def minutes(text: str) -> int:
 
 
 def _resources(whole: bool) -> dict[str, Any]:
-  single = whole or CLUSTER.value != 'slurm'  # elsewhere tasks would not know of each other
+  single = whole or CLUSTER.value != 'slurm'  # elsewhere tasks would not find each other
   tasks = 1 if single else max(1, GPUS.value)
   more = {name: value or True for name, _, value in (option.partition('=') for option in SBATCH.value)}
   wanted = {
@@ -110,5 +110,5 @@ def _resources(whole: bool) -> dict[str, Any]:
 
 
 def _end(signum: int, frame) -> None:
-  """Before and after the loop, which sees to SIGTERM itself, there is nothing to save."""
+  """Handles SIGTERM outside of the loop, where there is nothing to save."""
   raise SystemExit(128 + signum)

@@ -1,7 +1,7 @@
-"""Settings that make a training step on CPU faster and change no result's meaning: memory, YNNPACK and barriers.
+"""Settings that speed up training on CPU: malloc, YNNPACK and optimization barriers.
 
-XLA takes the memory of a step from malloc and gives it back after it. glibc then returns it to the kernel, and
-the next step pays for every page again: a third of the time of a small convolutional network.
+XLA allocates a step's memory with malloc and frees it afterward. glibc then returns it to the kernel, and the next step
+pays for every page again: a third of the time of a small convolutional network.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import jax
 YNN = 'xla_cpu_experimental_ynn_fusion_type'
 YNN_KINDS = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 PASSES = 'xla_disable_hlo_passes'
-VERSIONS = ((0, 10, 2), (0, 13))  # of jaxlib, that know the options; XLA ends a process over an unknown one
+VERSIONS = ((0, 10, 2), (0, 13))  # of jaxlib with these options; XLA aborts on unknown ones
 ACCELERATORS = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm60_plugin', 'jax_rocm7_plugin', 'libtpu')
 
 # mallopt's numbers in malloc.h, each needed: one arena, never mmap, never shrink the heap, grow it by 256 MiB.
@@ -24,21 +24,21 @@ MALLOC = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 2**28}
 
 
 def tune() -> list[str]:
-  """Applies all, before the first computation of JAX; lines for the log, none where JAX will not run on CPU."""
+  """Applies all settings, before JAX's first computation; returns log lines, none if JAX will not run on CPU."""
   if not runs_on_cpu(os.environ):
     return []
   return [_keep_memory(os.environ), _no_convolutions(os.environ), _keep_barriers(os.environ)]
 
 
 def runs_on_cpu(environment: Mapping[str, str]) -> bool:
-  """Whether JAX will choose the CPU: asked to, or nothing else is installed."""
+  """Whether JAX will use the CPU: on request, or because nothing else is installed."""
   if platforms := environment.get('JAX_PLATFORMS', ''):
     return platforms.split(',')[0] == 'cpu'
   return not any(map(importlib.util.find_spec, ACCELERATORS))
 
 
 def idle_accelerator() -> str:
-  """The package of an accelerator that is installed although JAX runs on CPU, unless it was asked to; '' for none."""
+  """The installed accelerator package if JAX runs on CPU without being asked to; '' for none."""
   if os.environ.get('JAX_PLATFORMS') or jax.default_backend() != 'cpu':
     return ''
   return next(filter(importlib.util.find_spec, ACCELERATORS), '')
@@ -58,17 +58,17 @@ def _keep_memory(environment: Mapping[str, str]) -> str:
 
 
 def _no_convolutions(environment: MutableMapping[str, str]) -> str:
-  """Gives YNNPACK products and sums; by default XLA gives it convolutions too, which take longer there."""
+  """Lets YNNPACK do products and reductions, but not convolutions, which are slower there."""
   return 'matrix products and sums: ' + _with_flag(environment, YNN, YNN_KINDS, 'by YNNPACK')
 
 
 def _keep_barriers(environment: MutableMapping[str, str]) -> str:
-  """Has XLA keep optimization barriers until after fusion; it drops them before, and computes anew what they part."""
+  """Makes XLA keep optimization barriers until after fusion, so that it does not recompute across them."""
   return 'optimization barriers: ' + _with_flag(environment, PASSES, 'cse_barrier_expander', 'kept')
 
 
 def _with_flag(environment: MutableMapping[str, str], name: str, value: str, done: str) -> str:
-  """Adds to XLA_FLAGS unless it has `name` already; what became of it."""
+  """Adds a flag to XLA_FLAGS unless `name` is set; returns a line for the log."""
   flags = environment.get('XLA_FLAGS', '')
   if name in flags:
     return 'as XLA_FLAGS says'

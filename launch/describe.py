@@ -1,4 +1,4 @@
-"""Describes an experiment without training it: parameters, floating-point operations of a step, memory, sharding.
+"""Describes an experiment without training it: parameters, FLOPs per step, memory, sharding.
 
 python -m launch.describe --config=cnn_digits --config.batch_size=256
 """
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def parameter_table(params: Any) -> str:
-  """Path, shape, dtype, count, bytes, sharding and bytes a device of every parameter, and their sums."""
+  """Path, shape, dtype, count, bytes, sharding and bytes per device of every parameter, with totals."""
   rows = [('parameter', 'shape', 'dtype', 'count', 'bytes', 'a device', 'sharding')]
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -66,12 +66,12 @@ def parameter_table(params: Any) -> str:
 
 
 def parts(state: State) -> str:
-  """Bytes of each part of a State that has any."""
+  """Bytes of each nonempty part of a State."""
   return ', '.join(f'{name} {size(part)}' for name, part in vars(state).items() if jax.tree.leaves(part))
 
 
 def size(tree: Any) -> str:
-  """Bytes of a tree, to be read."""
+  """The size of a tree, human-readable."""
   return f'{sum(map(_bytes, jax.tree.leaves(tree))):,} bytes'
 
 

@@ -1,6 +1,6 @@
-"""Many processes that train as one: who they are, where they meet, and which devices they bring.
+"""Multi-process training: initialization and devices.
 
-By hand, each with its own number and all with the address of the first:
+By hand, each with its own index and the address of the first:
 
 python -m launch.train --config=... --workdir=... --coordinator=node0:8476 --processes=2 --process=0
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from absl import flags, logging
-from jax._src.distributed import global_state  # the client and the address in use; JAX shows them nowhere else
+from jax._src.distributed import global_state  # JAX exposes the client and address nowhere else
 
 from research.errors import ConfigError
 from research.parallel.liveness import Liveness, leave, watch_for_the_end_of_the_coordinator
@@ -29,13 +29,13 @@ VARIABLES = {
   'processes': 'JAX_NUM_PROCESSES',
   'process': 'JAX_PROCESS_ID',
 }
-SLURM = ('SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_STEP_NODELIST')  # all that JAX wants beside the job
-OPEN_MPI = 'OMPI_MCA_orte_hnp_uri'  # what JAX knows mpirun by
+SLURM = ('SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_STEP_NODELIST')  # what JAX needs besides the job
+OPEN_MPI = 'OMPI_MCA_orte_hnp_uri'  # how JAX detects mpirun
 ALONE = {'num_processes': 1}
 
 
 def together(main: Callable[[], int | None]) -> Callable[[], int | None]:
-  """`main` in step with the other processes, where flags, the environment or a cluster say that there are any."""
+  """Runs `main` together with the other processes, if flags, environment or cluster say that there are any."""
 
   def run() -> int | None:
     hosts = meet()
@@ -51,10 +51,10 @@ def together(main: Callable[[], int | None]) -> Callable[[], int | None]:
 
 
 def meet() -> list[str]:
-  """Waits for all processes, before anything touches JAX's devices; the host of each, in their order.
+  """Waits for all processes, before JAX's devices are used; returns the host of each, in order.
 
-  Raises ConfigError for processes that are told by halves, or that cannot meet. Where some do not come within
-  --join_seconds, this process ends with a line and the code of LostProcessError.
+  Raises ConfigError for incomplete settings, or if processes cannot connect. If some do not join within --join_seconds,
+  this process exits with a line and the code of LostProcessError.
   """
   given = {'coordinator': COORDINATOR.value, 'processes': PROCESSES.value, 'process': PROCESS.value}
   arguments = process_arguments(given, os.environ)
@@ -67,7 +67,7 @@ def meet() -> list[str]:
 
 
 def process_arguments(given: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, object]:
-  """Arguments of jax.distributed.initialize: of flags, or else variables; ALONE; {} where JAX is to look itself."""
+  """Arguments of jax.distributed.initialize, from flags or variables; ALONE; or {} for JAX's own detection."""
   told = {name: environment.get(variable) for name, variable in VARIABLES.items()}
   told |= {name: value for name, value in given.items() if value is not None}
   names = {name: f'--{name} or {variable}' for name, variable in VARIABLES.items()}
@@ -88,7 +88,7 @@ def process_arguments(given: Mapping[str, object], environment: Mapping[str, str
 
 
 def device_map(hosts: Sequence[str], devices: Sequence[jax.Device]) -> list[str]:
-  """A line for each process: its number, its host and its devices."""
+  """A line per process: its index, host and devices."""
   lines = []
   for process, host in enumerate(hosts):
     own = [device for device in devices if device.process_index == process]
@@ -105,7 +105,7 @@ def _number(value: object, name: str) -> int:
 
 
 def _of_a_cluster(environment: Mapping[str, str]) -> dict[str, object]:
-  """{} or ALONE; raises ConfigError where JAX would wait for processes that never come, or see each one alone."""
+  """{} or ALONE; raises ConfigError if JAX would wait forever for other processes, or miss them."""
   by_hand = 'give --coordinator, --processes and --process, or --processes=1 for this process alone'
   if OPEN_MPI in environment:
     return {}
@@ -125,8 +125,8 @@ def _of_a_cluster(environment: Mapping[str, str]) -> dict[str, object]:
 
 
 def _initialize(arguments: Mapping[str, object]) -> bool:
-  """Whether there are others, which are met by now."""
-  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, which is the loop's
+  """Connects to the other processes; returns whether there are any."""
+  jax.config.update('jax_enable_preemption_service', False)  # it would handle SIGTERM, as the loop does
   watch_for_the_end_of_the_coordinator()
   late = threading.Timer(JOIN.value, _nobody_came)
   late.daemon = True
@@ -135,13 +135,13 @@ def _initialize(arguments: Mapping[str, object]) -> bool:
     jax.distributed.initialize(
       **arguments,
       cluster_detection_method='deactivate' if arguments else None,
-      initialization_timeout=2 * JOIN.value + 60,  # JAX ends by SIGABRT; this and the next only where we did not
+      initialization_timeout=2 * JOIN.value + 60,  # a fallback for our own timeout: JAX aborts
       heartbeat_timeout_seconds=2 * HEARTBEAT.value + 10,
     )
   except (ValueError, RuntimeError) as error:
     if 'coordinator_address' in str(error):
       return False
-    place = global_state.coordinator_address or 'a place that the cluster tells'
+    place = global_state.coordinator_address or 'the address of the cluster'
     raise ConfigError(f'processes cannot meet at {place}: {" ".join(str(error).split())}') from error
   finally:
     late.cancel()

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def evaluator_of(experiment: Experiment, split: str, described: Description) -> EvalFn:
-  """The evaluator of a part; that of the training part is the first one with other examples, if there are any."""
+  """The evaluator of a split; for the training split, the first evaluator with the training examples."""
   parts = {**experiment.evaluators, **experiment.final_evaluators}
   if not parts:
     raise ConfigError('the experiment of this workdir has no evaluators, so there is nothing to evaluate')

@@ -1,4 +1,4 @@
-"""Command lines: a config file whose fields are flags, and messages that say what is wrong in one line."""
+"""Command lines: config fields as flags, with one-line error messages."""
 
 import ast
 import dataclasses
@@ -23,7 +23,7 @@ HELP = ('--help', '-help', '-h', '--helpshort', '--helpfull', '-?')
 
 
 class PathParser(flags.ArgumentParser):
-  """Of a flag that names a folder or file: its absolute path; with `optional` also '', which is off."""
+  """Parses a path flag to an absolute path; with `optional` also '', which is off."""
 
   def __init__(self, optional: bool = False):
     self._optional = optional
@@ -38,7 +38,7 @@ class PathParser(flags.ArgumentParser):
 
 
 class ConfigFlag(flags.Flag):
-  """`--config=FILE[:SCALE]`. Its value becomes the config once `parse` has set its fields."""
+  """`--config=FILE[:SCALE]`. Its value becomes the config once `parse` has set the fields."""
 
   file = ''  # FILE[:SCALE]
 
@@ -48,7 +48,7 @@ class ConfigFlag(flags.Flag):
 
 
 class FieldFlag(flags.Flag):
-  """`--config.NAME=VALUE`. A text that stands for no value of type `kind` is left as it is, for `check_types`."""
+  """`--config.NAME=VALUE`. Text that is not a value of type `kind` is left for `check_types`."""
 
   def __init__(self, name: str, kind: Any):
     super().__init__(
@@ -61,16 +61,16 @@ class FieldFlag(flags.Flag):
 
 
 def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
-  """Defines `--config=FILE[:SCALE]`, whose value is the config, and `--config.FIELD=VALUE` for its fields; once."""
-  if 'config' not in values:  # else by a launcher that another one imports
+  """Defines `--config=FILE[:SCALE]`, whose value is the config, and `--config.FIELD=VALUE` for its fields."""
+  if 'config' not in values:  # else defined by an importing command
     flags.DEFINE_flag(ConfigFlag(), values)
   return flags.FlagHolder(values, values['config'])
 
 
 def parse(argv: list[str], optional: bool = False) -> list[str]:
-  """Parses the command line `argv`, the program's name first; raises ConfigError, one line, for any mistake.
+  """Parses the command line `argv`, starting with the program's name; raises a one-line ConfigError.
 
-  optional: whether a launcher that has a config can do without one.
+  optional: whether --config may be omitted.
   """
   argv = _expanded(argv)
   if set(argv[1:]) & set(HELP):
@@ -80,7 +80,7 @@ def parse(argv: list[str], optional: bool = False) -> list[str]:
 
 
 def config_of(words: list[str]) -> Any:
-  """The config of `--config=FILE --config.FIELD=VALUE ...`, checked as in `parse`; no flag of the process changes."""
+  """The config of `--config=FILE --config.FIELD=VALUE ...`, checked as in `parse`; the process's flags are kept."""
   holder = define_config(values := flags.FlagValues())
   _parse(['config_of', *words], values)
   return holder.value
@@ -91,7 +91,7 @@ def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) ->
     return _parsed(argv, values)
   path = _config_path(argv)
   if not path:
-    # What is wrong with the other words comes first: maybe another launcher was meant.
+    # Report other wrong words first: perhaps another command was meant.
     others = [word for word in argv if not re.match(r'--?(no)?config\.', word)]
     rest = _parsed(others, values)
     if optional and others == argv:
@@ -109,7 +109,7 @@ def _parse(argv: list[str], values: flags.FlagValues, optional: bool = False) ->
 
 
 def _define_fields(config: Any, values: flags.FlagValues, argv: list[str], path: str) -> list[str]:
-  """Makes a flag of every field; their names. Raises ConfigError for a word that sets another."""
+  """Defines a flag per field and returns their names. Raises ConfigError for unknown fields in `argv`."""
   kinds = {name: kind for name, _, kind, _ in fields(config)}
   for name, kind in kinds.items():
     flags.DEFINE_flag(FieldFlag(name, kind), values)
@@ -122,7 +122,7 @@ def _define_fields(config: Any, values: flags.FlagValues, argv: list[str], path:
 
 
 def read(text: str, kind: Any) -> Any:
-  """The value of type `kind` that a text stands for; the text itself where it stands for none."""
+  """The value of type `kind` of a text, or the text itself if it has none."""
   origin, parts = get_origin(kind), get_args(kind)
   if origin is Literal:
     return next((part for part in parts if str(part) == text), text)
@@ -140,7 +140,7 @@ def read(text: str, kind: Any) -> Any:
 
 
 def _entries(text: str) -> tuple:
-  """The tuple of `(4, 8)`, `[4, 8]`, `4,8`, `4`, or of words without quotes: `encoder/*,head/*`."""
+  """The entries of `(4, 8)`, `[4, 8]`, `4,8`, `4`, or of unquoted words such as `encoder/*,head/*`."""
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError, TypeError):
@@ -149,7 +149,7 @@ def _entries(text: str) -> tuple:
 
 
 def _expanded(argv: list[str]) -> list[str]:
-  """The command line with the words of the file in the place of every `--flagfile=FILE`."""
+  """The command line with every `--flagfile=FILE` expanded."""
   try:
     return flags.FLAGS.read_flags_from_files(argv)
   except (flags.Error, UnicodeDecodeError) as error:
@@ -159,7 +159,7 @@ def _expanded(argv: list[str]) -> list[str]:
 
 
 def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
-  values.set_gnu_getopt()  # or a word that is no flag would hide those after it
+  values.set_gnu_getopt()  # otherwise a word that is not a flag would hide later ones
   try:
     rest = values(argv)
   except flags.UnrecognizedFlagError as error:
@@ -172,7 +172,7 @@ def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
 
 
 def _one_line(message: str, values: flags.FlagValues) -> str:
-  """What absl says of a flag, as every other mistake is told."""
+  """An absl error in the format of all others."""
   message = ' '.join(message.split())
   if not (match := re.fullmatch(r'flag --([\w.]+)=(.*?): (.*)', message)):
     return message
@@ -190,7 +190,7 @@ def _one_line(message: str, values: flags.FlagValues) -> str:
 
 
 def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:
-  """The nearest flags, or those of the launcher."""
+  """The closest flags, or those of the command."""
   if near := alike(name, values):
     return f'nearest: {", ".join(f"--{other}" for other in near)}'
   return f'this launcher has {", ".join(f"--{flag.name}" for flag in _own_flags(program, values))}'
@@ -209,7 +209,7 @@ def config_file(path: str) -> Path:
 
 
 def load_config(path: str) -> Any:
-  """The config of `FILE[:SCALE]` or `NAME[:SCALE]`; raises ConfigError where there is none."""
+  """The config of `FILE[:SCALE]` or `NAME[:SCALE]`; raises ConfigError if there is none."""
   module, scale = import_file(config_file(path)), path.partition(':')[2]
   if not hasattr(module, 'get_config'):
     raise ConfigError(f'--config={path}: the file has no function get_config(scale)')
@@ -242,14 +242,14 @@ def help_text(argv: list[str]) -> str:
 
 
 def _own_flags(program: str, values: flags.FlagValues) -> list[flags.Flag]:
-  """The flags of a launcher and of what launchers share, without those of absl and of the config's fields."""
+  """The flags of a command and the shared ones, without absl's and the config's fields."""
   modules = [program, 'launch.flags', 'launch.app', 'launch.distributed', 'launch.cluster']
   found = dict.fromkeys(flag for name in modules for flag in values.get_key_flags_for_module(name))
   return [flag for flag in found if not isinstance(flag, FieldFlag)]
 
 
 def fields(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
-  """Dotted name, value, type and comment of every field of a dataclass, the nested ones too."""
+  """Dotted name, value, type and comment of all fields of a dataclass, including nested ones."""
   notes, kinds = _comments(type(config)), get_type_hints(type(config))
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -260,7 +260,7 @@ def fields(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]
 
 
 def _comments(cls: type) -> dict[str, str]:
-  """Comment of each field, from the source: the one on its line, or else the lines above it."""
+  """The comment of each field in the source: on its line, or else above it."""
   notes = {}
   for base in reversed(cls.__mro__[:-1]):
     source = textwrap.dedent(inspect.getsource(base))
@@ -280,7 +280,7 @@ def _above(lines: list[str], row: int) -> str:
 
 
 def _config_path(argv: list[str]) -> str:
-  """The value of --config, '' where there is none. Raises ConfigError for two."""
+  """The value of --config, or ''. Raises ConfigError for two."""
   paths = {}
   for number, word in enumerate(argv):
     if match := re.fullmatch(r'--?config(=(.*))?', word, re.DOTALL):
@@ -292,7 +292,7 @@ def _config_path(argv: list[str]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-  """Names that look alike as a whole or in their last part, best first."""
+  """Names that are similar, or whose last part is, best first."""
   same = [
     other
     for word in alike(name.split('.')[-1], [other.split('.')[-1] for other in known])
@@ -303,7 +303,7 @@ def _nearest(name: str, known: list[str]) -> list[str]:
 
 
 def _nearest_experiments(name: str) -> str:
-  """The experiments whose names are nearest to that in a path, or all."""
+  """The experiments with the closest names, or all."""
   known = experiments()
   parts = [part for part in Path(name).parts if part not in ('experiments', 'config.py')]
   near = alike(Path(parts[-1]).stem, known) if parts else []

@@ -1,7 +1,7 @@
 """Makes `python launch/x.py` the same as `python -m launch.x`.
 
-A script's own folder comes first on Python's path, so there `import launch` finds this file. It puts the root of
-the project in that folder's place, and then is the package.
+A script's folder comes first on Python's path, so `import launch` finds this file. It replaces that folder by the
+project's root, and becomes the package.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar on a terminal, plain lines elsewhere; at the end a table."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, and a final table."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from tqdm import tqdm
 from research.train.config import Config
 from research.train.run import Record
 
-QUIET_SECONDS = 5.0  # from one plain line of training to the next
-COLUMNS = 80  # that a line may take
+QUIET_SECONDS = 5.0  # between plain lines of training
+COLUMNS = 80  # per line
 BAR = '{desc}|{bar:10}| {n_fmt}/{total_fmt}{postfix}'
 EVALUATED = ('validation', 'test')
 
@@ -21,8 +21,8 @@ EVALUATED = ('validation', 'test')
 class Progress:
   """A context manager whose `show` takes the records of a run of `total` steps; a bar if `stream` is a terminal.
 
-  metric: what the experiment is judged by, such as test/accuracy, which is shown first.
-  Where the stream is gone (a closed terminal) nothing is shown, and the run goes on.
+  metric: the experiment's target metric, such as test/accuracy, which is shown first.
+  If the stream is closed, as with a closed terminal, nothing is shown, and the run continues.
   """
 
   def __init__(self, total: int, metric: str = '', stream: TextIO | None = None):
@@ -46,7 +46,7 @@ class Progress:
         self._bar.close()
 
   def show(self, record: Record) -> None:
-    """Shows what a run tells; a note and the numbers of an evaluation stay on the screen."""
+    """Shows a record; notes and evaluations stay on the screen."""
     now = time.monotonic()
     due = record.status not in ('training', self._status) or now >= self._quiet_until
     if record.metrics and self._first is None:
@@ -77,7 +77,7 @@ class Progress:
     self._bar.set_postfix_str(self._text(record.step, now, COLUMNS - len(head)))
 
   def _evaluations(self, record: Record) -> Iterator[str]:
-    """A line for each part that was evaluated; a table shows those at the end of the run."""
+    """A line per evaluated split; the final table shows those at the end of the run."""
     for part in EVALUATED if record.status != 'done' else ():
       names = sorted((name for name in record.metrics if name.startswith(f'{part}/')), key=self._rank)
       if names:
@@ -85,7 +85,7 @@ class Progress:
         yield _fitted([f'{part:10} {record.step}/{self._total}', *numbers], COLUMNS)
 
   def _text(self, step: int, now: float, columns: int) -> str:
-    """The numbers of training, the most important first, as far as they fit."""
+    """The training metrics, most important first, as far as they fit."""
     texts = []
     for part, label in (('validation', 'val '), ('train', '')):
       names = sorted((name for name in self._metrics if name.startswith(f'{part}/')), key=self._rank)
@@ -97,11 +97,11 @@ class Progress:
     return _fitted(texts, columns)
 
   def _rank(self, name: str) -> int:
-    """The experiment's own metric first, then the loss, then in the order in which they were measured."""
+    """The experiment's target metric first, then the loss, then in order of appearance."""
     return [self._metric, 'loss', name.rpartition('/')[2]].index(name.rpartition('/')[2])
 
   def _left(self, step: int, now: float) -> list[str]:
-    """Time left at the pace since the first record; a resumed run does not begin at step 0."""
+    """Time left at the pace since the first record, as a resumed run does not start at step 0."""
     first, since = self._first or (step, now)
     if not first < step < self._total:
       return []
@@ -109,13 +109,13 @@ class Progress:
 
 
 def target_metric(config: Config) -> str:
-  """What a config's experiment is judged by first, such as test/accuracy; '' where its file names no targets."""
+  """The first target metric of a config's experiment, such as test/accuracy; '' if it has none."""
   targets = getattr(sys.modules[type(config).__module__], 'TARGETS', ())
   return targets[0].metric if targets else ''
 
 
 def final_table(metrics: Mapping[str, float]) -> str:
-  """Metrics by name, one a line, in two columns."""
+  """Metrics by name in two columns, one per line."""
   width = max(map(len, metrics), default=0)
   return '\n'.join(f'{name:{width}}  {_number(value):>10}' for name, value in metrics.items())
 
@@ -127,12 +127,12 @@ def _tells_its_width(terminal: TextIO) -> bool:
 
 
 def _fitted(texts: list[str], columns: int) -> str:
-  """As many of the texts as fit on a line; the rest is left out."""
+  """As many of the texts as fit on a line."""
   while len('  '.join(texts)) > max(columns, 0) and len(texts) > 1:
     texts = texts[:-1]
   return '  '.join(texts)
 
 
 def _number(value: float) -> str:
-  """Four decimals where that says enough, four significant digits elsewhere."""
+  """Four decimals if that is precise enough, else four significant digits."""
   return f'{value:.4f}' if 1e-2 <= abs(value) < 1e5 else f'{value:.4g}'

@@ -1,4 +1,4 @@
-"""Runs experiments again, and says how far they agree with what their folders have on record.
+"""Reruns experiments and compares them with their recorded results.
 
 python -m launch.reproduce --experiment=cnn_digits --seeds=0,1,2
 python -m launch.reproduce --experiment=NAME --variant=NAME --seeds=0 --record
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def folder_of(name: str) -> Path:
-  """The folder of an experiment, given its name or its path. Raises ConfigError with the nearest names."""
+  """The folder of an experiment, by name or path. Raises ConfigError with the closest names."""
   known = experiments()
   if not name:
     raise ConfigError(f'--experiment=NAME is missing; there are: {", ".join(known)}')
@@ -68,7 +68,7 @@ def folder_of(name: str) -> Path:
 
 
 def reproduce(folder: Path) -> str:
-  """Runs an experiment, prints what was found, and returns what is wrong, '' if nothing is."""
+  """Runs an experiment, prints its agreement, and returns what is wrong, or ''."""
   module, path, variant = module_of(folder), folder / 'results.jsonl', VARIANT.value
   targets = [target.without_goal() for target in module.TARGETS] if variant else module.TARGETS
   records = results.of_variant(results.read(path), variant)
@@ -90,7 +90,7 @@ def reproduce(folder: Path) -> str:
 
 
 def module_of(folder: Path) -> ModuleType:
-  """The config file of an experiment. Raises ConfigError if it lacks what is needed to run it again, as asked."""
+  """The config file of an experiment. Raises ConfigError if it lacks what is needed to rerun it."""
   path, variant = folder / 'config.py', VARIANT.value
   module = import_file(path)
   if missing := [name for name in ('__doc__', 'get_config', 'TARGETS') if not getattr(module, name, None)]:
@@ -103,7 +103,7 @@ def module_of(folder: Path) -> ModuleType:
 
 
 def configs_of(module: ModuleType, records: Sequence[results.Record], path: Path) -> list[Config]:
-  """What is to be run. Raises ConfigError if that is to be compared with records which `path` does not have."""
+  """The configs to run. Raises ConfigError if they would be compared with records that `path` does not have."""
   seeds, variant = [int(seed) for seed in SEEDS.value], VARIANT.value
   whose = f' of variant {variant}' if variant else ''
   if not records and not RECORD.value:
@@ -138,7 +138,7 @@ def check_committed(folders: Sequence[Path]) -> None:
 
 
 def check_of_one_code(workdir: Path) -> None:
-  """Raises WorkdirError if code or versions changed while the run was trained."""
+  """Raises WorkdirError if code or versions changed during training."""
   for step, what in changes(json.loads((workdir / 'environment.json').read_text())).items():
     raise WorkdirError(
       f'{workdir}: code or versions changed at step {step} ({what}), so its results cannot be recorded; '
@@ -147,7 +147,7 @@ def check_of_one_code(workdir: Path) -> None:
 
 
 def run(config: Config, root: Path) -> Path:
-  """The workdir of a run of `config`, which may be there already; of its beginning alone if quick."""
+  """The workdir of a run of `config`, which may already exist; only of its first steps if quick."""
   workdir = workdir_for(root, config)
   logging.info('%s: %s', workdir, 'has it already' if finished(workdir) else 'runs')
   if not finished(workdir):

@@ -1,4 +1,4 @@
-"""Draws from a trained model: a text that goes on, a transcript, a forecast; the run's workdir is all that is needed.
+"""Samples from a trained model, given its workdir: a text, a transcript or a forecast.
 
 python -m launch.sample --workdir=runs/shakespeare --prompt='ROMEO.' --length=1000 --temperature=0.8
 """
@@ -46,14 +46,14 @@ def main() -> None:
 
 
 def make_request() -> Request:
-  """What the flags ask for.
+  """The request given by the flags.
 
-  Raises ConfigError for a file that cannot be read, a text that is no UTF-8 and a temperature that is none.
+  Raises ConfigError for an unreadable file, text that is not UTF-8, or an invalid temperature.
   """
   check_range('--temperature', TEMPERATURE.value or 0)
   try:
     PROMPT.value.encode()
-  except UnicodeEncodeError as error:  # a byte that could not be decoded came as half of a surrogate pair
+  except UnicodeEncodeError as error:  # an undecodable byte arrives as half of a surrogate pair
     raise ConfigError(f'--prompt={PROMPT.value!a}: must be UTF-8; it is not at character {error.start + 1}') from error
   if INPUT.value and not (INPUT.value.is_file() and os.access(INPUT.value, os.R_OK)):
     raise ConfigError(f'--input={INPUT.value}: no such readable file; give the path of one')
@@ -61,7 +61,7 @@ def make_request() -> Request:
 
 
 def saved(figure: 'Figure', path: Path) -> Path:
-  """The path at which the figure lies now."""
+  """Saves a figure and returns its path."""
   with naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""Runs every trial of a sweep, or goes on where it ends, and says which one is best on the validation part.
+"""Runs or resumes a sweep, and reports the best trial on validation.
 
 python -m launch.sweep --config=cnn_digits --root=runs/sweep/digits --runner=processes
 """
@@ -28,13 +28,13 @@ DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of
 
 
 def main() -> None:
-  jax.config.update('jax_platforms', 'cpu')  # accelerators are for the trials
+  jax.config.update('jax_platforms', 'cpu')  # leave accelerators to the trials
   config, root = CONFIG.value, RUNS.value
   file = flags.FLAGS['config'].file
   plan = make_plan(file, config, SWEEP.value or config_file(file).with_name('sweep.py'), config_of)
   criterion = by_metric(METRIC.value, DIRECTION.value) if METRIC.value else None
   with held(root, plan.facts), Stop() as stop:
-    experiment = config.build()  # here, so that the data are fetched once and not by every trial
+    experiment = config.build()  # download the data once, not in every trial
     criterion = criterion or by_score(experiment.score)
     claim(root, plan.facts)
     jobs = [plan.job(name, root, app.machine_flags()) for name in plan.trials]
@@ -42,12 +42,12 @@ def main() -> None:
     codes = {job.name: 0 for job in jobs} | dict(zip((job.name for job in left), run(left, root, stop), strict=True))
     outcomes = [read_outcome(job.name, plan.fields[job.name], codes[job.name], job.workdir) for job in jobs]
     text = write_report(ranked(outcomes, criterion), criterion, plan, root)
-    print(text, '', *sorted(root.glob('trials.*')), sep='\n')  # last: the terminal may be closed
+    print(text, '', *sorted(root.glob('trials.*')), sep='\n')  # last, as the terminal may be closed
   check(outcomes, root, stop.signum)
 
 
 def run(jobs: list[Job], root: Path, stop: Stop) -> list[int | None]:
-  """Exit codes of jobs, by the runner that was asked for."""
+  """Runs jobs with the chosen runner; returns exit codes."""
   if RUNNER.value == 'slurm' and jobs:
     return run_array(jobs, executor(whole=True), stop)
   return run_local(jobs, PROCESSES.value if RUNNER.value == 'processes' else 1, stop)

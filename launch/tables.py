@@ -1,4 +1,4 @@
-"""Writes the tables of results into the READMEs: of every experiment with a results.jsonl, and of the project.
+"""Updates the tables of results in the READMEs of experiments and of the project.
 
 python -m launch.tables
 """
@@ -20,23 +20,23 @@ def main() -> None:
 
 
 def entry_of(folder: Path) -> Entry:
-  """An experiment with its records; what it is, is the beginning of its config's docstring."""
+  """An experiment with its records; its description is the start of its config's docstring."""
   module = import_file(folder / 'config.py')
   what = re.split('[.:]', module.__doc__)[0]
   return Entry(folder.name, what, module.TARGETS, results.read(folder / 'results.jsonl'))
 
 
 def readmes(folders: list[Path]) -> dict[Path, str]:
-  """The text that each README is to have, by path; those without markers stay as they are."""
+  """The updated text of each README, by path; unchanged without markers."""
   entries = {folder / 'README.md': entry_of(folder) for folder in folders}
   tables = {path: experiment_table(entry.records, entry.targets) for path, entry in entries.items()}
-  if set(folders) & set(listed := recorded()):  # a folder that lies elsewhere is none of the project's
+  if set(folders) & set(listed := recorded()):  # other folders are not part of the project
     tables[ROOT / 'README.md'] = overview_table([entry_of(folder) for folder in listed])
   return {path: fill(path.read_text(), table) for path, table in tables.items() if path.exists()}
 
 
 def update(folders: list[Path]) -> list[Path]:
-  """Rewrites the READMEs of experiments and of the project, each whole or not at all; their paths."""
+  """Atomically rewrites the READMEs of experiments and of the project; returns their paths."""
   texts = readmes(folders)
   for path, text in texts.items():
     temporary = path.with_name(path.name + '.tmp')

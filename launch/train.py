@@ -1,4 +1,4 @@
-"""Trains an experiment, or goes on where its workdir ends.
+"""Trains an experiment, or resumes it from its workdir.
 
 python -m launch.train --config=cnn_digits --workdir=runs/digits --config.optimizer.lr=3e-3
 """
@@ -30,7 +30,7 @@ def main() -> None:
     logging.warning(f'{package} is installed, but JAX found no such device and runs on CPU')
   with Stop(alone=jax.process_count() == 1) as stop:
     records = train(config, workdir, stop)
-    if not is_first():  # the first of many processes reports for all
+    if not is_first():  # only the first process reports
       collections.deque(records, maxlen=0)
       return
     try:

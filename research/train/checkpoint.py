@@ -112,10 +112,9 @@ class Checkpoints:
   ) -> tuple[int, PyTree] | None:
     """Step and tree of the newest checkpoint, of the best or of `step`; None if none is usable.
 
-    abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding are restored as `jax.Array`, others as NumPy
-    arrays. set_aside: move damaged checkpoints out of the way, with a warning, and use the previous one. If False, the
-    folder
-      is only read, and a damaged checkpoint is an error.
+    abstract: tree of `jax.ShapeDtypeStruct`; leaves with a sharding become `jax.Array`, others NumPy arrays.
+    set_aside: move damaged checkpoints out of the way, with a warning, and use the previous one. If False, the
+      folder is only read, and a damaged checkpoint is an error.
     part: leave out what `abstract` does not have.
     Raises CheckpointError: damaged (as above), of another model, or no such `step` or score.
     """

@@ -186,7 +186,7 @@ def test_none_is_left_when_all_are_damaged(folder, caplog):
   for step in (10, 20):
     flip_bit(folder / str(step) / manifest.NAME, np.random.default_rng(2))
   assert Checkpoints(folder).restore(SMALL) is None
-  assert 'no checkpoint is left' in caplog.text
+  assert 'no usable checkpoint is left' in caplog.text
   assert Checkpoints(folder / 'nowhere').restore(SMALL) is None
 
 
