@@ -19,7 +19,7 @@ from research.tasks.supervised import supervised
 from research.train.config import Config, as_field
 from research.train.description import as_json, shapes_of
 from research.train.experiment import Experiment
-from research.train.optimizer import make_optimizer
+from research.train.optimizer import make_optimizer, make_schedule
 from research.types import Batch, Fitted, Objective, PyTree
 
 
@@ -60,6 +60,7 @@ def supervised_experiment(
   model = _as_configured(network.model, config)
   evaluated = dataclasses.replace(network, model=model).computing_in(config.precision)
   frozen, settings = config.optimizer.freeze, dataclasses.replace(config.optimizer, freeze=())
+  schedules = {} if optimizer else {'learning_rate': make_schedule(settings, config.steps)}
   optimizer = optimizer or make_optimizer(settings, config.steps)
   task = supervised(model, objective, optimizer, network.preprocess, augment, config.ema_decay, frozen, config.compute)
   predict = predict or predictor(evaluated)
@@ -72,6 +73,7 @@ def supervised_experiment(
     evaluators={'validation': validation},
     final_evaluators={'validation': validation, 'test': test},
     score=score,
+    schedules=schedules,
     predict=predict,
     network=evaluated,
     inputs=lambda: {name: leaf for name, leaf in shapes_of(data.train).items() if name in network.reads},

@@ -85,7 +85,8 @@ def adversarial(
       return value, metrics, variables_of(changed, player)
 
     own, totals = descend(_own(state, player), batch, key, loss, optimizers[player], compute, ema_decay)
-    return _with(state, player, own), {f'{player}_loss': totals.loss, **totals.metrics}
+    metrics = {f'{player}_{name}' if name.endswith('norm') else name: mean for name, mean in totals.metrics.items()}
+    return _with(state, player, own), {f'{player}_loss': totals.loss, **metrics}
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
     batch = preprocess(without_masked_inputs(batch))

@@ -32,6 +32,7 @@ class Compute:
   precision: str = 'float32'  # of the networks' computation, one of `research.tasks.precision.PRECISIONS`
   accumulate: int = 1  # micro-batches per batch; see `accumulated` about batch norm
   axis_name: str = ''  # mapped axis of devices that each see a shard of the batch (pmap); '' otherwise
+  log_norms: bool = False  # whether L2 norms of gradients and updates are among the metrics
 
   def __post_init__(self):
     check_counts(accumulate=self.accumulate)
@@ -71,7 +72,18 @@ def descend(
   params = optax.apply_updates(state.params, updates)
   average = averaged(state.ema, {'params': params, **after.mutable}, state.step, ema_decay)
   new = after.replace(params=params, opt_state=opt_state, ema=average)
+  if compute.log_norms:
+    totals = totals._replace(
+      metrics={**totals.metrics, 'gradient_norm': _norm(gradients), 'update_norm': _norm(updates)}
+    )
   return unless_empty(unless_overflow(new, state, gradients), state, totals.loss), totals
+
+
+def _norm(tree: PyTree) -> Mean:
+  """L2 norm of all leaves as one vector; one that overflows does not count."""
+  norm = optax.tree.norm(tree)
+  finite = jnp.isfinite(norm)
+  return Mean(jnp.where(finite, norm, 0), finite.astype(norm.dtype))
 
 
 def first_average(collections: PyTree, ema_decay: float) -> PyTree:

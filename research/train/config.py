@@ -56,6 +56,7 @@ class Config:
   accumulate: int = 1  # micro-batches per step (gradient accumulation)
   remat: str = ''  # rematerialization policy of a model's blocks: everything, dots_saveable, ...
   log_every: int = 100  # mean of the training metrics since the last log
+  log_norms: bool = False  # log the L2 norms of gradients and updates, too
   eval_every: int = 1_000  # on the validation split
   eval_batch_size: int = 500  # examples per evaluation step; affects only rounding
   checkpoint_every: int = 1_000  # the last step is saved, too
@@ -95,7 +96,7 @@ class Config:
   @property
   def compute(self) -> Compute:
     """How tasks of this config compute gradients."""
-    return Compute(self.precision, self.accumulate, self.mesh.axis_name)
+    return Compute(self.precision, self.accumulate, self.mesh.axis_name, self.log_norms)
 
   def validate(self) -> None:
     """Raises ConfigError for the first invalid value; converts NumPy numbers to Python numbers."""

@@ -48,6 +48,7 @@ class Experiment:
   train: Source
   evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # every `eval_every` steps
   final_evaluators: Mapping[str, EvalFn] = field(default_factory=dict)  # once, after the last step: the test split
+  schedules: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)  # logged, too: f(updates so far)
   score: Callable[[Mapping[str, float]], float] | None = None  # of an evaluation's metrics; higher is better
   predict: Callable[[State, Batch], PyTree] | None = None  # outputs of the model in evaluation
   network: Callable[[PyTree, Batch], PyTree] | None = None  # (variables, raw inputs) -> outputs, in evaluation mode

@@ -11,7 +11,7 @@ from research.errors import ConfigError
 from research.parallel import processes
 from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
-from research.train.config import Config
+from research.train.config import Config, flatten
 from research.train.environment import changes
 from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
@@ -64,7 +64,7 @@ class Journal:
     recorder = NoRecorder()
     if processes.is_first() and self.result is None:
       self._workdir.note_start(step, fingerprints, described)
-      recorder = Recorder(self.path, lines, step)
+      recorder = Recorder(self.path, lines, step, flatten(self._workdir.config))
     self._recorder = self._stack.enter_context(recorder)
     return step, tree
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from absl import logging
 from research.errors import naming
 from research.train.board import Board
 
+EMPTY: Mapping[str, Any] = types.MappingProxyType({})
+
 
 class Recorder:
   """Appends records to a workdir; a context manager.
@@ -21,14 +24,16 @@ class Recorder:
     workdir: folder of the run.
     lines: lines of metrics.jsonl up to the restored checkpoint; later ones are removed.
     step: step of that checkpoint.
+    fields: the config's values by dotted name, which TensorBoard shows too.
   """
 
-  def __init__(self, workdir: Path, lines: int, step: int):
+  def __init__(self, workdir: Path, lines: int, step: int, fields: Mapping[str, Any] = EMPTY):
     self._workdir = workdir
     path = workdir / 'metrics.jsonl'
     self.lines = _cut(path, lines)
     self._file = path.open('a')
     self._board = Board(workdir / 'tensorboard', step + 1)
+    self._board.hparams(step, fields)
 
   def __enter__(self) -> 'Recorder':
     return self

@@ -98,6 +98,13 @@ def to_save(state: State, running: Running, evaluated: bool = False, seconds: fl
   return {'state': state, 'running': running, 'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
 
 
+def _values_of(schedules: Mapping[str, Callable[[Array], Array]]) -> Callable[[Array], dict[str, Array]]:
+  def scheduled(step: Array) -> dict[str, Array]:
+    return {name: jnp.asarray(schedule(step)) for name, schedule in schedules.items()}
+
+  return scheduled
+
+
 def _all_finite(tree: PyTree) -> Array:
   return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree), True)
 
@@ -117,12 +124,13 @@ class Run:
     self._experiment, self._config, self._mesh = experiment, config, mesh
     self._feed, self._journal, self._stop = feed, journal, stop
     self._everywhere = replicated(mesh)
+    self._scheduled = jax.jit(_values_of(experiment.schedules), out_shardings=self._everywhere)
     self._finite = jax.jit(_all_finite, out_shardings=self._everywhere)
     self._key = jax.jit(jax.random.key, static_argnums=0, out_shardings=self._everywhere)(config.seed)
     self._in_flight = InFlight()
     self.step = 0
     self._state: State | None = None
-    self._unlogged: tuple[int, Running] | None = None
+    self._unlogged: tuple[int, Running, Mapping[str, Array]] | None = None
     self._evaluated = True  # whether a due evaluation is done
     self._score: float | None = None  # of the evaluation at this step
     self._saved_step = 0  # the initial State needs no checkpoint, unless it came from another run
@@ -189,7 +197,8 @@ class Run:
     yield from self._log()
     if self._due(self._config.log_every) or self.step == self._config.steps:
       self._stop.agree()
-      self._unlogged, self._running = (self.step, self._running), self._zeros()
+      scheduled = self._scheduled(np.int32(self.step - 1))  # what this step's update used
+      self._unlogged, self._running = (self.step, self._running, scheduled), self._zeros()
     if self.step in HASHED_STEPS:
       yield from self._log()
       self._journal.write_hash(self.step, self._state)
@@ -271,9 +280,10 @@ class Run:
   def _log(self) -> Iterator[Record]:
     if self._unlogged is None:
       return
-    (step, running), self._unlogged = self._unlogged, None
+    (step, running, scheduled), self._unlogged = self._unlogged, None
     self._check(running)
     metrics = means.compute(jax.device_get(running.metrics), 'train/')
+    metrics |= {f'train/{name}': float(value) for name, value in jax.device_get(scheduled).items()}
     now, (since, before) = time.monotonic(), self._window
     speed = (step - before) * self._config.batch_size / max(now - since, 1e-9)
     self._window = (now, step)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
+from jax.flatten_util import ravel_pytree
 from runs import content, drain, make, outcome, untold
 
 from research import random
@@ -379,6 +380,23 @@ def test_a_run_says_how_it_starts_and_adds_nothing_once_it_has_finished(tmp_path
   assert content(tmp_path) == before and again[-1].metrics == first[-1].metrics
   assert [record.status for record in again] == ['compiling', 'training', 'done'] and 'already done' in again[1].note
   assert 'resumed at 10 of 20' in drain(dataclasses.replace(config, steps=20), tmp_path)[1].note
+
+
+def test_the_learning_rate_and_the_norms_of_each_step_are_logged():
+  optimizer = Optimizer('sgd', lr=0.1, schedule='cosine', warmup=2, clip_norm=1e-3)
+  config = make('classifier', steps=6, log_every=1, evaluate_every=0, optimizer=optimizer, log_norms=True)
+  records = [record for record in drain(config) if 'train/loss' in record.metrics]
+  states, _ = bare_loop(config, 6)
+  rates = [0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * done / 4)) for done in range(4))]
+  for record, rate, old, new in zip(records, rates, states[:-1], states[1:], strict=True):
+    moved = np.linalg.norm(ravel_pytree(new.params)[0] - ravel_pytree(old.params)[0])
+    got = record.metrics
+    np.testing.assert_allclose(got['train/learning_rate'], rate, rtol=1e-6)
+    np.testing.assert_allclose(got['train/update_norm'], moved, rtol=1e-3)
+    np.testing.assert_allclose(got['train/update_norm'], rate * 1e-3, rtol=1e-4)  # the gradient is clipped to that
+    assert got['train/gradient_norm'] > 0.1
+  plain = drain(dataclasses.replace(config, log_norms=False, steps=1))
+  assert not any('norm' in name for record in plain for name in record.metrics)
 
 
 def test_streams_of_noise_follow_the_seed():

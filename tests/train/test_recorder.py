@@ -10,8 +10,9 @@ import jax
 import pytest
 from runs import drain, make
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from research.train import recorder
+from research.train import board, recorder
 from research.train.recorder import Recorder
 from research.train.workdir import tree_sha256
 
@@ -57,21 +58,41 @@ def test_a_line_after_a_damaged_one_is_no_part_of_it(tmp_path):
 def test_tensorboard_holds_the_same_numbers(tmp_path):
   from matplotlib.figure import Figure
 
-  with Recorder(tmp_path, 0, 4) as board:
+  with Recorder(tmp_path, 0, 4, {'optimizer.lr': 0.5, 'widths': (3, 4)}) as board:
     board.write(5, {'loss': 0.5, 'hash': 'abc'})
     board.show(5, 'test_note', 'a text')
     figure = Figure(figsize=(1, 1))
     figure.subplots().plot([1, 2])
     board.show(5, 'test_curve', figure)
     board.sync()
-    header, start, scalar, text, image = events(tmp_path / 'tensorboard')  # before it is closed
+    header, start, hparams, config, scalar, text, image = events(tmp_path / 'tensorboard')  # before it is closed
   assert header.file_version == 'brain.Event:2' and start.session_log.status == 1 and start.step == 5
   assert (scalar.step, scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == (5, 'loss', 0.5)
+  (plugin,) = (value.metadata.plugin_data for value in hparams.summary.value)
+  fields = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
+  assert (plugin.plugin_name, fields['optimizer.lr'].number_value, fields['widths'].string_value) == (
+    'hparams',
+    0.5,
+    '(3, 4)',
+  )
+  assert config.summary.value[0].tensor.string_val == [b'    optimizer.lr = 0.5\n    widths = (3, 4)']
   assert text.summary.value[0].tensor.string_val == [b'a text']
   assert image.summary.value[0].image.encoded_image_string.startswith(b'\x89PNG')
   assert image.summary.value[0].image.colorspace == 3  # without the canvas's transparency
   assert (tmp_path / 'figures' / 'test_note.txt').read_text() == 'a text'
   assert (tmp_path / 'figures' / 'test_curve.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_tensorboard_is_brought_to_the_disk_every_few_seconds(tmp_path, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(board.time, 'monotonic', lambda: now[0])
+  with Recorder(tmp_path, 0, 0) as written:
+    before = len(events(tmp_path / 'tensorboard'))
+    written.write(1, {'loss': 0.5})
+    assert len(events(tmp_path / 'tensorboard')) == before
+    now[0] += 3
+    written.write(2, {'loss': 0.25})
+    assert [event.step for event in events(tmp_path / 'tensorboard')[-2:]] == [1, 2]
 
 
 def test_what_no_report_may_yield_is_told(tmp_path):
