@@ -8,6 +8,7 @@ bitwise the same as an uninterrupted one.
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 from absl import logging
@@ -19,6 +20,7 @@ from research.train.config import Config, check_built
 from research.train.experiment import Experiment, checked
 from research.train.journal import Journal, NoJournal
 from research.train.optimizer import cut_short
+from research.train.profile import Profile
 from research.train.run import Interrupted, Record, Run
 from research.train.signals import Stop, Stopped
 from research.train.transfer import check_source
@@ -26,7 +28,12 @@ from research.train.workdir import agree_on_run
 
 
 def train(
-  config: Config, workdir: str | os.PathLike = '', stop: Stop | None = None, *, experiment: Experiment | None = None
+  config: Config,
+  workdir: str | os.PathLike = '',
+  stop: Stop | None = None,
+  *,
+  experiment: Experiment | None = None,
+  profile: tuple[int, int] = (0, 0),
 ) -> Iterator[Record]:
   """Trains from the newest checkpoint in `workdir`, or from the start; without a workdir nothing is written.
 
@@ -39,17 +46,23 @@ def train(
     DataError: before anything is compiled.
     NotFiniteError: metrics were NaN or infinite; the last valid checkpoint is kept.
     Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.
+
+  profile: the first step and the number of steps that `jax.profiler` traces into the workdir.
   """
   workdir = local(workdir, 'workdir') if workdir else ''  # now, as the current folder may change
+  traced = Profile(*profile, folder=Path(workdir) / 'profile')
   if stop is not None:
-    return _records(config, workdir, stop, experiment)
+    return _records(config, workdir, stop, experiment, traced)
   stop = Stop(alone=jax.process_count() == 1)
-  return stop.around(_records(config, workdir, stop, experiment))
+  return stop.around(_records(config, workdir, stop, experiment, traced))
 
 
-def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment: Experiment | None) -> Iterator[Record]:
+def _records(
+  config: Config, workdir: str | os.PathLike, stop: Stop, experiment: Experiment | None, profile: Profile
+) -> Iterator[Record]:
   agree_on_run(config, workdir)
   config.validate()
+  profile.check(config.steps, workdir)
   mesh = make_mesh(config.mesh, config.batch_size, config.accumulate)
   with contextlib.ExitStack() as stack:
     journal = stack.enter_context(Journal(workdir, config) if workdir else NoJournal())
@@ -59,7 +72,7 @@ def _records(config: Config, workdir: str | os.PathLike, stop: Stop, experiment:
     check_built(experiment, config)
     experiment = checked(experiment)
     feed = stack.enter_context(make_feed(experiment.train, mesh, config.loader_threads))
-    run = Run(experiment, config, mesh, feed, journal, stop)
+    run = Run(experiment, config, mesh, feed, journal, stop, stack.enter_context(profile))
     if note := cut_short(config.optimizer, config.steps):
       logging.warning(note)
     yield from run.begin()

@@ -6,17 +6,14 @@ import numbers
 import os
 import signal
 import time
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 from jax import Array
 from jax.sharding import Mesh
@@ -32,16 +29,16 @@ from research.parallel.mesh import replicated
 from research.parallel.placement import InFlight
 from research.tasks.base import State, Task, in_dtypes_of
 from research.train.config import Config
+from research.train.debug import first_not_finite, jax_checks, unguarded
 from research.train.environment import device
 from research.train.experiment import EvalFn, Experiment, describe
 from research.train.journal import Journal, NoJournal
+from research.train.profile import Profile
 from research.train.signals import Stop, Stopped
 from research.train.transfer import Transfer, plan, read_source, transferred
 from research.types import Batch, PyTree
 
 EMPTY: Mapping[str, float] = types.MappingProxyType({})
-DEBUGGING = ('jax_disable_jit', 'jax_debug_nans', 'jax_debug_infs')  # flags that need more than a compiled step
-LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, flax, optax))
 HASHED_STEPS = (0, 1, 10, 100)  # steps at which runs are compared
 
 
@@ -120,9 +117,11 @@ class Run:
     feed: Feed,
     journal: Journal | NoJournal,
     stop: Stop,
+    profile: Profile,
   ):
     self._experiment, self._config, self._mesh = experiment, config, mesh
-    self._feed, self._journal, self._stop = feed, journal, stop
+    self._feed, self._journal, self._stop, self._profile = feed, journal, stop, profile
+    self._debugging = jax.config.jax_debug_nans or jax.config.jax_debug_infs
     self._everywhere = replicated(mesh)
     self._scheduled = jax.jit(_values_of(experiment.schedules), out_shardings=self._everywhere)
     self._finite = jax.jit(_all_finite, out_shardings=self._everywhere)
@@ -184,11 +183,15 @@ class Run:
 
   def advance(self) -> None:
     """Takes one step, asynchronously."""
-    inputs = self._feed.inputs(self.step)
-    with self._debugging(f'step {self.step + 1}', self._experiment.train.not_finite):
-      self._state, self._running = self._take_step(self._state, self._running, inputs, self._key)
+    inputs, before = self._feed.inputs(self.step), (self._state, self._running)
+    self._profile.before(self.step + 1)
+    with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1), self._unguarded():
+      self._state, self._running = self._take_step(*before, inputs, self._key)
     self._in_flight.add(self._running.bad_step)
     self.step += 1
+    self._profile.after(self.step, self._running)
+    if self._debugging:
+      self._find_fault(*before, inputs)
     self._evaluated = not (self._experiment.evaluators and self._due(self._config.eval_every))
     self._score = None
 
@@ -246,13 +249,14 @@ class Run:
     yield self.tell('done', metrics)
 
   def _compiled(self, place: PyTree, *arguments: PyTree) -> Callable[..., tuple[State, Running]]:
-    """The compiled step; under JAX's debugging flags, one that JAX can run operation by operation."""
+    """The compiled step; when debugging, one that keeps the State before it for a second run."""
     step = make_step(self._task, self._feed)
-    if names := [name.upper() for name in DEBUGGING if getattr(jax.config, name)]:
-      logging.warning(f'{" and ".join(names)}: for debugging, the steps will be slow')
-      return jax.jit(step, out_shardings=place)
-    with jax.set_mesh(self._mesh):
-      return jax.jit(step, donate_argnums=0, out_shardings=place).lower(*arguments, self._key).compile()
+    if jax.config.jax_disable_jit:
+      logging.warning('JAX_DISABLE_JIT: for debugging, the steps will be slow')
+      return step
+    donated = () if self._debugging else 0
+    with jax.set_mesh(self._mesh), self._unguarded():
+      return jax.jit(step, donate_argnums=donated, out_shardings=place).lower(*arguments, self._key).compile()
 
   def _first_state(self, key: Array, inputs: Any) -> tuple[State, Running]:
     return first_state(self._task, self._feed.batch(inputs, jnp.zeros((), jnp.int32)), key)
@@ -291,6 +295,21 @@ class Run:
     self._journal.write(step, metrics)
     yield Record(step, metrics, 'training', self._state)
 
+  def _find_fault(self, state: State, running: Running, inputs: Any) -> None:
+    """Raises NotFiniteError where the newest step, from such a State, has made something that is not finite."""
+    with unguarded():
+      if not int(self._running.bad_step) and self._finite((self._state.params, self._state.mutable)):
+        return
+      step = make_step(self._task, self._feed)
+      with jax.set_mesh(self._mesh):
+        fault = first_not_finite(lambda *given: step(*given)[::-1], state, running, inputs, self._key)
+    cause = self._experiment.train.not_finite(self.step - 1)
+    found = f'{cause}; fix the data' if cause else fault or 'only as compiled, not one operation at a time'
+    raise NotFiniteError(f'step {self.step} makes NaN or infinity: {found}; {self._kept()}')
+
+  def _unguarded(self) -> contextlib.AbstractContextManager:
+    return unguarded() if self._debugging else contextlib.nullcontext()
+
   def _check(self, running: Running) -> None:
     if bad_step := int(running.bad_step):
       cause = self._experiment.train.not_finite(bad_step - 1)
@@ -309,22 +328,11 @@ class Run:
       advice = 'nothing is learned yet, so look for an index out of range, an overflow or a 0/0 in model and preprocess'
     else:
       advice = 'lower the learning rate or clip the gradients'
-    return NotFiniteError(f'{what} NaN or infinite: {advice}; {self._kept()}')
+    how = '' if cause else ', and --debug_nans names the operation that makes it'
+    return NotFiniteError(f'{what} NaN or infinite: {advice}{how}; {self._kept()}')
 
   def _kept(self) -> str:
     return f'checkpoints of earlier steps are in {self._journal.path}' if self._journal.path else 'nothing is kept'
-
-  @contextlib.contextmanager
-  def _debugging(self, what: str, cause_at: Callable[[int], str] = lambda step: '') -> Iterator[None]:
-    """Reports in one line the operation found by JAX_DEBUG_NANS or JAX_DEBUG_INFS, or the example."""
-    try:
-      yield
-    except FloatingPointError as error:
-      frames = traceback.extract_tb(error.__traceback__)
-      place = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)][-1]
-      cause = cause_at(self.step)
-      found = f'{cause}; fix the data' if cause else f'{place.name} ({place.filename}:{place.lineno})'
-      raise NotFiniteError(f'{what}: {error}: {found}; {self._kept()}') from error
 
   def _failed(self, name: str, error: Exception) -> Exception:
     kept = f'; everything else is saved in {self._journal.path}; run the same command to retry it'
@@ -336,7 +344,7 @@ class Run:
     Figures are drawn after all metrics, where no signal interrupts them.
     """
     values, failed, shown = {}, {}, {}
-    debugging = self._debugging(f'the evaluation after step {self.step}')
+    debugging = jax_checks(f'the evaluation after step {self.step}', self._kept())
     with debugging, jax.set_mesh(self._mesh), contextlib.suppress(Stopped), self._stop.interrupting():
       for split, evaluator in evaluators.items():
         for name, value in evaluator(self._state, random.stream(self._key, split, self.step)):

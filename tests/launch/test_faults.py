@@ -266,3 +266,11 @@ def test_a_command_line_that_is_wrong(start, tmp_path, fault):
     assert code == 2 and mistakes[name][1] in line
     fault(name, line, code, 'nothing is started')
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_run_is_profiled_and_checked_by_flags(start, tmp_path, fault):
+  line, code = end(start('classifier', tmp_path / 'run', '--profile=3'))
+  assert code == 2 and line.startswith('error: --profile=3: must be STEP:COUNT') and not (tmp_path / 'run').exists()
+  flags = ('--config.steps=4', '--config.eval_every=0', '--profile=3:2', '--debug_nans')
+  assert end(start('classifier', tmp_path / 'run', *flags))[1] == 0
+  assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))

@@ -383,8 +383,8 @@ def test_a_run_says_how_it_starts_and_adds_nothing_once_it_has_finished(tmp_path
 
 
 def test_the_learning_rate_and_the_norms_of_each_step_are_logged():
-  optimizer = Optimizer('sgd', lr=0.1, schedule='cosine', warmup=2, clip_norm=1e-3)
-  config = make('classifier', steps=6, log_every=1, evaluate_every=0, optimizer=optimizer, log_norms=True)
+  optimizer = Optimizer('sgd', lr=0.1, schedule='cosine', warmup_steps=2, clip_norm=1e-3)
+  config = make('classifier', steps=6, log_every=1, eval_every=0, optimizer=optimizer, log_norms=True)
   records = [record for record in drain(config) if 'train/loss' in record.metrics]
   states, _ = bare_loop(config, 6)
   rates = [0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * done / 4)) for done in range(4))]
