@@ -26,7 +26,7 @@ from research.types import Fitted
 START = ('init_from', 'init_map')  # read at the start of a run only, until there is a checkpoint
 
 # Fields read only by the loop, not by `build`.
-LOOP = ('log_every', 'eval_every', 'checkpoint_every', 'keep_latest', 'keep_best', 'loader_threads', *START)
+LOOP = ('log_every', 'eval_every', 'patience', 'checkpoint_every', 'keep_latest', 'keep_best', 'loader_threads', *START)
 
 # Fields that may change on resume; any other change would make it another run.
 RESUMABLE = (
@@ -59,6 +59,7 @@ class Config:
   log_norms: bool = False  # log the L2 norms of gradients and updates, too
   eval_every: int = 1_000  # on the validation split
   eval_batch_size: int = 500  # examples per evaluation step; affects only rounding
+  patience: int = 0  # stop early after so many evaluations without a better score
   checkpoint_every: int = 1_000  # the last step is saved, too
   keep_latest: int = 2  # number of latest checkpoints to keep
   keep_best: int = 1  # number of checkpoints with the best validation scores to keep
@@ -102,7 +103,9 @@ class Config:
     """Raises ConfigError for the first invalid value; converts NumPy numbers to Python numbers."""
     check_types(self)
     check_at_least(self, 1, 'batch_size', 'accumulate', 'log_every', 'eval_batch_size', 'keep_latest', 'loader_threads')
-    check_at_least(self, 0, 'eval_every', 'checkpoint_every', 'keep_best')
+    check_at_least(self, 0, 'eval_every', 'patience', 'checkpoint_every', 'keep_best')
+    if self.patience and not self.eval_every:
+      raise ConfigError(f'config.patience={self.patience}: counts evaluations, but config.eval_every=0 is off')
     check_within(self, 'seed', 0, 2**32 - 1)  # JAX would truncate larger seeds
     check_within(self, 'steps', 1, 2**31 - 1)
     if not 0 <= self.ema_decay < 1:
@@ -144,6 +147,8 @@ def check_built(experiment: Experiment, config: Config) -> None:
         raise ConfigError(
           f'config.{name}={new[name]!r}: was {old[name]!r} when the experiment was built; call config.build() again'
         )
+  if config.patience and experiment.score is None:
+    raise ConfigError(f'config.patience={config.patience}: the experiment has no score that could get better')
   if (size := experiment.train.batch_size) != config.batch_size:
     raise ConfigError(f'config.batch_size={config.batch_size}: but the training examples come in batches of {size}')
 

@@ -13,6 +13,7 @@ from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config, flatten
 from research.train.environment import changes
+from research.train.patience import Patience
 from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
 from research.types import PyTree
@@ -60,18 +61,22 @@ class Journal:
     self._checkpoints.try_out()  # before any training could be lost
     step, tree = self._checkpoints.restore({**abstract, 'lines': np.int32(0)}) or (0, None)
     lines = int(tree.pop('lines')) if tree else 0
-    self.result = self._result_of(step)
+    self.result = self._result_of(step, tree)
     recorder = NoRecorder()
     if processes.is_first() and self.result is None:
+      self._workdir.drop_result()
       self._workdir.note_start(step, fingerprints, described)
       recorder = Recorder(self.path, lines, step, flatten(self._workdir.config))
     self._recorder = self._stack.enter_context(recorder)
     return step, tree
 
-  def _result_of(self, step: int) -> Mapping[str, Any] | None:
-    """The content of result.json if it is for `step`; other processes only learn that it is."""
-    result = self._workdir.result_of(step) if processes.is_first() else None
-    return result or {'metrics': {}} if processes.from_first(int(result is not None)) else None
+  def _result_of(self, step: int, tree: PyTree | None) -> Mapping[str, Any] | None:
+    """The content of result.json if the run has ended at `step`; only the first process learns the metrics."""
+    config = self._workdir.config
+    ended = step == config.steps or (tree and Patience.from_tree(tree['patience']).is_out(config.patience))
+    result = self._workdir.result() if processes.is_first() and ended else None
+    there = processes.from_first(int(result is not None and result['steps'] == step))
+    return (result or {'metrics': {}}) if there else None
 
   def _begin(self, fingerprints: Mapping[str, str], described: str) -> None:
     done, steps = max(self._checkpoints.steps(), default=0), self._workdir.config.steps

@@ -81,7 +81,7 @@ def _records(
       return
     yield from run.evaluate_if_due()  # if a signal postponed it
     yield from run.save_if_due()
-    while run.step < config.steps:
+    while not run.ended:
       run.advance()
       yield from run.log_if_due()
       yield from run.evaluate_if_due()

@@ -33,6 +33,7 @@ from research.train.debug import first_not_finite, jax_checks, unguarded
 from research.train.environment import device
 from research.train.experiment import EvalFn, Experiment, describe
 from research.train.journal import Journal, NoJournal
+from research.train.patience import NO_SCORE_YET, Patience
 from research.train.profile import Profile
 from research.train.signals import Stop, Stopped
 from research.train.transfer import Transfer, plan, read_source, transferred
@@ -90,9 +91,12 @@ def first_state(task: Task, batch: Batch, key: Array) -> tuple[State, Running]:
   return state, Running(zeros, jnp.zeros((), jnp.int32))
 
 
-def to_save(state: State, running: Running, evaluated: bool = False, seconds: float = 0.0) -> dict[str, PyTree]:
+def to_save(
+  state: State, running: Running, evaluated: bool = False, seconds: float = 0.0, patience: Patience = NO_SCORE_YET
+) -> dict[str, PyTree]:
   """The tree of a checkpoint, except what the journal adds; also with abstract leaves, for restoring."""
-  return {'state': state, 'running': running, 'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
+  clock = {'evaluated': np.bool(evaluated), 'seconds': np.float32(seconds)}
+  return {'state': state, 'running': running, **clock, 'patience': patience.to_tree()}
 
 
 def _values_of(schedules: Mapping[str, Callable[[Array], Array]]) -> Callable[[Array], dict[str, Array]]:
@@ -132,6 +136,7 @@ class Run:
     self._unlogged: tuple[int, Running, Mapping[str, Array]] | None = None
     self._evaluated = True  # whether a due evaluation is done
     self._score: float | None = None  # of the evaluation at this step
+    self._patience = NO_SCORE_YET
     self._saved_step = 0  # the initial State needs no checkpoint, unless it came from another run
 
   def tell(self, status: str, metrics: Mapping[str, float] = EMPTY, note: str = '') -> Record:
@@ -156,6 +161,7 @@ class Run:
     if tree:
       self._state, self._running = tree['state'], tree['running']
       self._evaluated, self._saved_step = bool(tree['evaluated']), self.step
+      self._patience = Patience.from_tree(tree['patience'])
     else:
       with jax.set_mesh(self._mesh):
         self._state, self._running = first(self._key, inputs)  # parameters are sharded from the start
@@ -174,6 +180,11 @@ class Run:
   def result(self) -> Mapping[str, Any] | None:
     """The content of result.json, if an earlier start has finished this run."""
     return self._journal.result
+
+  @property
+  def ended(self) -> bool:
+    """Whether all steps are taken, or no better score has come for long enough."""
+    return self.step >= self._config.steps or self._patience.is_out(self._config.patience)
 
   def _transfer(self, state: State) -> Transfer | None:
     """What the initial State takes from another run."""
@@ -218,14 +229,18 @@ class Run:
     if self._stop.signum:
       yield from self._leave()
     self._score, self._evaluated = self._score_of(values), True
+    self._patience = self._patience.after(self._score)
     self._saved_step = -1  # a checkpoint saved by a signal at this step has no score
-    yield self.tell('training', values)
+    stops = self._patience.is_out(self._config.patience)
+    yield self.tell(
+      'training', values, f'stops: no better score in {self._patience.since} evaluations' if stops else ''
+    )
 
   def save_if_due(self) -> Iterator[Record]:
     """Saves a checkpoint, also if it is among the best; after a signal, saves and leaves."""
     if self._stop.signum:
       yield from self._leave()
-    due = self._due(self._config.checkpoint_every) or self.step in (0, self._config.steps)
+    due = self._due(self._config.checkpoint_every) or self.ended or self.step == 0
     if due or (self._score is not None and self._journal.is_best(self._score)):
       yield from self._save()
 
@@ -245,6 +260,7 @@ class Run:
       raise self._failed(*next(iter(failed.items())))
     seconds, examples = time.monotonic() - self._began, self.step * self._config.batch_size
     result = {'metrics': metrics, 'steps': self.step, 'seconds': seconds, 'examples': examples}
+    result['stopped_early'] = self.step < self._config.steps
     self._journal.finish(result, self._state)
     yield self.tell('done', metrics)
 
@@ -269,7 +285,7 @@ class Run:
       'devices': device() + (f', {self._mesh.size} in use' if self._mesh.size < jax.device_count() else ''),
       'parameters': f'{sum(leaf.size for leaf in jax.tree.leaves(self._state.params)):,}',
       'examples': f'{examples:,} for training, {examples / self._config.batch_size:,.1f} steps per epoch',
-      'step': place if self.result is None else f'already done: all {self.step:,} steps are taken and measured',
+      'step': place if self.result is None else f'already done: {self.step:,} steps are taken and measured',
     }
     return '\n'.join(f'{name:10} {line}' for name, line in lines.items())
 
@@ -392,7 +408,8 @@ class Run:
     yield self.tell('saving')
     with self._paused():
       self._check_state()
-      tree = to_save(self._state, self._running, self._evaluated, time.monotonic() - self._began)
+      seconds = time.monotonic() - self._began
+      tree = to_save(self._state, self._running, self._evaluated, seconds, self._patience)
       self._journal.save(self.step, tree, self._score)
     self._saved_step = self.step
 

@@ -72,7 +72,7 @@ class Workdir:
       if data.get(part, fingerprints[part]) != fingerprints[part]:
         fault = f'the {part} examples differ from those that {self.path} was started with'
         raise DataError(f'{fault}; use those or a new workdir')
-    self._drop_result_of_other_steps()
+    self.result()  # one that is damaged is reported first
     if (self.path / 'config.json').exists():
       _tell_of_other_steps(saved_config(self.path), self.config)
     file, name = home_of(self.config)
@@ -105,18 +105,14 @@ class Workdir:
     lost = 'delete it to continue, without comparing the data with those of earlier starts'
     return _read_json(path, _starts_in, lost) if path.exists() else []
 
-  def result_of(self, step: int) -> dict[str, Any] | None:
-    """The content of result.json; None if it is missing or for another step."""
+  def result(self) -> dict[str, Any] | None:
+    """The content of result.json; None if it is missing."""
     path = self.path / 'result.json'
-    if not path.exists():
-      return None
-    result = _read_json(path, _result_in, 'delete it, and the same command writes it again')
-    return result if result['steps'] == step else None
+    return _read_json(path, _result_in, 'delete it, and the same command writes it again') if path.exists() else None
 
-  def _drop_result_of_other_steps(self) -> None:
-    """Deletes the result of a run that is to take more steps."""
-    if self.result_of(self.config.steps) is None:
-      (self.path / 'result.json').unlink(missing_ok=True)
+  def drop_result(self) -> None:
+    """Deletes result.json: a run that continues has no result yet."""
+    (self.path / 'result.json').unlink(missing_ok=True)
 
   def check(self) -> None:
     """Raises WorkdirError if the folder was moved, deleted or replaced; writing would recreate it half empty."""

@@ -399,6 +399,34 @@ def test_the_learning_rate_and_the_norms_of_each_step_are_logged():
   assert not any('norm' in name for record in plain for name in record.metrics)
 
 
+def test_a_run_stops_early_at_the_same_step_however_often_it_is_killed(tmp_path, undisturbed):
+  config = make('classifier', eval_every=5, checkpoint_every=3, patience=2)
+  experiment = dataclasses.replace(config.build(), score=lambda metrics: metrics['validation/loss'])  # better at first
+  records = drain(config, tmp_path / 'alone', experiment)
+  assert records[-1].step == 15 and any('no better score in 2 evaluations' in record.note for record in records)
+  for step in (7, 11, 13):
+    stop_at(train(config, tmp_path / 'killed', experiment=experiment), step)
+  interrupt(config, tmp_path / 'killed', 15, 'evaluating', experiment=experiment)
+  drain(config, tmp_path / 'killed', experiment)
+  assert outcome(tmp_path / 'killed') == outcome(tmp_path / 'alone')
+  result = outcome(tmp_path / 'alone')[1]
+  assert result['steps'] == 15 and result['stopped_early']
+  before = content(tmp_path / 'alone')
+  drain(config, tmp_path / 'alone', experiment)
+  assert content(tmp_path / 'alone') == before
+  on = dataclasses.replace(config, patience=0)
+  drain(on, tmp_path / 'alone', dataclasses.replace(experiment, config=on))
+  went_on = outcome(tmp_path / 'alone')[1]
+  assert not went_on['stopped_early'] and went_on['state_sha256'] == undisturbed('classifier')[0][1]['state_sha256']
+
+
+@pytest.mark.parametrize(('change', 'told'), [({'eval_every': 0}, 'is off'), ({}, 'has no score')])
+def test_patience_with_nothing_to_watch_is_refused(change, told):
+  config = make('classifier', patience=1, **change)
+  with pytest.raises(ConfigError, match=f'config.patience=1: .*{told}'):
+    drain(config, experiment=dataclasses.replace(make('classifier').build(), score=None))
+
+
 def test_streams_of_noise_follow_the_seed():
   ends = [untold(make('regularized', steps=3, seed=seed)).state for seed in (0, 0, 1)]
   hashes = list(map(tree_sha256, ends))

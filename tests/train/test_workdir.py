@@ -119,15 +119,6 @@ def test_other_steps_are_told_where_they_change_the_learning_rate(schedule, leng
   assert len(lines) == told
 
 
-def test_a_result_is_that_of_the_steps_of_the_config(tmp_path):
-  claim(tmp_path, make('classifier'))
-  write_json(tmp_path / 'result.json', {'steps': 40, 'metrics': {}})
-  claim(tmp_path, make('classifier'))
-  assert (tmp_path / 'result.json').exists()
-  claim(tmp_path, make('classifier', steps=50))
-  assert not (tmp_path / 'result.json').exists()
-
-
 @pytest.mark.parametrize(
   ('name', 'text'),
   [
