@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import sys
@@ -46,7 +47,7 @@ def run(main: Callable[[], int | None], parser: Callable[[list[str]], list[str]]
   """
   _open_streams()
   try:
-    absl.app.run(lambda _: _main(main), flags_parser=parser)
+    absl.app.run(lambda argv: _main(functools.partial(main, *argv[1:])), flags_parser=parser)
   except (Exception, KeyboardInterrupt) as error:
     if not (line := _line_of(error)):
       raise

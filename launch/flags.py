@@ -67,16 +67,17 @@ def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   return flags.FlagHolder(values, values['config'])
 
 
-def parse(argv: list[str], optional: bool = False) -> list[str]:
+def parse(argv: list[str], optional: bool = False, words: bool = False) -> list[str]:
   """Parses the command line `argv`, starting with the program's name; raises a one-line ConfigError.
 
   optional: whether --config may be omitted.
+  words: whether words that are not flags are returned, for a command without a config; otherwise they are an error.
   """
   argv = _expanded(argv)
   if set(argv[1:]) & set(HELP):
     print(help_text(argv))
     raise SystemExit(0)
-  return _parse(argv, flags.FLAGS, optional)
+  return _parsed(argv, flags.FLAGS, words) if words else _parse(argv, flags.FLAGS, optional)
 
 
 def config_of(words: list[str]) -> Any:
@@ -158,7 +159,7 @@ def _expanded(argv: list[str]) -> list[str]:
     raise ConfigError(f'--flagfile{fault}; give a text file with a flag on each line') from error
 
 
-def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
+def _parsed(argv: list[str], values: flags.FlagValues, words: bool = False) -> list[str]:
   values.set_gnu_getopt()  # otherwise a word that is not a flag would hide later ones
   try:
     rest = values(argv)
@@ -166,7 +167,7 @@ def _parsed(argv: list[str], values: flags.FlagValues) -> list[str]:
     raise ConfigError(f'--{error.flagname}: no such flag; {_flags_like(error.flagname, argv[0], values)}') from error
   except (flags.Error, ValueError) as error:
     raise ConfigError(_one_line(str(error), values)) from error
-  if len(rest) > 1:
+  if len(rest) > 1 and not words:
     raise ConfigError(f'{rest[1]!r} is not a flag; flags look like --name=value')
   return rest
 
