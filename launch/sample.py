@@ -16,6 +16,7 @@ from research import random
 from research.errors import ConfigError, check_range, naming
 from research.train.description import load_description
 from research.train.experiment import Request
+from research.train.modules import experiment_name
 from research.train.restore import parse_checkpoint, restore_variables
 from research.train.workdir import saved_config
 
@@ -42,6 +43,7 @@ def main() -> None:
     if isinstance(value, str):
       print(value)
     else:
+      value.suptitle(f'{experiment_name(config)}\n{name.replace("_", " ")}, step {step:,}', fontsize=10)
       print(saved(value, (OUTPUT.value or workdir / 'samples') / f'{name}.png'))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.evaluate.exact import log_odds, sigmoid
-from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, confidence_of_mistakes, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, INK, SMALL, THIN, confidence_of_mistakes, make_grid, plain
 from research.evaluate.reports import Highest, Report, Streamed, Summed
 from research.types import Rows
 
@@ -38,17 +38,21 @@ class _Mistakes:
     return self._surest.result()
 
   def _draw(self, class_names: Sequence[str], logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    figure, axes = make_figure(4, max(1, -(-len(logits) // 4)), SERIES)
-    for axis in axes[len(logits) :]:
-      axis.set_axis_off()
+    if not len(logits):
+      return
+    figure, axes = make_grid(len(logits), 4, SERIES)
     means, sure = self._sums.result(), sigmoid(log_odds(logits).max(-1))
     labels = zip(logits.argmax(-1), sure, rows['targets'], strict=True)
-    for axis, series, (guess, sure, target) in zip(axes, _series(rows), labels, strict=False):
-      axis.plot(means[guess], color=ACCENT, linewidth=THIN, alpha=0.8)
-      axis.plot(means[target], color=FAINT, linewidth=THIN)
-      axis.plot(series, color=INK, linewidth=THIN)
+    for axis, series, (guess, sure, target) in zip(axes, _series(rows), labels, strict=True):
+      axis.plot(means[guess], color=ACCENT, linewidth=THIN, alpha=0.8, label='mean of the predicted class')
+      axis.plot(means[target], color=FAINT, linewidth=THIN, label='mean of the true class')
+      axis.plot(series, color=INK, linewidth=THIN, label='the series')
       axis.set_title(f'{class_names[guess]} ({sure:.0%}), is {class_names[target]}', fontsize=SMALL)
+      axis.set_xlabel('step', fontsize=SMALL)
+      axis.set_ylabel('value' if axis.get_subplotspec().is_first_col() else '', fontsize=SMALL)
       plain(axis)
+    columns, lines = 3 if len(axes) > 1 else 1, axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc='outside lower center', ncols=columns, frameon=False, fontsize=SMALL)
     yield 'mistakes', figure
 
 

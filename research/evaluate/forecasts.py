@@ -18,6 +18,7 @@ from research.types import Rows
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
+IN_A_ROW = 4  # variables
 FORECAST = (2.6, 2.1)  # inches, of one variable of an example
 
 
@@ -73,7 +74,7 @@ def forecasts(columns: Sequence[str], number: int = 2) -> Report:
   """Report that draws forecasts of every variable at `number` times, evenly spread over the split."""
 
   def report(outputs: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
-    yield 'forecasts', draw(columns, rows['inputs'], outputs, rows['targets'])
+    yield 'forecasts', draw(columns, rows['inputs'], outputs, rows['targets'], 'standardized')
 
   def begin(size: int) -> Highest:
     chosen = np.linspace(0, size - 1, number + 2).round().astype(int)[1:-1]
@@ -83,26 +84,33 @@ def forecasts(columns: Sequence[str], number: int = 2) -> Report:
 
 
 def draw(
-  columns: Sequence[str], inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray | None = None
+  columns: Sequence[str], inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray | None = None, unit: str = ''
 ) -> 'Figure':
-  """Draws a row per example and a column per variable; `targets` only if the future is known."""
+  """Draws each variable, each example in rows of its own; `targets` only if the future is known."""
   examples, horizon = outputs.shape[:2]
-  figure, axes = make_figure(len(columns), examples, FORECAST)
+  rows = -(-len(columns) // IN_A_ROW)
+  width = -(-len(columns) // rows)
+  figure, axes = make_figure(width, rows * examples, FORECAST)
   for number, axis in enumerate(axes):
-    example, variable = divmod(number, len(columns))
+    example, variable = divmod(number, rows * width)
+    if variable >= len(columns):
+      axis.remove()
+      continue
     future = None if targets is None else targets[example, :, variable]
     draw_one(axis, inputs[example, -2 * horizon :, variable], outputs[example, :, variable], future)
     axis.set_title(columns[variable], fontsize=SMALL, color=INK)
-  for axis in axes[-len(columns) :]:
     axis.set_xlabel('steps ahead', fontsize=SMALL)
-  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, frameon=False, fontsize=SMALL)
+    axis.set_ylabel(unit if axis.get_subplotspec().is_first_col() else '', fontsize=SMALL)
+  figure.legend(
+    *axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False, fontsize=SMALL
+  )
   return figure
 
 
 def draw_one(axis, past: np.ndarray, outputs: np.ndarray, future: np.ndarray | None) -> None:
   """Draws a variable: its past [steps], the forecast [horizon, 1 + quantiles] and any known `future` [horizon]."""
   ahead = np.arange(1, len(outputs) + 1)
-  axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=THIN)
+  axis.plot(np.arange(1 - len(past), 1), past, color=FAINT, linewidth=THIN, label='past')
   if future is not None:
     axis.plot(ahead, future, color=INK, linewidth=THIN, label='observed')
   if outputs.shape[1] > 2:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.data.examples import counting
-from research.evaluate.figures import ACCENT, FAINT, THICK, THIN, make_figure, plain
+from research.evaluate.figures import ACCENT, FAINT, SMALL, THICK, THIN, make_figure, plain
 from research.evaluate.reports import Report
 from research.types import Rows
 
@@ -55,9 +55,10 @@ def bits_by_context(context: int, bins: int = 40) -> Report:
     figure, (axis,) = make_figure()
     edges = np.unique(np.geomspace(1, len(bits), bins).astype(int) - 1)
     places = (edges[:-1] + edges[1:] + 1) / 2
-    axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=THICK)
-    axis.axvline(context, color=FAINT, linewidth=THIN, linestyle=':')
+    axis.plot(places, np.add.reduceat(bits, edges)[:-1] / np.diff(edges), color=ACCENT, linewidth=THICK, label='model')
+    axis.axvline(context, color=FAINT, linewidth=THIN, linestyle=':', label='tokens after this are counted')
     axis.set(xlabel='tokens of context', ylabel='bits per token', xscale='log')
+    axis.legend(frameon=False, fontsize=SMALL)
     plain(axis)
     yield 'bits_by_context', figure
 

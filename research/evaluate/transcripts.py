@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 Outputs = Mapping[str, np.ndarray]
-TIMELINE = (5.0, 2.2)  # inches, of the spectrum and of the probabilities
+TIMELINE = (4.2, 2.0)  # inches, of the spectrum and of the probabilities
 
 
 def transcribed(
@@ -79,6 +79,7 @@ def heard(class_names: Sequence[str], sample_rate: int, max_count: int = 3) -> R
         text(class_names, output['labels'], output['length']),
       )
       pair[0].set_title(f'said {said}, heard {guess}', fontsize=SMALL, color=INK)
+    _legend(figure, axes[shown])
     yield 'heard', figure
 
   return Streamed('heard', lambda size: Highest(report, lambda _, rows: -rows['index'], max_count))
@@ -99,7 +100,14 @@ def picture(waveform: np.ndarray, output: Outputs, class_names: Sequence[str], s
   """Draws the transcript of one recording."""
   figure, (upper, lower) = make_figure(1, 2, TIMELINE)
   timeline(upper, lower, waveform, output['log_probabilities'][: output['frames']], class_names, sample_rate)
+  _legend(figure, lower)
   return figure
+
+
+def _legend(figure: 'Figure', axis) -> None:
+  """One entry for each kind of line."""
+  handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+  figure.legend(handles.values(), handles, loc='outside lower center', ncols=2, frameon=False, fontsize=SMALL)
 
 
 def timeline(
@@ -116,7 +124,8 @@ def timeline(
   probabilities = np.exp(log_probabilities[:, : len(class_names)])
   times = (np.arange(len(probabilities)) + 0.5) * seconds / max(len(probabilities), 1)
   for name, chance in zip(class_names, probabilities.T, strict=True):
-    lower.plot(times, chance, color=ACCENT if chance.max() > 0.5 else FAINT, linewidth=THIN)
+    color, label = (ACCENT, 'labels heard') if chance.max() > 0.5 else (FAINT, 'other labels')
+    lower.plot(times, chance, color=color, linewidth=THIN, label=label)
     for begin, end in _stretches(chance > 0.5):
       lower.text(times[begin:end].mean(), 1.03, name, ha='center', fontsize=SMALL, color=INK)
   lower.set(xlim=(0, seconds), ylim=(0, 1.2), xlabel='time (s)', ylabel='probability')

@@ -73,5 +73,8 @@ def attention_map(weights: np.ndarray, source: Sequence[str], target: Sequence[s
   axis.set_xticks(range(len(source)), source, rotation=90, fontsize=SMALL, color=INK, parse_math=False)
   axis.set_yticks(range(len(target)), target, fontsize=SMALL, color=INK, parse_math=False)
   axis.xaxis.tick_top()
+  axis.xaxis.set_label_position('top')
+  axis.set_xlabel('tokens of the source', fontsize=SMALL)
+  axis.set_ylabel('tokens of the translation', fontsize=SMALL)
   axis.tick_params(length=0)
   return figure

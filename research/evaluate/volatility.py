@@ -71,7 +71,7 @@ def draw(dates: np.ndarray, squares: np.ndarray, yardstick: np.ndarray, own: np.
   axis.plot(dates, np.sqrt(squares), '.', color=FAINT, markersize=3, label='absolute return')
   axis.plot(dates, np.sqrt(yardstick), color=INK, linewidth=THIN, label='GARCH(1,1)')
   axis.plot(dates, np.sqrt(own), color=ACCENT, linewidth=THICK, label='network')
-  axis.set(ylabel='daily volatility (%)', ylim=(0, None))
-  axis.legend(frameon=False, fontsize=SMALL)
+  axis.set(xlabel='date', ylabel='daily volatility (%)', ylim=(0, None))
+  figure.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=SMALL)
   plain(axis)
   return figure

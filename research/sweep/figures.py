@@ -105,6 +105,12 @@ def _parallel(fields: Mapping[str, Sequence[Any]], values: np.ndarray, label: st
     if math.isnan(values[rank]):
       style |= {'color': FAINT, 'linestyle': ':'}
     axis.plot(x, y, **(style | ({'color': ACCENT, 'linewidth': 2.6} if rank == 0 else {})))
+  lines = {'best': {'color': ACCENT, 'linewidth': 2.6}, 'others, the darker the better': {'color': INK}}
+  if ended < len(values):
+    lines['failed'] = {'color': FAINT, 'linestyle': ':'}
+  for text, style in lines.items():
+    axis.plot([], [], label=text, **({'linewidth': THIN} | style))
+  figure.legend(loc='outside lower center', ncols=len(lines), frameon=False, fontsize=SMALL)
   for place, (name, scale) in enumerate(zip([*fields, label], scales, strict=True)):
     _draw_scale(axis, place, name, scale, -1 if place < len(fields) else 1)
   axis.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.05, 1.12))

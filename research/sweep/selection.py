@@ -11,6 +11,7 @@ from research.errors import ConfigError, RunError
 from research.report.tables import grid
 from research.sweep import figures
 from research.sweep.plan import Plan
+from research.train.modules import name_of
 
 SPLIT = 'validation/'
 CAPTION = "The best trial first; metrics are of the validation part and each trial's final State."
@@ -119,7 +120,9 @@ def write_report(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, 
     text += f'\n\n    {plan.command(best.name, root)}'
     fields = {field: [outcome.fields[field] for outcome in outcomes] for field in best.fields}
     if fields:
-      figures.trials(fields, values, criterion.label).savefig(root / 'trials.png')
+      figure = figures.trials(fields, values, criterion.label)
+      figure.suptitle(f'{name_of(Path(plan.file.partition(":")[0]))}\ntrials', fontsize=10)
+      figure.savefig(root / 'trials.png')
   temporary = root / 'trials.md.tmp'
   temporary.write_text(f'{text}\n', 'utf-8')
   temporary.replace(root / 'trials.md')

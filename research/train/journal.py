@@ -13,6 +13,7 @@ from research.tasks.base import State
 from research.train.checkpoint import Checkpoints
 from research.train.config import Config, flatten
 from research.train.environment import changes
+from research.train.modules import experiment_name
 from research.train.patience import Patience
 from research.train.recorder import NoRecorder, Recorder
 from research.train.workdir import Workdir, tree_sha256, write_json
@@ -66,7 +67,8 @@ class Journal:
     if processes.is_first() and self.result is None:
       self._workdir.drop_result()
       self._workdir.note_start(step, fingerprints, described)
-      recorder = Recorder(self.path, lines, step, flatten(self._workdir.config))
+      config = self._workdir.config
+      recorder = Recorder(self.path, lines, step, flatten(config), experiment_name(config))
     self._recorder = self._stack.enter_context(recorder)
     return step, tree
 

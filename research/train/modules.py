@@ -54,6 +54,16 @@ def home_of(config: Any) -> tuple[str, str]:
   return _short(_file_of(config)), cls.__qualname__
 
 
+def experiment_name(config: Any) -> str:
+  """What pictures call the experiment of a config."""
+  return name_of(_file_of(config))
+
+
+def name_of(file: Path) -> str:
+  """The name of an experiment by its config's file: that of the folder, or of a file that is not called config.py."""
+  return file.parent.name if file.name == 'config.py' else file.stem
+
+
 def class_at(file: str, name: str) -> type:
   """The class of the given file and name, as from `home_of`. Raises ConfigError if there is none."""
   module = import_file(ROOT / file)

@@ -25,10 +25,11 @@ class Recorder:
     lines: lines of metrics.jsonl up to the restored checkpoint; later ones are removed.
     step: step of that checkpoint.
     fields: the config's values by dotted name, which TensorBoard shows too.
+    title: the experiment's name, in the titles of figures.
   """
 
-  def __init__(self, workdir: Path, lines: int, step: int, fields: Mapping[str, Any] = EMPTY):
-    self._workdir = workdir
+  def __init__(self, workdir: Path, lines: int, step: int, fields: Mapping[str, Any] = EMPTY, title: str = ''):
+    self._workdir, self._title = workdir, title
     path = workdir / 'metrics.jsonl'
     self.lines = _cut(path, lines)
     self._file = path.open('a')
@@ -67,6 +68,7 @@ class Recorder:
         self._board.text(step, name, value)
         path.with_name(f'{path.name}.txt').write_text(value, 'utf-8')
       else:
+        value.suptitle(f'{self._title}\n{name.replace("/", ", ").replace("_", " ")}, step {step:,}', fontsize=10)
         canvas = FigureCanvasAgg(value)
         canvas.print_png(path.with_name(f'{path.name}.png'))
         self._board.image(step, name, np.asarray(canvas.buffer_rgba())[..., :3])

@@ -6,10 +6,18 @@ import pytest
 from research.evaluate import figures
 
 
-def test_a_figure_is_as_large_as_its_axes():
+def test_a_figure_is_as_large_as_its_axes_and_its_title():
   figure, axes = figures.make_figure(3, 2, (2, 5))
-  np.testing.assert_array_equal(figure.get_size_inches(), [6, 10])
+  np.testing.assert_array_equal(figure.get_size_inches(), [6, 10 + figures.TITLE])
   assert figure.axes == axes and len(axes) == 6
+  assert figures.make_figure(1, 1, (1, 1))[0].get_size_inches()[0] == figures.NARROW
+
+
+@pytest.mark.parametrize(('count', 'columns', 'rows'), [(1, 1, 1), (6, 6, 1), (7, 4, 2), (9, 5, 2), (13, 5, 3)])
+def test_a_grid_has_full_rows(count, columns, rows):
+  figure, axes = figures.make_grid(count, 6, (2, 5))
+  assert figure.axes == axes and len(axes) == count
+  np.testing.assert_array_equal(figure.get_size_inches(), [max(2 * columns, figures.NARROW), 5 * rows + figures.TITLE])
 
 
 def test_confusion_shows_counts_by_true_class():
@@ -33,9 +41,10 @@ def test_confusion_of_many_classes_stays_small():
   logits = np.zeros((5_000, 1_000), np.float32)
   logits[np.arange(5_000), numbers[0]] = 1
   ((_, figure),) = figures.confusion([f'class {number}' for number in range(1_000)])(logits, {'targets': numbers[1]})
-  (axis,) = figure.axes
+  axis, confusions = figure.axes[:2]
   names = [label.get_text() for label in axis.get_yticklabels()]
   assert not axis.texts and 50 <= len(names) <= 75 and names[:2] == ['class 0', 'class 14']
+  assert len(confusions.patches) == 25 and confusions.get_yticklabels()[0].get_text().startswith('class ')
   assert axis.images[0].get_array().shape == (1_000, 1_000) and max(figure.get_size_inches()) < 20
 
 
@@ -56,12 +65,12 @@ def test_mistakes_rank_by_more_than_a_saturated_probability():
   assert [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.images] == [1, 2]
 
 
-@pytest.mark.parametrize(('wrong', 'most', 'axes', 'shown'), [(7, 18, 12, 7), (7, 4, 6, 4), (0, 18, 6, 0)])
-def test_mistakes_are_six_a_row(wrong, most, axes, shown):
+@pytest.mark.parametrize(('wrong', 'most', 'shown'), [(7, 18, 7), (7, 4, 4), (0, 18, 0)])
+def test_mistakes_leave_no_axes_empty(wrong, most, shown):
   rows = {'targets': np.ones(wrong + 1, int), 'inputs': np.zeros((wrong + 1, 2, 2, 1))}
   logits = np.eye(2)[np.array([1] + [0] * wrong)]
-  ((_, figure),) = figures.mistakes(('a', 'b'), most)(logits, rows)
-  assert (len(figure.axes), sum(bool(axis.images) for axis in figure.axes)) == (axes, shown)
+  drawn = [figure for _, figure in figures.mistakes(('a', 'b'), most)(logits, rows)]
+  assert [len(axis.images) for figure in drawn for axis in figure.axes] == [1] * shown
 
 
 def test_predictions_over_targets():
@@ -69,7 +78,7 @@ def test_predictions_over_targets():
   ((_, figure),) = figures.predictions('mg')(outputs, {'targets': targets})
   (axis,) = figure.axes
   np.testing.assert_array_equal(axis.collections[0].get_offsets(), np.stack([targets, outputs[:, 0]], 1))
-  assert axis.get_xlabel() == 'target mg'
+  assert axis.get_xlabel() == 'target (mg)'
   np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[1, 1], [4, 4]])
   ((_, figure),) = figures.predictions()(targets[:, None], {'targets': outputs})
   np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[1, 1], [4, 4]])
