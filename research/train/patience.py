@@ -1,5 +1,6 @@
 """Early stopping: a run ends once a number of evaluations in a row have brought no better score."""
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from research.types import PyTree
 class Patience(NamedTuple):
   """The best score so far, and the number of evaluations since; a part of every checkpoint."""
 
-  best: float = -np.inf
+  best: float = -sys.float_info.max  # so that a checkpoint holds finite numbers alone
   since: int = 0
 
   def after(self, score: float | None) -> 'Patience':
