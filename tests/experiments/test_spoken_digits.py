@@ -68,7 +68,7 @@ def test_a_string_of_more_than_a_hundred_digits_is_written_whole(monkeypatch, pa
 def test_files_that_cannot_be_heard_are_named(module, tmp_path):
   sample = module.get_config('tiny').sampler(FITTED)
   (tmp_path / 'text.wav').write_text('hello')
-  for name, error in (('text.wav', 'no WAV file'), ('none.wav', 'No such file')):
+  for name, error in (('text.wav', 'is not a WAV file'), ('none.wav', 'No such file')):
     with pytest.raises(DataError, match=f'{name}.*{error}'):
       next(sample({}, KEY, Request(input=str(tmp_path / name))))
   with pytest.raises(ConfigError, match='input'):
