@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
+from jax import Array
 
 from research.data.examples import Arrays
 from research.data.source import Source
@@ -14,9 +15,11 @@ from research.models.remat import with_remat
 from research.parallel.mesh import MeshShape
 from research.tasks.adversarial import DISCRIMINATOR, GENERATOR, adversarial, latent, variables_of
 from research.tasks.base import evaluation_variables
+from research.tasks.network import Network
 from research.train.config import Config as Base
 from research.train.experiment import Experiment
 from research.train.optimizer import Optimizer, make_optimizer
+from research.types import Batch, Fitted, Model, PyTree
 
 MODES, SPREAD, LATENT, SCALE = 8, 0.1, 2, 2.0
 
@@ -49,6 +52,9 @@ class Config(Base):
   dropout_rate: float = 0.0  # of the discriminator
   critic_steps: int = 1  # updates of the discriminator in a step
 
+  def network(self, fitted: Fitted) -> Network:
+    return Network(MLP((self.width, self.width), 2, norm=self.norm), outputs=points, reads=('latent',))
+
   def build(self) -> Experiment:
     sizes = (self.width, self.width)
     generator = with_remat(MLP(sizes, 2, norm=self.norm, axis_name=self.mesh.axis_name), self.remat)
@@ -64,9 +70,10 @@ class Config(Base):
       self.compute,
     )
 
+    network = self.network({}).computing_in(self.precision)
+
     def predict(state, batch):
-      noise = latent(jax.random.key(0), batch['index'], LATENT)
-      return SCALE * generator.apply(variables_of(evaluation_variables(state), GENERATOR), noise, train=False)
+      return network(evaluation_variables(state), {'latent': latent(jax.random.key(0), batch['index'], LATENT)})
 
     validation = Evaluator(make_eval_step(task, predict), ring(1024, 1), self.eval_batch_size, (coverage,))
     return Experiment(
@@ -74,7 +81,14 @@ class Config(Base):
       train=Source(ring(4096, 0), self.batch_size, self.seed),
       evaluators={'validation': validation},
       final_evaluators={'validation': validation},
+      network=network,
+      inputs=lambda: {'latent': jax.ShapeDtypeStruct((LATENT,), np.float32)},
     )
+
+
+def points(generator: Model, variables: PyTree, batch: Batch) -> Array:
+  """Generated points [batch, 2], in the units of the data."""
+  return SCALE * generator.apply(variables_of(variables, GENERATOR), batch['latent'], train=False)
 
 
 def get_config(scale: str = '') -> Config:

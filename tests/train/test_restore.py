@@ -28,27 +28,30 @@ def test_fitted_that_json_cannot_hold_is_named(value):
     as_json({'names': ('a',), 'scaler': value})
 
 
-SUPERVISED = ('classifier', 'regularized', 'stream', 'transcriber', 'translator', 'series', 'forecaster', 'stored')
+NAMES = ('classifier', 'regularized', 'stream', 'transcriber', 'translator', 'series', 'forecaster', 'stored', 'ring')
 
 
-@pytest.mark.parametrize('name', SUPERVISED)
+@pytest.mark.parametrize('name', NAMES)
 def test_the_network_is_rebuilt_without_the_data(name, tmp_path, monkeypatch):
-  """From config.json, network.json and a checkpoint; raw inputs alone make the outputs that the run's reports read."""
+  """From config.json, network.json and a checkpoint; from raw inputs it computes what the run's reports read."""
   config = make(name, steps=2, eval_every=0)
   if name == 'stored':
     config.folder = str(tmp_path)
     import_file(CONFIGS / 'stored.py').store(tmp_path)
   experiment = dataclasses.replace(config.build(), evaluators={}, final_evaluators={})
   state = drain(config, tmp_path / 'run', experiment)[-1].state
-  rows = experiment.train.examples.rows(np.arange(3))
-  expected = jax.device_get(jax.jit(experiment.predict)(state, rows))
+  rows = {**experiment.train.examples.rows(np.arange(3)), 'latent': np.ones((3, 2), np.float32)}
+  if experiment.predict:
+    expected = jax.device_get(jax.jit(experiment.predict)(state, rows))
+  else:
+    expected = jax.device_get(jax.jit(experiment.network)(evaluation_variables(state), rows))
   monkeypatch.setattr(type(config), 'build', None)
   network, inputs = restore_network(tmp_path / 'run')
   batch = {name: rows[name] for name in inputs}
   assert {name: (leaf.shape, leaf.dtype) for name, leaf in inputs.items()} == {
     name: (array.shape[1:], array.dtype) for name, array in batch.items()
   }
-  assert 'inputs' in inputs and 'targets' not in inputs
+  assert inputs and 'targets' not in inputs
   outputs = jax.jit(network)(restore_variables(tmp_path / 'run')[1], batch)
   jax.tree.map(lambda found, wanted: np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6), outputs, expected)
 
