@@ -3,21 +3,28 @@
 import dataclasses
 import functools
 import importlib
+import json
 import math
 import shutil
 import subprocess
 from pathlib import Path
 from statistics import fmean
 
+import jax
 import numpy as np
 import pytest
 
 from launch.flags import fields
+from research.data import files, splits
 from research.data.examples import Examples
 from research.errors import DataError
 from research.parallel.mesh import MeshShape
 from research.report import results
 from research.report.agreement import seed_means
+from research.tasks.base import evaluation_variables
+from research.train.config import from_fields
+from research.train.description import Description
+from research.train.experiment import describe
 from research.train.loop import train
 from research.train.scales import shrunk
 
@@ -70,6 +77,22 @@ def test_tiny_scale_trains_and_measures(name):
   assert len(losses) == math.ceil(config.steps / config.log_every) and np.isfinite(losses).all()
   assert records[-1].status == 'done' and any(metric.startswith('test/') for metric in records[-1].metrics)
   assert np.isfinite(experiment.score(records[-1].metrics))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_network_is_rebuilt_from_what_was_fitted(name, monkeypatch):
+  """From the texts of config.json and network.json, for raw inputs of the shapes in it, without any data."""
+  config, experiment = tiny(name)
+  described = Description.from_json(describe(experiment).to_json())
+  assert described.fitted and described.inputs and 'targets' not in described.inputs
+  state = jax.eval_shape(experiment.task.init, jax.random.key(0), described.batch(config.batch_size))
+  for data in (files, splits):
+    monkeypatch.setattr(data, 'load' if data is files else 'cross_validation', None)
+  monkeypatch.setattr(type(config), 'build', None)
+  network = from_fields(type(config), json.loads(json.dumps(dataclasses.asdict(config)))).network(described.fitted)
+  batch = {name: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype) for name, leaf in described.inputs.items()}
+  found, expected = (jax.eval_shape(it, evaluation_variables(state), batch) for it in (network, experiment.network))
+  assert found == expected
 
 
 @pytest.mark.parametrize('name', NAMES)

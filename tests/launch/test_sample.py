@@ -82,6 +82,14 @@ def test_a_wrong_flag_is_one_line(workdir, flags, message, programs):
   assert run.returncode in (2, 6) and len(errors) == 1 and message in errors[0] and 'Traceback' not in run.stderr
 
 
+def test_what_was_fitted_is_not_fitted_again(workdir, monkeypatch):
+  config, fitted = saved_config(workdir), load_description(workdir).fitted
+  module = sys.modules[type(config).__module__]
+  monkeypatch.setattr(module, 'shakespeare', lambda: Corpus({'play': PLAY[20:]}, {'other': PLAY}, {'third': PLAY}))
+  monkeypatch.setattr(module.text, 'make_tokenizer', None)
+  assert config.build(fitted).fitted == fitted
+
+
 def test_a_text_needs_a_prompt(workdir):
   for request in ({'prompt': ''}, {'prompt': 'But', 'input': 'file.wav'}):
     with pytest.raises(ConfigError, match=r'^--prompt: continues a text and takes no --input'):
