@@ -204,9 +204,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_float('gigabytes', 5.0, 'size of the set on disk', lower_bound=0.0)
-  flags.DEFINE_string('folder', None, "where it lies; the system's folder of temporary files unless given")
-  flags.DEFINE_integer('rounds', 5, 'rounds of a process', lower_bound=1)
-  flags.DEFINE_float('seconds', 2.0, 'about how long a round takes', lower_bound=0.01)
+  flags.DEFINE_float('gigabytes', 5.0, 'size of the dataset on disk', lower_bound=0.0)
+  flags.DEFINE_string('folder', None, "folder for it; default: the system's temporary folder")
+  flags.DEFINE_integer('rounds', 5, 'rounds per process', lower_bound=1)
+  flags.DEFINE_float('seconds', 2.0, 'approximate duration of a round', lower_bound=0.01)
   define_record_flag()
   app.run(main)

@@ -173,7 +173,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('rounds', 5, 'turns of each', lower_bound=1)
-  flags.DEFINE_float('seconds', 2.0, 'about how long a turn takes', lower_bound=0.1)
+  flags.DEFINE_integer('rounds', 5, 'turns of each loop', lower_bound=1)
+  flags.DEFINE_float('seconds', 2.0, 'approximate duration of a turn', lower_bound=0.1)
   define_record_flag()
   app.run(main, functools.partial(parse, optional=True))

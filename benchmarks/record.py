@@ -47,7 +47,7 @@ def main() -> None:
 
 def define_record_flag() -> None:
   """Defines --record, which `publish` reads."""
-  flags.DEFINE_bool('record', False, 'write the results, and the section of README.md that is made of them')
+  flags.DEFINE_bool('record', False, 'write the results and their section of README.md')
 
 
 def publish(name: str, rows: Sequence[Row], table: Table, picture: Picture | None = None) -> None:

@@ -141,8 +141,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('parameters', 100_000_000, 'about how many the model has', lower_bound=100)
-  flags.DEFINE_integer('rounds', 3, 'saves that are measured', lower_bound=1)
-  flags.DEFINE_float('seconds', 60.0, 'about how long after one save the next one comes', lower_bound=0.01)
+  flags.DEFINE_integer('parameters', 100_000_000, 'approximate number of parameters', lower_bound=100)
+  flags.DEFINE_integer('rounds', 3, 'number of saves', lower_bound=1)
+  flags.DEFINE_float('seconds', 60.0, 'approximate time between saves', lower_bound=0.01)
   define_record_flag()
   app.run(main)

@@ -146,7 +146,7 @@ def picture(rows: Sequence[Row]) -> 'Figure':
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('rounds', 5, 'turns of each', lower_bound=1)
-  flags.DEFINE_float('seconds', 1.0, 'about how long a turn takes', lower_bound=0.01)
+  flags.DEFINE_integer('rounds', 5, 'turns of each point', lower_bound=1)
+  flags.DEFINE_float('seconds', 1.0, 'approximate duration of a turn', lower_bound=0.01)
   define_record_flag()
   app.run(main)

@@ -86,6 +86,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('rounds', 5, 'starts that are measured', lower_bound=1)
+  flags.DEFINE_integer('rounds', 5, 'number of starts', lower_bound=1)
   define_record_flag()
   app.run(main)

@@ -168,8 +168,8 @@ def _continued(process: Process, result: Result, seconds: float) -> Result:
 
 if __name__ == '__main__':
   flags.DEFINE_list('families', list(FAMILIES), 'families of models to measure')
-  flags.DEFINE_list('libraries', list(LIBRARIES), 'ways to take their steps; ours is always among them')
+  flags.DEFINE_list('libraries', list(LIBRARIES), 'libraries to measure, always including ours')
   flags.DEFINE_integer('rounds', 5, 'turns of each library', lower_bound=1)
-  flags.DEFINE_float('seconds', 1.0, 'about how long a turn takes', lower_bound=0.01)
+  flags.DEFINE_float('seconds', 1.0, 'approximate duration of a turn', lower_bound=0.01)
   define_record_flag()
   app.run(main)

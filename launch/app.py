@@ -19,13 +19,13 @@ from research.errors import ConfigError, RunError, exit_code_of, naming
 from research.ops import kernels
 from research.paths import ROOT, user_cache
 
-CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'on CPU: keep memory between steps; sums by YNNPACK; keep barriers')
-PLAIN = flags.DEFINE_list('plain_kernels', [], f'fast forms on CPU to do without, of: {", ".join(kernels.NAMES)}')
+CPU_LEVERS = flags.DEFINE_bool('cpu_levers', True, 'CPU settings: reuse memory, YNNPACK reductions, barriers')
+PLAIN = flags.DEFINE_list('plain_kernels', [], f'fast CPU kernels to turn off, of: {", ".join(kernels.NAMES)}')
 CACHE = flags.DEFINE(
   PathParser(optional=True),
   'compilation_cache',
   None,
-  "folder of compiled programs, strata/xla in the user's cache unless given; empty: compile anew in every process",
+  "folder of compiled programs; default: strata/xla in the user's cache; empty: no cache",
 )
 
 ADVICE = {

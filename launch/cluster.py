@@ -11,15 +11,15 @@ from absl import flags
 from launch.flags import PathParser
 from research.errors import ConfigError
 
-CLUSTER = flags.DEFINE_enum('cluster', 'slurm', ['slurm', 'local'], 'local: a task on this machine, by the same way')
-NODES = flags.DEFINE_integer('nodes', 1, 'machines', 1)
-GPUS = flags.DEFINE_integer('gpus_per_node', 0, 'on each machine; 0: CPU', 0)
-CPUS = flags.DEFINE_integer('cpus_per_task', 0, 'cores of a task; 0: what the cluster gives', 0)
-PARTITION = flags.DEFINE_string('partition', '', "the cluster's; empty: its default")
-TIME = flags.DEFINE_string('time', '24:00:00', 'longest time of a turn: minutes, HH:MM:SS or DAYS-HH:MM:SS')
-REQUEUE = flags.DEFINE_bool('requeue', False, 'when preempted or out of time, save and queue again')
-SBATCH = flags.DEFINE_list('sbatch', [], 'more options of sbatch, such as account=vision,mem=64G')
-LOGS = flags.DEFINE(PathParser(), 'logs', 'runs/jobs', 'folder of the logs; all nodes must see it')
+CLUSTER = flags.DEFINE_enum('cluster', 'slurm', ['slurm', 'local'], 'slurm, or local: one task on this machine')
+NODES = flags.DEFINE_integer('nodes', 1, 'number of machines', 1)
+GPUS = flags.DEFINE_integer('gpus_per_node', 0, 'GPUs of each machine; 0: CPU only', 0)
+CPUS = flags.DEFINE_integer('cpus_per_task', 0, "CPU cores per task; 0: the cluster's default", 0)
+PARTITION = flags.DEFINE_string('partition', '', 'of the cluster; empty: its default')
+TIME = flags.DEFINE_string('time', '24:00:00', 'time limit: minutes, HH:MM:SS or DAYS-HH:MM:SS')
+REQUEUE = flags.DEFINE_bool('requeue', False, 'when preempted or out of time, save and requeue')
+SBATCH = flags.DEFINE_list('sbatch', [], 'more sbatch options, such as account=vision,mem=64G')
+LOGS = flags.DEFINE(PathParser(), 'logs', 'runs/jobs', 'folder for the logs, visible to all nodes')
 OWN = (CLUSTER, NODES, GPUS, CPUS, PARTITION, TIME, REQUEUE, SBATCH, LOGS)
 
 WARNING_SECONDS = 120  # from the signal to the time limit: enough for a step and a checkpoint

@@ -18,10 +18,10 @@ from jax._src.distributed import global_state  # JAX exposes the client and addr
 from research.errors import ConfigError
 from research.parallel.liveness import Liveness, leave, watch_for_the_end_of_the_coordinator
 
-COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT where all processes meet; the first listens there')
-PROCESSES = flags.DEFINE_integer('processes', None, 'how many train together; 1: this one alone, in any cluster')
-PROCESS = flags.DEFINE_integer('process', None, 'number of this process, from 0')
-HEARTBEAT = flags.DEFINE_integer('heartbeat_seconds', 30, 'within how long after the loss of one the others end', 2)
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process')
+PROCESSES = flags.DEFINE_integer('processes', None, 'number of processes; 1: this one only, on any cluster')
+PROCESS = flags.DEFINE_integer('process', None, 'index of this process, from 0')
+HEARTBEAT = flags.DEFINE_integer('heartbeat_seconds', 30, 'how long after losing a process the others exit', 2)
 JOIN = flags.DEFINE_integer('join_seconds', 120, 'how long processes wait for each other at the start', 1)
 
 VARIABLES = {

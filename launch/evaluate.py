@@ -22,8 +22,8 @@ from research.train.restore import parse_checkpoint, restore_state
 from research.train.workdir import saved_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
-SPLIT = flags.DEFINE_string('split', 'validation', 'part of the data: validation, test or train')
-CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
+SPLIT = flags.DEFINE_string('split', 'validation', 'validation, test or train')
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or a step')
 PREDICTIONS = flags.DEFINE(
   PathParser(optional=True), 'predictions', '', 'file.npz for outputs, targets and index; empty: none'
 )

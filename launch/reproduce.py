@@ -29,16 +29,16 @@ from research.train.rerun import finished, folds_of, workdir_for
 from research.train.run import HASHED_STEPS
 from research.train.signals import Stop
 
-EXPERIMENT = flags.DEFINE_string('experiment', '', 'name of a folder in experiments/, or its path')
-VARIANT = flags.DEFINE_string('variant', '', "one of the config's VARIANTS; the default unless given")
-ALL = flags.DEFINE_bool('all', False, 'the default of every experiment that has a results.jsonl')
-SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'seeds to run; a cross-validation runs every fold of each')
-RECORD = flags.DEFINE_bool(
-  'record', False, 'put the runs on record, in place of older ones of the same variant, seed and fold'
-)
-QUICK = flags.DEFINE_bool('quick', False, f'only the first {HASHED_STEPS[-1]} steps, of the first fold')
+EXPERIMENT = flags.DEFINE_string('experiment', '', 'name or path of an experiment folder')
+VARIANT = flags.DEFINE_string('variant', '', "one of the config's VARIANTS; empty: the default")
+ALL = flags.DEFINE_bool('all', False, 'run the default of every recorded experiment')
+SEEDS = flags.DEFINE_list('seeds', '0,1,2', 'seeds to run, with all folds of a cross-validation')
+RECORD = flags.DEFINE_bool('record', False, 'record the runs, replacing older ones of the same variant, seed and fold')
+QUICK = flags.DEFINE_bool('quick', False, f'only the first {HASHED_STEPS[-1]} steps of the first fold')
 RUNS = flags.DEFINE(PathParser(), 'root', 'runs/reproduce', 'folder of the workdirs')
-flags.register_validator('seeds', lambda seeds: seeds and all(map(str.isdecimal, seeds)), 'must be such as 0,1,2')
+flags.register_validator(
+  'seeds', lambda seeds: seeds and all(map(str.isdecimal, seeds)), 'must be integers such as 0,1,2'
+)
 flags.mark_bool_flags_as_mutual_exclusive(['quick', 'record'])
 flags.register_multi_flags_validator(
   ['all', 'variant'], lambda values: not (values['all'] and values['variant']), '--all runs no variants'
@@ -149,7 +149,7 @@ def check_of_one_code(workdir: Path) -> None:
 def run(config: Config, root: Path) -> Path:
   """The workdir of a run of `config`, which may already exist; only of its first steps if quick."""
   workdir = workdir_for(root, config)
-  logging.info('%s: %s', workdir, 'has it already' if finished(workdir) else 'runs')
+  logging.info('%s: %s', workdir, 'already finished' if finished(workdir) else 'running')
   if not finished(workdir):
     with (
       Stop() as stop,

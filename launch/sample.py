@@ -21,12 +21,12 @@ from research.train.restore import parse_checkpoint, restore_variables
 from research.train.workdir import saved_config
 
 WORKDIR = flags.DEFINE(PathParser(), 'workdir', None, 'folder of the run', required=True)
-PROMPT = flags.DEFINE_string('prompt', '', 'text that the model goes on from, or translates')
-INPUT = flags.DEFINE(PathParser(optional=True), 'input', '', 'file that the model hears, or forecasts from')
-LENGTH = flags.DEFINE_integer('length', None, 'tokens of a text that is written; 500 unless given', lower_bound=1)
-TEMPERATURE = flags.DEFINE_float('temperature', None, 'of a text: 0 the likeliest, 1 as learned (unless given)')
-SEED = flags.DEFINE_integer('seed', 0, 'another number is another draw', lower_bound=0, upper_bound=2**32 - 1)
-CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or the step of one')
+PROMPT = flags.DEFINE_string('prompt', '', 'text to continue or translate')
+INPUT = flags.DEFINE(PathParser(optional=True), 'input', '', 'recording to transcribe, or table to forecast from')
+LENGTH = flags.DEFINE_integer('length', None, 'tokens to generate; 500 by default', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float('temperature', None, 'of text sampling; 0 is greedy, default 1')
+SEED = flags.DEFINE_integer('seed', 0, 'of the sampling', lower_bound=0, upper_bound=2**32 - 1)
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'latest', 'best, latest or a step')
 OUTPUT = flags.DEFINE(PathParser(optional=True), 'output', '', 'folder for figures; empty: `samples` in the workdir')
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from research.train.rerun import finished
 from research.train.signals import Stop
 
 CONFIG = define_config()
-SWEEP = flags.DEFINE(PathParser(optional=True), 'sweep', '', 'file of the sweep; empty: sweep.py beside the config')
+SWEEP = flags.DEFINE(PathParser(optional=True), 'sweep', '', 'file of the sweep; empty: sweep.py next to the config')
 RUNS = flags.DEFINE(PathParser(), 'root', None, 'folder of the workdirs, the table and the figure', required=True)
 RUNNER = flags.DEFINE_enum('runner', 'serial', ['serial', 'processes', 'slurm'], 'where the trials run')
-PROCESSES = flags.DEFINE_integer('processes', 2, 'processes: trials at once', lower_bound=1)
-METRIC = flags.DEFINE_string('metric', '', "validation/NAME that chooses; empty: the experiment's score")
-DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'which end of --metric is best')
+PROCESSES = flags.DEFINE_integer('processes', 2, 'number of parallel trials of --runner=processes', lower_bound=1)
+METRIC = flags.DEFINE_string('metric', '', "validation/NAME to select by; empty: the experiment's score")
+DIRECTION = flags.DEFINE_enum('direction', '', ['', 'min', 'max'], 'whether a low or a high --metric is best')
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ DEBUG_NANS = flags.DEFINE_bool(
 def main() -> None:
   config, workdir = CONFIG.value, WORKDIR.value
   if package := cpu.idle_accelerator():
-    logging.warning(f'{package} is installed, but JAX found no such device and runs on CPU')
+    logging.warning(f'{package} is installed, but JAX found no such device and uses the CPU')
   debugging = jax.debug_nans(DEBUG_NANS.value or jax.config.jax_debug_nans)
   with debugging, Stop(alone=jax.process_count() == 1) as stop:
     records = train(config, workdir, stop, profile=PROFILE.value or (0, 0))

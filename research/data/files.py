@@ -117,7 +117,7 @@ def _from_cache(archive: Archive, folder: Path, names: Collection[str]) -> dict[
 def _from_origins(archive: Archive, names: list[str]) -> dict[str, bytes]:
   faults = []
   for origin in archive.origins:
-    logging.info('fetching %s: %s', archive.name, origin)
+    logging.info('downloading %s: %s', archive.name, origin)
     try:
       return archive.checked(origin.fetch(names), names)
     except DataError as error:

@@ -61,8 +61,8 @@ def log_layout(state: State, shardings: State, mesh: Mesh) -> None:
   split = sum(any(leaf.sharding.spec) for leaf in leaves)
   whole, held = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), sum(map(bytes_per_device, leaves))
   logging.info(
-    'State: %d of %d leaves are split, by tensor as their layers name it, by fsdp there or at the longest axis of '
-    'those with %d entries or more: %s bytes, %s a device',
+    'State: %d of %d leaves are sharded (tensor: by the axes of their layers; fsdp: on that axis or the longest one of '
+    'leaves with at least %d entries): %s bytes, %s per device',
     *(split, len(leaves), LEAST, f'{whole:,}', f'{held:,}'),
   )
 

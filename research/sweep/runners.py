@@ -104,7 +104,7 @@ def _code(job: Any) -> int | None:
 def _run(job: Job, stop: Stop, environment: Mapping[str, str]) -> int:
   command = [sys.executable, str(ROOT / 'launch' / 'train.py'), *job.words, f'--workdir={job.workdir}']
   job.log.parent.mkdir(exist_ok=True)
-  logging.info('%s: runs', job.name)
+  logging.info('%s: running', job.name)
   with job.log.open('a') as log:
     # In a new session: otherwise Ctrl-C would reach it twice, once through us, and kill it.
     process = subprocess.Popen(

@@ -268,7 +268,7 @@ class Run:
     """The compiled step; when debugging, one that keeps the State before it for a second run."""
     step = make_step(self._task, self._feed)
     if jax.config.jax_disable_jit:
-      logging.warning('JAX_DISABLE_JIT: for debugging, the steps will be slow')
+      logging.warning('JAX_DISABLE_JIT: steps will be slow while debugging')
       return step
     donated = () if self._debugging else 0
     with jax.set_mesh(self._mesh), self._unguarded():

@@ -115,7 +115,7 @@ def transferred(transfer: Transfer, state: State) -> State:
   source = transfer.source
   taken = {str(leaf): source.arrays[str(origin)] for leaf, origin in transfer.origins.items()}
   logging.info(
-    'config.init_from=%s, step %d: %s are taken; %s are new here; %s are left there',
+    'config.init_from=%s, step %d: loaded %s; newly initialized %s; unused %s',
     *(source.workdir, source.step, _listed(transfer.origins), _listed(transfer.new), _listed(transfer.left)),
   )
 
