@@ -8,7 +8,7 @@ from jax import Array
 
 from research.data.examples import counting
 from research.evaluate.exact import confusion_matrix, log_odds, sigmoid
-from research.evaluate.reports import Highest, Report, Streamed
+from research.evaluate.reports import Highest, Report, Streamed, Summed
 from research.types import Rows
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def confusion(class_names: Sequence[str]) -> Report:
   stand beside the matrix.
   """
 
-  def report(logits: np.ndarray, rows: Rows) -> Iterator[tuple[str, 'Figure']]:
+  def terms(logits: np.ndarray, rows: Rows) -> np.ndarray:
     counted = counting(rows)
-    counts = confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
+    return confusion_matrix(logits.reshape(*counted.shape, -1)[counted], rows['targets'][counted])
+
+  def draw(counts: np.ndarray) -> Iterator[tuple[str, 'Figure']]:
     if len(class_names) <= COUNTED:
       size = 2.2 + 0.45 * len(class_names)
       figure, (axis,) = make_figure(size=(size, size))
@@ -52,7 +54,7 @@ def confusion(class_names: Sequence[str]) -> Report:
       _draw_confusions(confusions, counts, class_names)
     yield 'confusion_matrix', figure
 
-  return report
+  return Streamed('confusion', lambda size: Summed(terms, draw))
 
 
 def _draw_matrix(axis, counts: np.ndarray, class_names: Sequence[str]) -> 'AxesImage':

@@ -56,9 +56,9 @@ class _Mistakes:
     yield 'mistakes', figure
 
 
-def class_sums(rows: Rows, class_names: int) -> tuple[np.ndarray, np.ndarray]:
+def class_sums(rows: Rows, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
   """Sum of the first feature per class and step, and the number of values: both [classes, length]."""
-  series, own = _series(rows), [rows['targets'] == number for number in range(class_names)]
+  series, own = _series(rows), [rows['targets'] == number for number in range(num_classes)]
   total = np.stack([np.nansum(series[of_class], axis=0, dtype=np.float64) for of_class in own])
   return total, np.stack([(~np.isnan(series[of_class])).sum(0) for of_class in own])
 
