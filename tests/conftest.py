@@ -3,7 +3,7 @@
 import os
 import pwd
 
-# Before jax is imported: both are read once.
+# Before importing jax, which reads both once.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
@@ -31,9 +31,9 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with Ctrl-C ignored
 
-# Annotated shapes and types are checked from here on, in modules that are not yet imported.
+# Check annotated shapes and types in modules imported from here on.
 SHAPED = ('models', 'objectives', 'ops', 'metrics', 'data.augment', 'data.augment_series', 'data.audio')
 CHECKER = 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'  # a float may be given as an int
 jaxtyping.install_import_hook([f'research.{name}' for name in SHAPED], CHECKER)
@@ -41,14 +41,14 @@ jaxtyping.install_import_hook([f'research.{name}' for name in SHAPED], CHECKER)
 
 @pytest.fixture(scope='session')
 def programs():
-  """Starts programs in processes of their own."""
+  """Starts programs in separate processes."""
   with forks.Server() as server:
     yield server
 
 
 @pytest.fixture(scope='module', autouse=True)
 def forgotten():
-  """Frees what a module has compiled: together the modules would take gigabytes."""
+  """Frees the compiled programs of a module, as all modules together would take gigabytes."""
   yield
   jax.clear_caches()
 
@@ -62,7 +62,7 @@ def x64():
 
 @pytest.fixture
 def nobody(monkeypatch):
-  """The user of a container that knows no name and no home for it."""
+  """A container user without a name or home."""
 
   def unknown(uid):
     raise KeyError(f'getpwuid(): uid not found: {uid}')
@@ -73,7 +73,7 @@ def nobody(monkeypatch):
 
 @pytest.fixture(scope='session')
 def mnist_is_here():
-  """Skips a test where MNIST is neither on this machine nor can be had."""
+  """Skips a test if MNIST is unavailable."""
   from research.data import images
   from research.errors import DataError
 

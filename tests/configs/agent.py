@@ -1,4 +1,4 @@
-"""An actor and a critic, a number for each cell, that learn to walk to the end of a row of cells; for tests."""
+"""A tabular actor-critic that learns to walk to the end of a row of cells; for tests."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ CELLS, STEPS, DISCOUNT = 6, 8, 0.9
 
 
 class Trajectory(NamedTuple):
-  """What happened in each environment: arrays [steps, batch]."""
+  """Trajectories of all environments: arrays [steps, batch]."""
 
   cell: Array
   action: Array
@@ -35,14 +35,14 @@ class Trajectory(NamedTuple):
 
 
 def act(cell: Array, action: Array) -> tuple[Array, Array, Array]:
-  """One step of all environments: the cell reached, the reward of 1 in the last one, and where it goes on from."""
+  """One step of all environments: the cell reached, a reward of 1 in the last one, and the next cell."""
   after = jnp.clip(cell + 2 * action - 1, 0, CELLS - 1)
   reward = (after == CELLS - 1).astype(jnp.float32)
   return after, reward, jnp.where(reward > 0, 0, after)
 
 
 def roll_out(params: PyTree, cell: Array, keys: Array) -> tuple[Trajectory, Array]:
-  """STEPS steps from `cell` [batch], the actions of an environment drawn by its key; and where it is then."""
+  """Rolls out STEPS steps from `cell` [batch], with a key per environment; also returns the final cells."""
 
   def step(cell: Array, number: Array) -> tuple[Array, Trajectory]:
     draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number), dtype=jnp.float32))(keys)
@@ -55,7 +55,7 @@ def roll_out(params: PyTree, cell: Array, keys: Array) -> tuple[Trajectory, Arra
 
 
 def actor_critic(params: PyTree, seen: Trajectory) -> tuple[Mean, Metrics]:
-  """The losses of both by the advantage over one step, per environment."""
+  """Both losses per environment, with the one-step advantage."""
   follows = jnp.where(seen.reward > 0, 0, params['critic'][seen.after])
   target = jax.lax.stop_gradient(seen.reward + DISCOUNT * follows)
   advantage = target - params['critic'][seen.cell]
@@ -65,7 +65,7 @@ def actor_critic(params: PyTree, seen: Trajectory) -> tuple[Mean, Metrics]:
 
 
 def walker(config: Base) -> Task:
-  """Task without examples: a batch has the number of each environment, whose cells are in `State.memory`."""
+  """A task without examples: a batch has the index of each environment, whose cell is in `State.memory`."""
   optimizer = make_optimizer(config.optimizer, config.steps)
 
   def init(key: Array, batch: Batch) -> State:

@@ -1,4 +1,4 @@
-"""Forecasts of two variables with an interval, on windows that are cut when they are asked for; for tests."""
+"""Forecasts of two variables with an interval, on windows sliced on access; for tests."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ QUANTILES = (0.1, 0.9)
 
 
 def walks(steps: int) -> np.ndarray:
-  """Two variables [steps, 2] that wander about a season."""
+  """Two variables [steps, 2] that fluctuate around a season."""
   wandering = 0.1 * np.random.default_rng(0).normal(size=(steps, 2)).cumsum(0)
   return wandering + np.sin(2 * np.pi * np.arange(steps) / SEASON)[:, None]
 

@@ -1,4 +1,4 @@
-"""Batch norm, dropout, augmentation and averaged parameters, on examples that do not lie in memory; for tests."""
+"""Batch norm, dropout, augmentation and EMA, on examples that are not in memory; for tests."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from research.types import Fitted
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-  """Examples that must be brought batch by batch."""
+  """Examples that are loaded batch by batch."""
 
   arrays: Arrays
 
@@ -36,7 +36,7 @@ class Remote:
 
 @dataclasses.dataclass
 class Config(Base):
-  """A small convolutional network with all that is random or moves along."""
+  """A small convolutional network with every kind of randomness and statistics."""
 
   width: int = 4  # channels of the first stage
   dropout_rate: float = 0.3  # part of the channels and units

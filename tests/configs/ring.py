@@ -1,4 +1,4 @@
-"""Two perceptrons against each other: points on a ring of eight Gaussians, the toy that shows mode collapse."""
+"""A toy GAN: points on a ring of eight Gaussians, which reveals mode collapse."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -30,13 +30,13 @@ def centers() -> np.ndarray:
 
 
 def ring(count: int, seed: int) -> Arrays:
-  """Points [count, 2], the same number of each mode."""
+  """Points [count, 2], equally many per mode."""
   noise = np.random.default_rng(seed).normal(size=(count, 2))
   return Arrays({'inputs': (centers()[np.arange(count) % MODES] + SPREAD * noise).astype(np.float32)})
 
 
 def coverage(points: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-  """Modes with at least a quarter of their fair share within four standard deviations, and the part of points there."""
+  """Modes with at least a quarter of their share within four standard deviations, and the fraction of points there."""
   distance = np.linalg.norm(points[:, None] - centers(), axis=-1)
   near = np.bincount(distance.argmin(1)[distance.min(1) < 4 * SPREAD], minlength=MODES)
   yield 'modes', float((near >= len(points) / MODES / 4).sum())

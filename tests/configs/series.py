@@ -1,4 +1,4 @@
-"""Classes of series of several lengths by convolutions with batch norm beside an LSTM, with augmentation; for tests."""
+"""An LSTM-FCN classifying variable-length series, with batch norm and augmentation; for tests."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ CLASSES, LENGTH = 3, 12
 
 
 def waves(count: int, seed: int) -> Arrays:
-  """Sines of a frequency for each class, in noise; what follows a series is far off."""
+  """Noisy sines with a frequency per class; the padding has extreme values."""
   rng = np.random.default_rng(seed)
   targets, lengths = rng.integers(CLASSES, size=count), rng.integers(LENGTH // 2, LENGTH + 1, count)
   steps = np.arange(LENGTH)[None]

@@ -1,4 +1,4 @@
-"""Classes of points whose parts lie in a file each, and are read when they are asked for; for tests."""
+"""A classifier of points whose splits are files, read on access; for tests."""
 
 import dataclasses
 from functools import cached_property
@@ -23,7 +23,7 @@ PARTS = {'train': 96, 'validation': 32, 'test': 40}
 
 
 def store(folder: Path) -> None:
-  """Writes the parts: three clouds of points, far from zero."""
+  """Writes the splits: three clusters of points, far from zero."""
   for seed, (part, count) in enumerate(PARTS.items()):
     rng = np.random.default_rng(seed)
     targets = rng.integers(3, size=count).astype(np.int32)

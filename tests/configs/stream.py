@@ -1,4 +1,4 @@
-"""A recurrent language model whose carry goes on from window to window, with dropout; for tests."""
+"""A recurrent language model that carries state from window to window, with dropout; for tests."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ SIZE = 11  # tokens of the vocabulary
 
 
 def tokens(count: int, seed: int) -> np.ndarray:
-  """A random walk on the vocabulary: what comes next depends on what was."""
+  """A random walk on the vocabulary: the next token depends on the last."""
   return np.random.default_rng(seed).choice([1, 1, 2, 5], count).cumsum().astype(np.int32) % SIZE
 
 

@@ -1,4 +1,4 @@
-"""Labels of sequences of several lengths by CTC, with masks drawn for each example; for tests."""
+"""CTC on variable-length sequences, with per-example masks; for tests."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ LABELS, FRAMES, FEATURES = 3, 14, 6
 
 
 def sequences(count: int, seed: int) -> Arrays:
-  """Two or three labels, each heard in four frames, in noise; what follows them is far off."""
+  """Two or three labels of four noisy frames each; the padding has extreme values."""
   rng = np.random.default_rng(seed)
   labels, lengths = rng.integers(1, LABELS + 1, (count, 3)), rng.integers(2, 4, count)
   heard = np.repeat(labels, 4, axis=1)

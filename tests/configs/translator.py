@@ -1,4 +1,4 @@
-"""Strings written backward by an encoder and decoder with attention, found by beams; for tests."""
+"""An encoder-decoder with attention that reverses strings, with beam search; for tests."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ LETTERS, LONGEST = 4, 5
 
 
 def reversals(count: int, seed: int) -> Arrays:
-  """Strings of two letters and more, and the same from the end; END follows both."""
+  """Strings of at least two letters, and their reversals; both end with END."""
   rng = np.random.default_rng(seed)
   lengths = rng.integers(2, LONGEST + 1, count).astype(np.int32)
   inputs = rng.integers(1, LETTERS + 1, (count, LONGEST + 1)).astype(np.int32)
@@ -34,7 +34,7 @@ def reversals(count: int, seed: int) -> Arrays:
 
 
 def spelled(tokens: np.ndarray) -> str:
-  """Letters with spaces between, for BLEU counts words."""
+  """Letters separated by spaces, as BLEU counts words."""
   return ' '.join('abcd'[token - 1] for token in tokens if token != END)
 
 

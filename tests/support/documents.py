@@ -1,9 +1,8 @@
-"""Tables in docs/ whose rows are written, and ever after held, by the tests that measure them.
+"""Tables in docs/ whose rows are written and checked by tests.
 
-A test calls the fixture `documented(table, row)` (or `fault`, which is one of its uses) with what it has seen. The row
-is compared with the one of the same key in docs/TABLE.md, between two markers; with `pytest --write-docs`, of one test
-or of all, it is written there. A row keeps its place, and a new one goes to the end, from where it may be moved by
-hand. A row whose test is gone fails in tests/test_docs.py.
+A test calls the fixture `documented(table, row)` (or `fault`, a special case) with its observation. The row is compared
+with the one with the same key in docs/TABLE.md, between two markers; `pytest --write-docs` writes it there. Rows keep
+their place; new ones are appended, and may be moved by hand. A row whose test is gone fails in tests/test_docs.py.
 """
 
 import fcntl
@@ -26,12 +25,12 @@ def pytest_addoption(parser):
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
-  """Rows of the table in a file, columns by name, each under the text of its first column."""
+  """Rows of the table in a file, by the text of their first column; columns by name."""
   return _rows(path.read_text())
 
 
 def write(path: Path, row: Mapping[str, str]) -> None:
-  """Puts a row in the place of the one with its key, or at the end; several processes may do so at once."""
+  """Replaces the row with the same key, or appends it; safe for concurrent processes."""
   with path.open('r+') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     text = file.read()
@@ -55,10 +54,10 @@ def _escaped(cell: str) -> str:
 
 @pytest.fixture
 def documented(request) -> Callable[..., None]:
-  """Function (table, row, loose=()) that holds `row`, text by column, the key first, against docs/TABLE.md.
+  """Function (table, row, loose=()) that compares `row`, text by column, the key first, with docs/TABLE.md.
 
-  The key stands in the test's file, word for word, or in parts that a comma joins. `loose` names the columns
-  of figures that differ between machines: they are written, and not compared.
+  The key must occur in the test's file, as a whole or in parts joined by commas. `loose` names columns with
+  machine-dependent values, which are written but not compared.
   """
   test = request.node.nodeid.partition('[')[0]
 
@@ -77,8 +76,8 @@ def documented(request) -> Callable[..., None]:
 
 @pytest.fixture
 def fault(documented, tmp_path) -> Callable[..., None]:
-  """Function (name, line, code, kept) that holds a row of docs/faults.md: what a fault prints, its exit code, and
-  what the test has found to be kept. Folders and sums in the line become `…`.
+  """Function (name, line, code, kept) that checks a row of docs/faults.md: what a fault prints, its exit code, and
+  what is kept. Folders and checksums in the line become `…`.
   """
 
   def hold(name: str, line: str, code: int, kept: str) -> None:
@@ -92,7 +91,7 @@ def fault(documented, tmp_path) -> Callable[..., None]:
 
 @pytest.fixture
 def told(monkeypatch, capsys) -> Callable[..., tuple[str, int]]:
-  """Function (call) -> the line on standard error and the exit code that a launcher makes of what `call` raises."""
+  """Function (call) -> the line on standard error and the exit code that a command prints for what `call` raises."""
 
   def told(call: Callable) -> tuple[str, int]:
     monkeypatch.setattr(absl.app, 'run', lambda main, flags_parser: call())

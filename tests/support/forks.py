@@ -1,9 +1,8 @@
-"""Python programs that start in milliseconds: a server has imported JAX and the library, and forks for each of them.
+"""Python programs that start in milliseconds, forked from a server that has imported JAX and the library.
 
-A program starts as from `python -m MODULE` or `python -c CODE` and is a process of its own: environment, streams,
-signals and exit code are as usual, and JAX has no back end before the program asks for one. What Python and JAX read
-as they are imported (a closed stream, the JAX_* variables) is the server's: programs that change these need
-`subprocess`.
+A program starts as from `python -m MODULE` or `python -c CODE` in its own process, with the usual environment, streams,
+signals and exit code, and JAX's backends uninitialized. What Python and JAX read on import (closed streams, JAX_*
+variables) is the server's: programs that change these need `subprocess`.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = (  # what a run takes long to import; nothing that defines the flags of one launcher
+IMPORTED = (  # slow imports of a run; nothing that defines flags of a command
   'experiments.wiring',
   'launch.app',
   'research.report.curves',
@@ -33,7 +32,7 @@ IMPORTED = (  # what a run takes long to import; nothing that defines the flags 
 
 
 class Server:
-  """A context manager: the process that forks; it ends with the block, its programs do not."""
+  """A context manager: the forking process; it exits with the block, its programs do not."""
 
   def __enter__(self) -> 'Server':
     self._requests, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -47,7 +46,7 @@ class Server:
     self._process.wait()
 
   def start(self, words: Sequence[str], env: Mapping[str, str], stdout=None) -> 'Program':
-    """The program of `python WORDS` in the environment `env`; without a file `stdout`, both outputs are pipes."""
+    """Starts `python WORDS` in the environment `env`; without a file `stdout`, both outputs are pipes."""
     pipes = [os.pipe() for _ in ('stdout', 'stderr')]
     status, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
@@ -59,14 +58,14 @@ class Server:
     return Program(status, *(os.fdopen(reader) for reader, _ in pipes))
 
   def run(self, words: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess:
-    """What `subprocess.run` returns of `python WORDS`."""
+    """Runs `python WORDS` like `subprocess.run`."""
     program = self.start(words, env)
     stdout, stderr = program.communicate(300)
     return subprocess.CompletedProcess(words, program.returncode, stdout, stderr)
 
 
 class Program:
-  """As much of `subprocess.Popen` as tests use."""
+  """The subset of `subprocess.Popen` used by tests."""
 
   def __init__(self, status: socket.socket, stdout, stderr):
     self.stdout, self.stderr, self.returncode = stdout, stderr, None
@@ -86,7 +85,7 @@ class Program:
     return self.returncode
 
   def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-    """What is left in both pipes at the program's end; it may not be more than these hold, 64 KiB."""
+    """The content of both pipes at the program's exit, at most their capacity of 64 KiB."""
     self.wait(timeout)
     return self.stdout.read(), self.stderr.read()
 
@@ -99,7 +98,7 @@ class Program:
 
 
 def serve(requests: socket.socket) -> list[str]:
-  """Forks for every request until there are no more; returns, in each new process, the words of its program."""
+  """Forks for every request; returns, in each new process, the words of its program."""
   while True:
     message, descriptors, *_ = socket.recv_fds(requests, 2**20, 3)
     if not message:
@@ -114,7 +113,7 @@ def serve(requests: socket.socket) -> list[str]:
 
 
 def _watched(request: dict, descriptors: list[int]) -> list[str]:
-  """Forks once more: the new process is to be the program and sends its number; this one sends its exit code."""
+  """Forks again: the new process becomes the program and sends its pid; this one sends its exit code."""
   *outputs, status = descriptors
   status = socket.socket(fileno=status)
   if pid := os.fork():
@@ -133,7 +132,7 @@ def _watched(request: dict, descriptors: list[int]) -> list[str]:
 
 
 def become(words: Sequence[str]) -> None:
-  """What `python WORDS` does."""
+  """Runs `python WORDS`."""
   if words[0] == '-m':
     sys.argv = words[1:]
     runpy.run_module(words[1], run_name='__main__', alter_sys=True)
@@ -147,5 +146,5 @@ if __name__ == '__main__':
   sys.path[0] = str(ROOT)
   for name in IMPORTED:
     importlib.import_module(name)
-  gc.freeze()  # a collection in a program would copy the pages of all that is imported
+  gc.freeze()  # a garbage collection in a program would copy the imported modules' pages
   become(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""Runs of the configs in tests/configs: what they leave in a workdir, and what a process says at its end."""
+"""Helpers for runs of tests/configs, their workdirs and their processes."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ TIMING = ('seconds', 'examples_per_second')
 
 
 def make(name: str, **changes: Any) -> Config:
-  """A config of the tests, with other values."""
+  """A config of tests/configs with changed fields."""
   return dataclasses.replace(load_config(f'{CONFIGS / name}.py'), **changes)
 
 
@@ -29,19 +29,19 @@ def drain(config: Config, workdir: str | Path = '', experiment=None) -> list:
 
 
 def untold(config: Config, workdir: str | Path = ''):
-  """The last record of a run that evaluates nothing, and so compiles its steps alone."""
+  """The last record of a run without evaluations, which compiles only its step."""
   return drain(config, workdir, dataclasses.replace(config.build(), evaluators={}, final_evaluators={}))[-1]
 
 
 def claim(folder: Path, config: Config, step: int = 0) -> None:
-  """What a run does with its workdir as it starts at a step."""
+  """Starts a run in a workdir at a step, as training would."""
   with Workdir(folder, config) as workdir:
     workdir.note_config({})
     workdir.note_start(step, {})
 
 
 def outcome(workdir: Path) -> tuple:
-  """The lines of metrics.jsonl and the result, the hash of the last State in it, less what the clock says."""
+  """The lines of metrics.jsonl and the result, without wall-clock times."""
   lines = [{name: value for name, value in line.items() if name not in TIMING} for line in recorder.read(workdir)]
   result = json.loads((workdir / 'result.json').read_text())
   return lines, {name: value for name, value in result.items() if name not in TIMING}
@@ -53,7 +53,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def end(process: subprocess.Popen) -> tuple[str, int]:
-  """The last line on standard error, and the exit code as a shell gives it: 128 and more for a signal."""
+  """The last line on standard error, and the exit code as in a shell: 128 + N for a signal."""
   _, errors = process.communicate(timeout=300)
   assert 'Traceback' not in errors, errors
   code = process.returncode
@@ -67,13 +67,13 @@ def free_port() -> int:
 
 
 def wait_for_line(process: subprocess.Popen, text: str) -> None:
-  """Until a line of standard error begins with `text`."""
+  """Waits for a line on standard error that starts with `text`."""
   while not (line := process.stderr.readline()).startswith(text):
     assert line, 'the process ended'
 
 
 def wait_for_start(process: subprocess.Popen, workdir: Path) -> None:
-  """Until the process has noted its start, just after it has read the newest checkpoint."""
+  """Waits until the process has recorded its start, right after restoring the newest checkpoint."""
   path = workdir / 'environment.json'
   before = path.stat().st_size if path.exists() else 0
   while process.poll() is None and not (path.exists() and path.stat().st_size > before):
