@@ -15,6 +15,7 @@ from research import random
 from research.errors import ConfigError
 from research.tasks.adversarial import adversarial, variables_of
 from research.tasks.base import evaluation_variables
+from research.tasks.descend import Compute
 from research.train.loop import train
 
 KEY = jax.random.key(5)
@@ -32,9 +33,9 @@ class Affine(nn.Module):
     return nn.Dense(self.outputs, name='dense')(inputs)
 
 
-def make(critic_steps: int = 1):
+def make(critic_steps: int = 1, **options):
   rates = (optax.sgd(RATES['generator']), optax.sgd(RATES['discriminator']))
-  return adversarial(Affine(2), Affine(1), 3, *rates, critic_steps=critic_steps)
+  return adversarial(Affine(2), Affine(1), 3, *rates, critic_steps=critic_steps, **options)
 
 
 def batch(count: int = 8) -> dict:
@@ -52,6 +53,15 @@ def affine(params, inputs) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
   return 1 / (1 + np.exp(-x))
+
+
+def test_norms_are_those_of_each_player():
+  task, data = make(compute=Compute(log_norms=True)), batch()
+  _, metrics = jax.jit(task.train_step)(task.init(KEY, data), data, KEY)
+  for player, rate in RATES.items():
+    gradient, update = (metrics[f'{player}_{name}_norm'].total for name in ('gradient', 'update'))
+    assert gradient > 0
+    np.testing.assert_allclose(update, rate * gradient, rtol=1e-6)  # of SGD
 
 
 def test_a_step_is_that_of_the_non_saturating_game():
