@@ -53,7 +53,7 @@ class Progress:
       self._first, due = (record.step, now), True
     self._status = record.status
     self._metrics.update(record.metrics)
-    kept = [*record.note.splitlines(), *self._evaluations(record)]
+    kept = [*self._evaluations(record), *record.note.splitlines()]
     with contextlib.suppress(OSError):
       for line in kept:
         self._keep(line)
@@ -103,7 +103,7 @@ class Progress:
   def _left(self, step: int, now: float) -> list[str]:
     """Time left at the pace since the first record, as a resumed run does not start at step 0."""
     first, since = self._first or (step, now)
-    if not first < step < self._total:
+    if not first < step < self._total or self._status == 'done':  # which may come early
       return []
     return [f'{tqdm.format_interval((self._total - step) * (now - since) / (step - first))} left']
 

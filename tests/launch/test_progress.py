@@ -40,7 +40,7 @@ def test_plain_lines_tell_what_is_new_and_little_else(clock):
       clock[0] += 1
       shown.show(train(step))
     shown.show(record(50, {}, 'evaluating'))
-    shown.show(record(50, {'validation/loss': 0.25, 'validation/accuracy': 0.875}, 'training'))
+    shown.show(record(50, {'validation/loss': 0.25, 'validation/accuracy': 0.875}, 'training', 'a note'))
     clock[0] += 6
     shown.show(train(60))
     shown.show(record(60, {}, 'saving'))
@@ -52,12 +52,13 @@ def test_plain_lines_tell_what_is_new_and_little_else(clock):
     ['training', '10/100'],
     ['evaluating', '50/100'],
     ['validation', '50/100'],
+    ['a', 'note'],
     ['training', '60/100'],
     ['saving', '60/100'],
   ]
   assert lines[3] == 'training   10/100  loss 0.5000  12,346/s'
   assert lines[5] == 'validation 50/100  loss 0.2500  accuracy 0.8750'
-  assert lines[6].startswith('training   60/100  val loss 0.2500  loss 0.5000  00:')
+  assert lines[7].startswith('training   60/100  val loss 0.2500  loss 0.5000  00:')
 
 
 @pytest.mark.parametrize('columns', [None, 140])
@@ -89,6 +90,8 @@ def test_time_left_is_at_the_pace_of_this_process(clock):
   clock[0] += 60
   shown.show(train(600))
   assert stream.getvalue().splitlines()[1].endswith('04:00 left  12,346/s')
+  shown.show(record(600, {}, 'done'))  # which patience may bring about
+  assert 'left' not in stream.getvalue().splitlines()[-1]
 
 
 def terminal_output(columns, shows, total=100):
