@@ -80,9 +80,9 @@ def test_the_table_says_how_a_trial_ended(tmp_path):
 @pytest.mark.parametrize(
   ('make', 'told'),
   [
-    (lambda: by_metric('test/accuracy', 'max'), '--metric=test/accuracy: only the validation part may choose'),
-    (lambda: by_metric('train/loss', 'min'), 'only the validation part'),
-    (lambda: by_metric('accuracy', 'max'), 'only the validation part'),
+    (lambda: by_metric('test/accuracy', 'max'), '--metric=test/accuracy: only validation metrics may select'),
+    (lambda: by_metric('train/loss', 'min'), 'only validation metrics'),
+    (lambda: by_metric('accuracy', 'max'), 'only validation metrics'),
     (lambda: by_metric('validation/loss', ''), '--direction=min or --direction=max'),
     (lambda: by_score(None), '--metric=validation/NAME'),
   ],
