@@ -173,7 +173,7 @@ def test_finished_trials_can_be_chosen_from_again_without_a_run(alone, start, tm
 @pytest.mark.parametrize(
   ('flags', 'code', 'told'),
   [
-    (['--metric=test/accuracy', '--direction=max'], 2, 'only the validation part may choose'),
+    (['--metric=test/accuracy', '--direction=max'], 2, 'only validation metrics may select'),
     (['--config.seed=3'], 6, 'belongs to another sweep (seed: 0 there, 3 now)'),
   ],
 )
