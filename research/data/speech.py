@@ -155,11 +155,11 @@ def digit_strings(
   """
   check_count('count', count)
   check_count('held_out', held_out, at_least=2)
-  train, validation, test, _ = fsdd('', RATE, archive, at)
-  made = DigitStrings(train, count, seed, part=0)
+  recorded = fsdd('', RATE, archive, at)
+  made = DigitStrings(recorded.train, count, seed, part=0)
   chosen, reported = (
     _in_memory(DigitStrings(recordings, strings, seed=0, part=part))
-    for part, recordings, strings in ((1, validation, held_out // 2), (2, test, held_out))
+    for part, recordings, strings in ((1, recorded.validation, held_out // 2), (2, recorded.test, held_out))
   )
   return Dataset(made, chosen, reported, DIGITS)
 

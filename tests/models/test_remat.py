@@ -86,5 +86,5 @@ def test_a_model_without_blocks_is_refused():
 
 
 def test_an_unknown_policy_is_refused():
-  with pytest.raises(ConfigError, match="remat='dots': is neither everything nor a policy"):
+  with pytest.raises(ConfigError, match="remat='dots': must be everything or a policy"):
     jax.eval_shape(MLP((4,), 3, remat='dots').init, jax.random.key(0), jnp.zeros((2, 4)))

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from absl import flags as absl_flags
 from absl.testing import flagsaver
 from runs import claim, make
 
@@ -73,8 +74,10 @@ def test_the_command_takes_workdirs_as_words(workdirs, tmp_path, monkeypatch, ca
   with pytest.raises(ConfigError, match='two runs or more'):
     compare.main('plain')
   seen = []
+  monkeypatch.setattr(absl_flags, 'FLAGS', own := absl_flags.FlagValues())  # without those of other commands
+  absl_flags.DEFINE_string('output', '', 'as in the command', own)
   monkeypatch.setattr(app.sys, 'argv', ['compare', 'plain', '--output=x.png', 'wide'])
   monkeypatch.setattr(app, '_main', lambda main: seen.append(main.args))
-  with pytest.raises(SystemExit), flagsaver.flagsaver():
+  with pytest.raises(SystemExit):
     app.run(compare.main, compare.PARSER)
   assert seen == [('plain', 'wide')]
