@@ -120,7 +120,7 @@ class GPTBlock(nn.Module):
 
   def forward(self, x: Tensor) -> Tensor:
     parts = self.qkv(self.attention_norm(x)).split(x.shape[-1], -1)
-    heads = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
+    heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
     contexts = functional.scaled_dot_product_attention(*heads, is_causal=True)
     x = x + self.out(contexts.transpose(1, 2).flatten(2))
     return x + self.down(functional.gelu(self.up(self.mlp_norm(x)), approximate='tanh'))
