@@ -137,11 +137,15 @@ def picture(rows: Sequence[Row]) -> 'Figure':
     line = {'color': COLORS[family], 'linewidth': THICK}
     axis.loglog(sizes, [1e3 * point['seconds'] for point in points], marker='o', markersize=4, label=family, **line)
     axis.loglog(sizes, [1e3 * seconds for seconds in expected(points)], linestyle='--', **{**line, 'linewidth': THIN})
+    axis.set(xlabel=against, ylabel='ms per step', title=f'step time over {against}')
+    axis.yaxis.set_minor_formatter('')
+    plain(axis)
+  for against, axis in axis_of.items():
+    sizes = sorted(set().union(*CURVES[against].values()))
     axis.set_xticks(sizes, map(str, sizes), minor=False)
     axis.set_xticks([], minor=True)
-    axis.set(xlabel=against, ylabel='ms per step')
-    axis.legend(frameon=False, fontsize=SMALL)
-    plain(axis)
+  lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_label() in FAMILIES}
+  figure.legend(lines.values(), lines, loc='outside lower center', ncols=len(lines), frameon=False, fontsize=SMALL)
   return figure
 
 
