@@ -33,7 +33,7 @@ def executor(whole: bool = False) -> Any:
   Raises ConfigError for an unavailable cluster, and for several machines with `whole`.
   """
   if whole and NODES.value > 1:
-    raise ConfigError(f'--nodes={NODES.value}: a job of this launcher is one process; leave it 1')
+    raise ConfigError(f'--nodes={NODES.value}: each job of this command is one process; set it to 1')
   try:
     import submitit
   except ImportError as error:

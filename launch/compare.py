@@ -27,6 +27,7 @@ def main(*workdirs: str) -> None:
   figure = compared_curves(runs)
   figure.suptitle(' and '.join(runs) if len(runs) == 2 else f'{len(runs)} runs', fontsize=10)
   with naming(OUTPUT.value):
+    OUTPUT.value.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(OUTPUT.value)
   print(OUTPUT.value)
 

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint of a run, finished or not; needs its workdir, which is only read, and the data of one part.
+"""Evaluates a checkpoint of a run, finished or not; needs its workdir, which is only read, and the data of one split.
 
 python -m launch.evaluate --workdir=runs/digits --split=validation --checkpoint=best --predictions=outputs.npz
 """

@@ -43,7 +43,7 @@ class ConfigFlag(flags.Flag):
   file = ''  # FILE[:SCALE]
 
   def __init__(self):
-    note = 'name or file of the experiment; :SCALE after it if wanted'
+    note = 'experiment, by name or file, optionally with a scale: cnn_digits:fast'
     super().__init__(flags.ArgumentParser(), flags.ArgumentSerializer(), 'config', None, note)
 
 
@@ -194,7 +194,7 @@ def _flags_like(name: str, program: str, values: flags.FlagValues) -> str:
   """The closest flags, or those of the command."""
   if near := alike(name, values):
     return f'nearest: {", ".join(f"--{other}" for other in near)}'
-  return f'this launcher has {", ".join(f"--{flag.name}" for flag in _own_flags(program, values))}'
+  return f'this command has {", ".join(f"--{flag.name}" for flag in _own_flags(program, values))}'
 
 
 def config_file(path: str) -> Path:

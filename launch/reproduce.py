@@ -117,7 +117,7 @@ def configs_of(module: ModuleType, records: Sequence[results.Record], path: Path
 def check_committed(folders: Sequence[Path]) -> None:
   """Raises ConfigError unless a reader who checks out the recorded commit gets the code that is about to run.
 
-  Nothing else may be changed but what recording changes: the folders' results, READMEs and pictures, and the table in
+  Only what recording itself writes may differ: the folders' results, READMEs and pictures, and the table in
   the project's README.
   """
   homes = {folder.resolve() for folder in folders}

@@ -21,7 +21,7 @@ from research.train.signals import Stop
 
 
 class ProfileParser(flags.ArgumentParser):
-  """Of STEP:COUNT."""
+  """Parses STEP:COUNT."""
 
   def parse(self, argument: str) -> tuple[int, int]:
     if not re.fullmatch(r'[1-9]\d*:[1-9]\d*', argument):

@@ -1,6 +1,6 @@
 """Metrics that are not means over examples, computed on the host from all outputs of a split.
 
-Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `research.evaluate.evaluator`.
+Each is a report, `(outputs, rows) -> pairs of a name and a number`; see `research.evaluate.reports`.
 """
 
 import functools

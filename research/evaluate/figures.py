@@ -19,7 +19,7 @@ COUNTED = 30  # classes of a confusion matrix up to which counts are legible
 NAMED = 75  # classes of a larger one that are named
 LARGE = 11.0  # inches, of a larger one
 PAIRS = 25  # confusions listed next to it
-ROOT, SHARES = 0.4, (0, 0.01, 0.1, 0.3, 1)  # shade is share ** ROOT
+POWER, SHARES = 0.4, (0, 0.01, 0.1, 0.3, 1)  # shade is share ** POWER
 INK, ACCENT, FAINT = '#20262e', '#c8501e', '#8a94a0'
 SMALL = 8  # points, of text within a figure
 NAME_LENGTH = 24  # characters of a class's name that are shown
@@ -49,7 +49,7 @@ def confusion(class_names: Sequence[str]) -> Report:
       figure, (axis, confusions) = make_figure(2, 1, (0.75 * LARGE, LARGE))
       axis.get_gridspec().set_width_ratios((2, 1))
       colorbar = figure.colorbar(_draw_matrix(axis, counts, class_names), ax=axis, shrink=0.5, pad=0.01)
-      colorbar.set_ticks([share**ROOT for share in SHARES], labels=[f'{share:g}' for share in SHARES], fontsize=SMALL)
+      colorbar.set_ticks([share**POWER for share in SHARES], labels=[f'{share:g}' for share in SHARES], fontsize=SMALL)
       colorbar.set_label('fraction of the true class', fontsize=SMALL)
       _draw_confusions(confusions, counts, class_names)
     yield 'confusion_matrix', figure
@@ -60,7 +60,7 @@ def confusion(class_names: Sequence[str]) -> Report:
 def _draw_matrix(axis, counts: np.ndarray, class_names: Sequence[str]) -> 'AxesImage':
   few, number = len(class_names) <= COUNTED, len(class_names)
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-  image = axis.imshow(shares**ROOT, cmap='Blues', vmin=0, vmax=1.3 if few else 1)  # makes rare confusions visible
+  image = axis.imshow(shares**POWER, cmap='Blues', vmin=0, vmax=1.3 if few else 1)  # makes rare confusions visible
   for row, column in np.argwhere(counts) if few else ():
     color = 'white' if shares[row, column] > 0.3 else INK
     axis.text(column, row, counts[row, column], ha='center', va='center', fontsize=SMALL, color=color)

@@ -18,7 +18,7 @@ Findings = Iterator[tuple[str, Any]]
 Function = Callable[[PyTree, Rows], Findings]
 
 
-class Running(Protocol):
+class Accumulator(Protocol):
   """A report in the middle of an evaluation."""
 
   def update(self, outputs: PyTree, rows: Rows) -> None:
@@ -35,7 +35,7 @@ class Streamed:
   """A report that reads batch by batch; `begin` takes the number of examples of the split."""
 
   name: str
-  begin: Callable[[int], Running]
+  begin: Callable[[int], Accumulator]
 
   def __call__(self, outputs: PyTree, rows: Rows) -> Findings:
     """Reports on examples that are all in memory."""
@@ -48,7 +48,7 @@ class Streamed:
 Report = Function | Streamed
 
 
-def begin(report: Report, size: int) -> Running:
+def begin(report: Report, size: int) -> Accumulator:
   """Starts a report on a split of `size` examples."""
   return report.begin(size) if isinstance(report, Streamed) else Collected(report)
 

@@ -21,25 +21,25 @@ COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#20
 STYLES = ('-', '--', ':')
 
 
-class Run(NamedTuple):
+class History(NamedTuple):
   """What is known of a run that may still go on."""
 
   facts: Mapping[str, object]  # the config's values by dotted name
   records: Records  # of metrics.jsonl
 
 
-def read_runs(workdirs: Sequence[Path]) -> dict[str, Run]:
+def read_runs(workdirs: Sequence[Path]) -> dict[str, History]:
   """The runs by the shortest names that tell them apart. Raises WorkdirError for a folder that is no run."""
   runs = {}
   for name, workdir in zip(_names(workdirs), workdirs, strict=True):
     facts = facts_of(saved_config(workdir))
     if not (workdir / 'metrics.jsonl').exists():
       raise WorkdirError(f'workdir {workdir}: has no metrics.jsonl yet; wait for the first steps')
-    runs[name] = Run(facts, recorder.read(workdir))
+    runs[name] = History(facts, recorder.read(workdir))
   return runs
 
 
-def differences_table(runs: Mapping[str, Run]) -> str:
+def differences_table(runs: Mapping[str, History]) -> str:
   """A row for each field of the config that is not the same in all runs, then the newest validation metrics."""
   names = dict.fromkeys(name for run in runs.values() for name in run.facts)
   different = [name for name in names if len({repr(run.facts.get(name)) for run in runs.values()}) > 1]
@@ -50,9 +50,11 @@ def differences_table(runs: Mapping[str, Run]) -> str:
   return grid(rows)
 
 
-def compared_curves(runs: Mapping[str, Run]) -> 'Figure':
+def compared_curves(runs: Mapping[str, History]) -> 'Figure':
   """A panel for each metric, a color for each run: validation thick, training thin."""
   panels = panels_of([run.records for run in runs.values()])
+  if not panels:
+    raise WorkdirError(f'{", ".join(runs)}: no training metrics are logged yet; wait for the first ones')
   figure, axes = make_grid(len(panels), COLUMNS)
   for axis, (label, metric) in zip(axes, panels.items(), strict=True):
     for number, run in enumerate(runs.values()):

@@ -61,7 +61,7 @@ def points_of(records: Records, name: str) -> Points:
 
 
 def finish_panel(axis, label: str) -> None:
-  """Labels, and a logarithmic scale where the values span more than a decade."""
+  """Labels, and a logarithmic scale where the values span a factor of more than 20."""
   axis.set(xlabel='step', ylabel=label)
   values = [value for line in axis.lines for value in line.get_ydata()]
   if values and 0 < 20 * min(values) < max(values):

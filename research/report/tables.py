@@ -40,7 +40,7 @@ def _metrics_table(records: Sequence[Record], targets: Sequence[Target]) -> str:
 
 
 def _variants_table(variants: Mapping[str, Sequence[Record]], targets: Sequence[Target]) -> str:
-  rows = [('variant', *(_label(target.metric) for target in targets), 'runs', 'time a run', 'commit')]
+  rows = [('variant', *(_label(target.metric) for target in targets), 'runs', 'time per run', 'commit')]
   for name, records in variants.items():
     reached = [list(seed_means(records, target.metric).values()) for target in targets]
     spreads = [spread(values) if values else '' for values in reached]
@@ -50,7 +50,7 @@ def _variants_table(variants: Mapping[str, Sequence[Record]], targets: Sequence[
 
 def overview_table(entries: Sequence[Entry]) -> str:
   """A row per experiment; for the root README."""
-  rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'time a run')]
+  rows = [('experiment', 'what', 'test', 'to reach', 'reached, mean ± sd', 'runs', 'time per run')]
   for name, what, (target, *_), records in entries:
     default = of_variant(records, '')
     reached = spread(list(seed_means(default, target.metric).values()))
@@ -69,7 +69,7 @@ def summary(runs: Sequence[Record], found: Sequence[Agreement], targets: Sequenc
     reached = ['not run to the end' if unfinished else _number(run['metrics'].get(name, math.nan)) for name in names]
     rows.append((str(run['seed']), str(run.get('fold', '')), level or 'NO', step, *reached))
   changes = dict.fromkeys(change for one in found for change in one.differs)
-  return '\n'.join([grid(rows), *(f'not as on record: {change}' for change in changes)])
+  return '\n'.join([grid(rows), *(f'differs from the record: {change}' for change in changes)])
 
 
 def fill(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
@@ -96,7 +96,7 @@ def _how(records: Sequence[Record]) -> str:
   seeds = ', '.join(map(str, sorted({record['seed'] for record in records})))
   folds = len({record['fold'] for record in records if 'fold' in record})
   runs = f'{len(records)} runs' if len(records) > 1 else 'One run'
-  which = f'seeds {seeds}' + (f'; {folds} folds, whose mean is the number of a seed' if folds else '')
+  which = f'seeds {seeds}' + (f'; {folds} folds, averaged for each seed' if folds else '')
   seconds = fmean(record['seconds'] for record in records)
   return f'{runs} ({which}), {seconds:.0f} s each on {_listed(records, "device")}, commit {_listed(records, "commit")}.'
 

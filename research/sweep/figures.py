@@ -37,7 +37,7 @@ def trials(fields: Mapping[str, Sequence[Any]], values: Sequence[float], label: 
 
 
 def scale_of(options: Sequence[Any]) -> Scale:
-  """A scale of numbers, logarithmic if they span more than a decade; other values in order of appearance."""
+  """A scale of numbers, logarithmic if they span a factor of 20 or more; other values in order of appearance."""
   if _are_numbers(options):
     return _by_size(np.asarray(options, float))
   texts = list(dict.fromkeys(map(str, options)))

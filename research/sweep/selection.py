@@ -14,7 +14,7 @@ from research.sweep.plan import Plan
 from research.train.modules import name_of
 
 SPLIT = 'validation/'
-CAPTION = "The best trial first; metrics are of the validation part and each trial's final State."
+CAPTION = "The best trial first; metrics are those of each trial's final State on the validation split."
 
 
 class Outcome(NamedTuple):
@@ -64,7 +64,7 @@ def by_score(score: Callable[[Mapping[str, float]], float] | None) -> Criterion:
     except KeyError as error:
       raise ConfigError(
         f'--metric: the score of the experiment reads {error}, but the trials have {", ".join(metrics)}; '
-        f'give --metric={SPLIT}NAME --direction=min or max, which runs nothing again'
+        f'give --metric={SPLIT}NAME --direction=min or max, which reruns no trial'
       ) from error
 
   return Criterion('score', measure)
@@ -80,7 +80,7 @@ def by_metric(metric: str, direction: str) -> Criterion:
   def measure(metrics: Mapping[str, float]) -> float:
     if metric not in metrics:
       raise ConfigError(
-        f'--metric={metric}: the trials have {", ".join(metrics)}; to choose by these runs nothing again'
+        f'--metric={metric}: the trials have {", ".join(metrics)}; give one of these, which reruns no trial'
       )
     return metrics[metric]
 
@@ -116,7 +116,7 @@ def write_report(outcomes: Sequence[Outcome], criterion: Criterion, plan: Plan, 
   text = trials_table(outcomes, criterion)
   best, values = outcomes[0], [criterion.value(outcome) for outcome in outcomes]
   if not math.isnan(values[0]):
-    text += f'\n\nBest by {criterion.label}: {best.name}. It is trained already; this command goes on in its workdir.'
+    text += f'\n\nBest by {criterion.label}: {best.name}. It is trained; this command resumes it in its workdir.'
     text += f'\n\n    {plan.command(best.name, root)}'
     fields = {field: [outcome.fields[field] for outcome in outcomes] for field in best.fields}
     if fields:

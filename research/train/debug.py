@@ -125,7 +125,7 @@ def _has_nan(value: Any) -> bool:
 
 
 def _place(eqn: JaxprEqn, inputs: Sequence[Traced], output: Any, scope: str) -> str:
-  """Such as: div in the gradient of MLP/Dense_0 (loss, mlp.py:12); '' where a given infinity is passed on."""
+  """Such as: div in the gradient of MLP/dense_0 (loss, mlp.py:12); '' where a given infinity is passed on."""
   if not _has_nan(output) and not all(_finite(given.value) for given in inputs):
     return ''
   frames = eqn.source_info.traceback.frames if eqn.source_info.traceback else ()

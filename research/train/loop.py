@@ -95,4 +95,4 @@ def _built(config: Config, stop: Stop, workdir: str | os.PathLike) -> Experiment
     with stop.interrupting():
       return config.build()
   except Stopped:
-    raise Interrupted(stop.signum, 'while building the experiment', workdir) from None
+    raise Interrupted(stop.signum, 'while building the experiment', workdir, saved=False) from None

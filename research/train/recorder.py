@@ -97,9 +97,10 @@ class NoRecorder(contextlib.nullcontext):
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-  """Records of a run, in the order of steps; damaged lines are skipped with a warning."""
+  """Records of a run, in the order of steps; damaged lines are skipped with a warning; none before the first."""
   path, records = workdir / 'metrics.jsonl', []
-  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+  lines = path.read_bytes().splitlines() if path.exists() else []
+  for number, line in enumerate(lines, 1):
     try:
       records.append(_record(line))
     except (ValueError, TypeError, KeyError):

@@ -40,13 +40,13 @@ def test_a_description_adds_up(monkeypatch, capsys):
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert ['dense/bias', '(3,)', 'float32', '3', '12', '12', 'replicated'] in lines
   assert ['dense/kernel', '(10,', '3)', 'float32', '30', '120', '120', 'replicated'] in lines
-  assert ['sum', '33', '132', '132'] in lines
+  assert ['total', '33', '132', '132'] in lines
   text = {line[0]: ' '.join(line) for line in lines if line}
   # step, parameters, two moments of each, two counts of Adam
-  assert text['State:'].startswith(f'State: {4 + 132 + 2 * 132 + 2 * 4} bytes, of it step 4 bytes, params 132 bytes')
+  assert text['State:'].startswith(f'State: {4 + 132 + 2 * 132 + 2 * 4} bytes, of which step 4 bytes, params 132 bytes')
   assert text['Batch:'] == f'Batch: {8 * (10 + 3 + 1) * 4} bytes in 8 examples, over {jax.device_count()} device(s)'
   # forward, and the gradient of the kernel: 8 x 10 x 3 multiply-adds each
-  assert text['Step:'].startswith('Step: 960 operations') and text['Step:'].endswith('120 an example')
+  assert text['Step:'].startswith('Step: 960 operations') and text['Step:'].endswith('120 per example')
   assert 'temporary' in text['Memory']
 
 

@@ -214,7 +214,7 @@ def test_a_value_that_a_flag_does_not_take(word, told, monkeypatch):
 
 
 def test_a_launcher_without_such_a_flag_says_which_it_has(parse):
-  with pytest.raises(ConfigError, match='--workdir: no such flag; this launcher has --config$'):
+  with pytest.raises(ConfigError, match='--workdir: no such flag; this command has --config$'):
     parse('--workdir=')
 
 

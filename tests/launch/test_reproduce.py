@@ -133,7 +133,7 @@ def test_a_second_run_is_bitwise_the_same(on_record, tmp_path, capsys):
   launch(on_record[0], tmp_path)
   out = capsys.readouterr().out
   assert out.count('bitwise') == 2, out
-  assert 'not as on record' not in out
+  assert 'differs from the record' not in out
 
 
 def test_quick_stops_after_the_beginning(on_record, tmp_path, capsys):
@@ -175,7 +175,7 @@ def test_a_mean_below_what_is_to_be_reached_is_a_fault(again):
 def test_another_environment_is_listed(again, capsys):
   tamper(again, lambda record: record.update(commit='older'))
   launch(again, again)
-  assert 'not as on record: commit: older -> ' in capsys.readouterr().out
+  assert 'differs from the record: commit: older -> ' in capsys.readouterr().out
 
 
 def test_all_runs_those_that_have_records(again, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from runs import claim, make
 
 from launch import app, compare
 from research.errors import ConfigError, WorkdirError
-from research.report.compare import compared_curves, differences_table, read_runs
+from research.report.compare import History, compared_curves, differences_table, read_runs
 from research.train.optimizer import Optimizer
 from research.train.recorder import Recorder
 
@@ -81,3 +81,9 @@ def test_the_command_takes_workdirs_as_words(workdirs, tmp_path, monkeypatch, ca
   with pytest.raises(SystemExit):
     app.run(compare.main, compare.PARSER)
   assert seen == [('plain', 'wide')]
+
+
+def test_runs_that_have_logged_nothing_yet_cannot_be_compared():
+  nothing = {name: History({}, [{'step': 0, 'state_sha256': ''}]) for name in ('a', 'b')}
+  with pytest.raises(WorkdirError, match='a, b: no training metrics are logged yet'):
+    compared_curves(nothing)

@@ -32,7 +32,7 @@ def test_deviation_of_a_cross_validation_is_over_the_seeds():
   records = [record(seed, 0.9 + seed / 100 + fold / 10, fold=fold) for seed in (0, 1) for fold in (0, 1)]
   table = experiment_table(records, [TARGET]).splitlines()
   assert cells(table[2])[1] == '0.9550 ± 0.0071'
-  assert '4 runs (seeds 0, 1; 2 folds, whose mean is the number of a seed)' in table[-1]
+  assert '4 runs (seeds 0, 1; 2 folds, averaged for each seed)' in table[-1]
 
 
 def test_a_metric_of_one_fold_alone_is_told_of_that_fold():
@@ -51,7 +51,7 @@ def test_a_row_for_each_variant_follows_the_default():
   assert table[:6] == experiment_table(records[:2], [TARGET, LOSS]).splitlines()
   assert [cells(line)[-1] for line in table[2:4]] == ['0.9000', '200']
   assert [cells(line) for line in (table[7], *table[9:])] == [
-    ['variant', 'accuracy', 'loss', 'runs', 'time a run', 'commit'],
+    ['variant', 'accuracy', 'loss', 'runs', 'time per run', 'commit'],
     ['default', '0.9200 ± 0.0283', '123.5 ± 0.0000', '2', '90 s', 'c'],
     ['large', '0.7000', '', '1', '4.0 min', 'c'],
     ['small', '0.5000', '123.5', '1', '60 s', 'c'],

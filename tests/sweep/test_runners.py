@@ -27,5 +27,5 @@ def test_an_array_of_jobs(tmp_path):
   with flagsaver.flagsaver(cluster='local', time='5', logs=str(tmp_path / 'jobs'), gpus_per_node=8), Stop() as stop:
     assert run_array(jobs, cluster.executor(whole=True), stop) == [0, 2]
   assert (tmp_path / '0' / 'result.json').exists()
-  with flagsaver.flagsaver(nodes=2), pytest.raises(ConfigError, match='--nodes=2: a job of this launcher is one'):
+  with flagsaver.flagsaver(nodes=2), pytest.raises(ConfigError, match='--nodes=2: each job of this command is one'):
     cluster.executor(whole=True)

@@ -21,6 +21,7 @@ from launch.flags import load_config
 from research.data.examples import Arrays
 from research.errors import ConfigError, DataError, WorkdirError
 from research.parallel.mesh import MeshShape
+from research.report.curves import draw_curves
 from research.train.config import RESUMABLE, Config, flatten
 from research.train.loop import train
 from research.train.optimizer import Optimizer
@@ -182,6 +183,9 @@ def test_the_workdir_is_locked_while_data_are_fetched_and_a_signal_ends_that(tmp
   with pytest.raises(Interrupted, match='SIGTERM while building the experiment') as caught:
     next(train(config, tmp_path))
   assert caught.value.exit_code == 143 and not in_use(tmp_path)
+  assert 'nothing to save' in str(caught.value)
+  draw_curves(tmp_path)  # as the launcher does: there are none yet
+  assert not (tmp_path / 'figures').exists()
 
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
