@@ -72,9 +72,12 @@ def adversarial(
       for name, tree in network.init(random.stream(key, player), inputs[player], train=False).items():
         collections.setdefault(name, {})[player] = tree
     average, params = first_average(collections, ema_decay), collections.pop('params')
-    opt_state = {player: optimizers[player].init(nn.unbox(params[player])) for player in params}
     mutable = {**collections, **first_loss_scale(compute.precision)}
-    return State(jnp.zeros((), jnp.int32), params, mutable, opt_state=opt_state, ema=average)
+    return restarted(State(jnp.zeros((), jnp.int32), params, mutable, ema=average))
+
+  def restarted(state: State) -> State:
+    opt_state = {player: optimizers[player].init(nn.unbox(params)) for player, params in state.params.items()}
+    return state.replace(opt_state=opt_state)
 
   def update(player: str, state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
     every = variables(state, state.params)
@@ -102,7 +105,7 @@ def adversarial(
       found |= {f'{player}_loss': value, **metrics}
     return found
 
-  return Task(init, train_step, eval_step, partial(expected_by, discriminator, None, preprocess))
+  return Task(init, train_step, eval_step, partial(expected_by, discriminator, None, preprocess), restarted)
 
 
 @dataclass(frozen=True)

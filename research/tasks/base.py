@@ -36,13 +36,15 @@ class State:
 class Task(NamedTuple):
   """How to initialize, train and evaluate; all three functions are pure and jittable.
 
-  `expects` says what the arrays of a batch, of any size, must contain.
+  `expects` says what the arrays of a batch, of any size, must contain. `restarted` gives a State whose parameters were
+  replaced a new optimizer state, which may hold copies of them.
   """
 
   init: Callable[[Array, Batch], State]  # (key, batch) -> state
   train_step: Callable[[State, Batch, Array], tuple[State, Metrics]]  # (state, batch, key)
   eval_step: Callable[[State, Batch, Array], Metrics]  # (state, batch, key)
   expects: Callable[[Batch], Mapping[str, Expected]] = lambda batch: {}
+  restarted: Callable[[State], State] = lambda state: state
 
 
 class Totals(NamedTuple):

@@ -36,6 +36,8 @@ def frozen_in_eval_mode(patterns: Sequence[str]) -> contextlib.AbstractContextMa
   def call(method: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     path = '/'.join(context.module.path)
     if path and context.method_name == '__call__' and matches(f'{path}/', patterns):
+      if hasattr(context.module, 'train'):  # a field, as of our batch norm
+        object.__setattr__(context.module, 'train', False)
       bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
       if 'train' in bound.arguments:
         bound.arguments['train'] = False

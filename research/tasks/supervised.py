@@ -74,4 +74,7 @@ def supervised(
     value, aux = objective(network, evaluation_variables(state), preprocess(batch), key, train=False)
     return {'loss': value, **aux.metrics}
 
-  return Task(init, train_step, eval_step, partial(expected_by, model, objective, preprocess))
+  def restarted(state: State) -> State:
+    return state.replace(opt_state=optimizer.init(nn.unbox(state.params)))
+
+  return Task(init, train_step, eval_step, partial(expected_by, model, objective, preprocess), restarted)

@@ -21,7 +21,8 @@ from research.errors import NotFiniteError
 
 LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, flax, optax))
 BODIES = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')  # parameters of an operation that only calls others
-OPAQUE = ('while', 'shard_map', 'pallas_call')  # run as one: their bodies need a context of their own
+# Run as one: what calls their bodies elementwise, or in a context of their own.
+OPAQUE = ('while', 'shard_map', 'pallas_call', 'reduce', 'reduce_window')
 
 
 class Traced(NamedTuple):

@@ -42,7 +42,8 @@ def train(
   handles them throughout enters its own `stop`.
 
   Raises:
-    ConfigError, WorkdirError: before any data are downloaded.
+    ConfigError, WorkdirError: before any data are downloaded, except for what needs the model's shapes.
+    CheckpointError: `init_from` has no valid checkpoint, or a checkpoint is of another model.
     DataError: before anything is compiled.
     NotFiniteError: metrics were NaN or infinite; the last valid checkpoint is kept.
     Interrupted: SIGINT, SIGTERM or SIGHUP arrived, and everything was saved.

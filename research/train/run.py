@@ -111,6 +111,11 @@ def _all_finite(tree: PyTree) -> Array:
   return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree), True)
 
 
+def _checked(state: State) -> PyTree:
+  """What must stay finite; statistics of an optimizer need not."""
+  return state.params, state.mutable, state.memory
+
+
 class Run:
   """The operations of `train`: a method for each part of its contract."""
 
@@ -167,7 +172,9 @@ class Run:
       with jax.set_mesh(self._mesh):
         self._state, self._running = first(self._key, inputs)  # parameters are sharded from the start
       if transfer := transfer or self._transfer(state):
-        self._state = transferred(transfer, self._state)
+        with jax.set_mesh(self._mesh):
+          restarted = jax.jit(self._task.restarted, out_shardings=layout)(transferred(transfer, self._state))
+        self._state = jax.tree.map(jnp.copy, restarted)  # buffers of their own: a step donates them all
         self._journal.note_source(transfer.facts())
         self._saved_step = -1  # so that later starts do not need the other run
       self._journal.write_hash(0, self._state)
@@ -281,10 +288,14 @@ class Run:
   def _introduction(self) -> str:
     """What runs, on which devices, and from which step."""
     examples, last = len(self._experiment.train.examples), self._config.steps
+    trained, frozen = (
+      sum(leaf.size for leaf in jax.tree.leaves(tree))
+      for tree in (self._state.params, self._state.frozen.get('params', {}))
+    )
     place = f'resumed at {self.step:,} of {last:,}' if self.step else f'0 of {last:,}'
     lines = {
       'devices': device() + (f', {self._mesh.size} in use' if self._mesh.size < jax.device_count() else ''),
-      'parameters': f'{sum(leaf.size for leaf in jax.tree.leaves(self._state.params)):,}',
+      'parameters': f'{trained:,}' + (f', and {frozen:,} frozen' if frozen else ''),
       'examples': f'{examples:,} for training, {examples / self._config.batch_size:,.1f} steps per epoch',
       'step': place if self.result is None else f'already done: {self.step:,} steps are taken and measured',
     }
@@ -315,7 +326,7 @@ class Run:
   def _find_fault(self, state: State, running: Running, inputs: Any) -> None:
     """Raises NotFiniteError where the newest step, from such a State, has made something that is not finite."""
     with unguarded():
-      if not int(self._running.bad_step) and self._finite((self._state.params, self._state.mutable)):
+      if not int(self._running.bad_step) and self._finite(_checked(self._state)):
         return
       step = make_step(self._task, self._feed)
       with jax.set_mesh(self._mesh):
@@ -335,7 +346,7 @@ class Run:
   def _check_state(self) -> None:
     """Checks the State, as gradients can be NaN when the loss is not; such a State is neither evaluated nor saved."""
     self._check(self._running)
-    if not self._finite((self._state.params, self._state.mutable, self._state.memory)):
+    if not self._finite(_checked(self._state)):
       raise self._not_finite(f'parameters or statistics after step {self.step} are')
 
   def _not_finite(self, what: str, cause: str = '', untrained: bool = False) -> NotFiniteError:
@@ -417,7 +428,7 @@ class Run:
   def _leave(self) -> Iterator[Record]:
     yield from self._save()
     self._journal.wait()
-    raise Interrupted(self._stop.signum, f'at step {self.step}', self._journal.path)
+    raise Interrupted(self._stop.signum, f'at step {self.step}', self._journal.path, saved=self.step > 0)
 
   @contextlib.contextmanager
   def _paused(self) -> Iterator[None]:

@@ -81,7 +81,10 @@ def read_source(workdir: str) -> Source:
   step = processes.from_first(checkpoints.newest_good() if processes.is_first() else NONE)
   if step == NONE:
     raise _no_checkpoint(workdir)
-  _, arrays = checkpoints.restore_named(('state/',), step)
+  restored = checkpoints.restore_named(('state/',), step)
+  if restored is None:  # the run, still going on, has deleted it meanwhile
+    raise _no_checkpoint(workdir)
+  _, arrays = restored
   return Source(local(workdir), step, {name.removeprefix('state/'): array for name, array in arrays.items()})
 
 

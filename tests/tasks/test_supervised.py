@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 from flax import linen as nn
 
@@ -11,6 +12,7 @@ from experiments.wiring import supervised_experiment
 from research.data.examples import Arrays, Dataset
 from research.errors import ConfigError
 from research.metrics import mean
+from research.models.norms import norm
 from research.objectives.base import apply
 from research.objectives.classification import softmax_cross_entropy
 from research.objectives.ctc import ctc
@@ -235,6 +237,28 @@ def test_what_is_frozen_stands_still_and_runs_as_in_evaluation():
   assert all((old != now).any() for old, now in zip(*map(jax.tree.leaves, (state.params, new.params)), strict=True))
   outputs = Tuned().apply(evaluation_variables(state), data['inputs'])  # as the averages begin with the parameters
   np.testing.assert_allclose(metrics['loss'].total, ((outputs[:, 0] - data['targets']) ** 2).sum(), rtol=1e-5)
+
+
+class Flat(nn.Module):
+  """Batch norm as our models call it: with `train` as a field."""
+
+  @nn.compact
+  def __call__(self, inputs, train=False):
+    return nn.Dense(1, name='head')(norm('batch', 3, train, name='norm')(inputs))
+
+
+def test_a_frozen_norm_normalizes_with_its_own_statistics():
+  task, data = supervised(Flat(), mean_squared_error(), optax.sgd(RATE), frozen=('norm/*',)), batch()
+  state = task.init(KEY, data)
+  _, metrics = task.train_step(state, data, KEY)
+  np.testing.assert_allclose(metrics['loss'].total, task.eval_step(state, data, KEY)['loss'].total, rtol=1e-5)
+
+
+def test_an_optimizer_that_keeps_parameters_is_restarted_with_those_of_the_state():
+  task = supervised(Linear(), mean_squared_error(), optax.contrib.schedule_free_sgd(RATE))
+  state = task.init(KEY, batch())
+  state = task.restarted(state.replace(params=jax.tree.map(jnp.zeros_like, state.params)))
+  jax.tree.map(np.testing.assert_array_equal, state.opt_state.z, state.params)
 
 
 def test_single_parameters_can_be_frozen():
