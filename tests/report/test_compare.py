@@ -78,7 +78,7 @@ def test_the_command_takes_workdirs_as_words(workdirs, tmp_path, monkeypatch, ca
   absl_flags.DEFINE_string('output', '', 'as in the command', own)
   monkeypatch.setattr(app.sys, 'argv', ['compare', 'plain', '--output=x.png', 'wide'])
   monkeypatch.setattr(app, '_main', lambda main: seen.append(main.args))
-  with pytest.raises(SystemExit):
+  with pytest.raises(SystemExit), flagsaver.flagsaver():  # starting a command raises the verbosity
     app.run(compare.main, compare.PARSER)
   assert seen == [('plain', 'wide')]
 
