@@ -65,7 +65,7 @@ class Interrupted(RunError):
   """A signal stopped the run."""
 
   def __init__(self, signum: int, when: str, workdir: str | os.PathLike, saved: bool = True):
-    kept = f'a checkpoint is in {workdir}' if saved else 'no step was taken, so there was nothing to save'
+    kept = f'a checkpoint is in {workdir}' if saved else f'nothing new to save in {workdir}'
     kept = f'{kept}; run the same command again to resume' if workdir else 'it had no workdir'
     super().__init__(f'stopped by {signal.Signals(signum).name} {when}: {kept}')
     self.exit_code = 128 + signum

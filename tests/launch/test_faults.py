@@ -39,7 +39,7 @@ def finished(alone, start, tmp_path):
 @pytest.mark.parametrize(
   ('signum', 'moment', 'code', 'name'),
   [
-    (signal.SIGTERM, 'compiling', 143, 'SIGTERM'),
+    (signal.SIGTERM, 'compiling', 143, 'SIGTERM before the first step'),
     (signal.SIGINT, 'training   7/', 130, 'Ctrl-C'),
     (signal.SIGTERM, 'evaluating 20/', 143, 'SIGTERM'),
   ],

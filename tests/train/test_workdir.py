@@ -183,7 +183,7 @@ def test_the_workdir_is_locked_while_data_are_fetched_and_a_signal_ends_that(tmp
   with pytest.raises(Interrupted, match='SIGTERM while building the experiment') as caught:
     next(train(config, tmp_path))
   assert caught.value.exit_code == 143 and not in_use(tmp_path)
-  assert 'nothing to save' in str(caught.value)
+  assert 'nothing new to save in' in str(caught.value)
   draw_curves(tmp_path)  # as the launcher does: there are none yet
   assert not (tmp_path / 'figures').exists()
 
