@@ -12,12 +12,12 @@ from types import ModuleType
 
 from absl import flags, logging
 
-from launch import app, tables
+from launch import app
 from launch.flags import PathParser
 from launch.progress import Progress, target_metric
 from research.errors import ConfigError, RunError, WorkdirError, unknown
 from research.paths import ROOT, experiments, local
-from research.report import results
+from research.report import readmes, results
 from research.report.agreement import RECORDED, judge, judge_beginnings, verdict
 from research.report.curves import draw_curves
 from research.report.tables import summary
@@ -80,7 +80,7 @@ def reproduce(folder: Path) -> str:
       check_of_one_code(workdir)
     results.add(path, runs)
     records, found = results.of_variant(results.read(path), variant), [RECORDED] * len(runs)
-    tables.update([folder])
+    readmes.update([folder])
   else:
     found = judge_beginnings(runs, records) if QUICK.value else judge(runs, records, targets)
   name = f'{folder.name}, variant {variant}' if variant else folder.name

@@ -12,10 +12,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import reproduce, tables
+from launch import reproduce
 from research import paths
 from research.errors import ConfigError, RunError, WorkdirError
-from research.report import results
+from research.report import readmes, results
 from research.report.tables import BEGIN, END
 from research.train import environment, rerun
 
@@ -197,18 +197,18 @@ def test_all_of_nothing_is_a_mistake(again, monkeypatch):
 
 def test_a_folder_elsewhere_leaves_the_projects_readme_alone(again, monkeypatch):
   (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
-  for module in (paths, tables):
+  for module in (paths, readmes):
     monkeypatch.setattr(module, 'ROOT', again.parent)
-  assert tables.update([again]) == [again / 'README.md']
+  assert readmes.update([again]) == [again / 'README.md']
 
 
 def test_readmes_of_an_experiment_and_of_the_project(again, monkeypatch):
   home = again.parent / 'experiments' / 'first'
   shutil.copytree(again, home)
   (again.parent / 'README.md').write_text(f'{BEGIN}{END}')
-  for module in (paths, tables):
+  for module in (paths, readmes):
     monkeypatch.setattr(module, 'ROOT', again.parent)
-  assert tables.update(results.recorded()) == [home / 'README.md', again.parent / 'README.md']
+  assert readmes.update(results.recorded()) == [home / 'README.md', again.parent / 'README.md']
   assert '[first](experiments/first/README.md) | A tiny thing |' in (again.parent / 'README.md').read_text()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import tables as launcher
+from research.report import readmes
 from research.report.agreement import Target
 from research.report.results import recorded
 from research.report.tables import BEGIN, END, Entry, experiment_table, fill, overview_table
@@ -86,5 +86,5 @@ def test_committed_tables_are_those_of_the_results_files():
   folders = recorded()
   if not folders:
     pytest.skip('nothing is on record yet')
-  for path, text in launcher.readmes(folders).items():
+  for path, text in readmes.updated(folders).items():
     assert path.read_text() == text, f'{path}: write it by python -m launch.tables'
