@@ -76,7 +76,7 @@ def _outputs(jaxpr: Jaxpr, eqn: JaxprEqn, inputs: list[Traced], scope: str) -> l
   scope = f'{scope}/{eqn.source_info.name_stack}'
   name, body = eqn.primitive.name, next((eqn.params[key] for key in BODIES if key in eqn.params), None)
   if name == 'scan' and eqn.params['length']:
-    return _scan(eqn.params, inputs, scope)
+    return _scan(eqn, inputs, scope)
   if name == 'cond':
     body, inputs = eqn.params['branches'][int(inputs[0].value)], inputs[1:]
   if body is not None and name not in OPAQUE:
@@ -94,16 +94,21 @@ def _alone(jaxpr: Jaxpr, eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
   return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*values.values())
 
 
-def _scan(params: dict[str, Any], inputs: list[Traced], scope: str) -> list[Traced]:
+def _scan(eqn: JaxprEqn, inputs: list[Traced], scope: str) -> list[Traced]:
   """A scan as a loop in Python, which knows in which of its steps a value was made."""
-  body, constants, carried = params['jaxpr'], params['num_consts'], params['num_consts'] + params['num_carry']
+  params, body = eqn.params, eqn.params['jaxpr']
+  # What is scanned has an axis more outside than in the body; the names of these counts depend on JAX's version.
+  scanned = sum(given.aval.ndim > aval.ndim for given, aval in zip(eqn.invars, body.in_avals, strict=True))
+  num_carry = sum(made.aval.ndim == aval.ndim for made, aval in zip(eqn.outvars, body.out_avals, strict=True))
+  carried = len(inputs) - scanned
+  constants = carried - num_carry
   carry, rows = inputs[constants:carried], []
   order = range(params['length'])
   for number in reversed(order) if params['reverse'] else order:
     now = [Traced(given.value[number], given.origin) for given in inputs[carried:]]
     outputs = _replay(body.jaxpr, body.consts, [*inputs[:constants], *carry, *now], scope)
-    carry = outputs[: params['num_carry']]
-    rows.append(outputs[params['num_carry'] :])
+    carry = outputs[:num_carry]
+    rows.append(outputs[num_carry:])
   return carry + [_stacked(column) for column in zip(*rows[:: -1 if params['reverse'] else 1], strict=True)]
 
 
